@@ -1,0 +1,3 @@
+module github.com/portreeve/portreeve
+
+go 1.26.0

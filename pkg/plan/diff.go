@@ -1,0 +1,114 @@
+package plan
+
+import (
+	"cmp"
+	"slices"
+)
+
+// Op is what a Change does.
+type Op uint8
+
+const (
+	Add Op = iota
+	Replace
+	Remove
+)
+
+// String returns the sign that begins a printed change: "+", "~" or "-".
+func (o Op) String() string { return [...]string{"+", "~", "-"}[o] }
+
+// Change is one step from what is to what is wanted.
+type Change struct {
+	Op   Op
+	Item Item // what is added, removed or wanted
+	Old  Item // for Replace: what is there now
+}
+
+// String prints a change as attach --dry-run does.
+func (c Change) String() string { return c.Op.String() + " " + c.Item.String() }
+
+// Undo returns the change that takes c back.
+func (c Change) Undo() Change {
+	switch c.Op {
+	case Add:
+		return Change{Op: Remove, Item: c.Item}
+	case Remove:
+		return Change{Op: Add, Item: c.Item}
+	default:
+		return Change{Op: Replace, Item: c.Old, Old: c.Item}
+	}
+}
+
+// Diff returns the changes that lead from have to want. Additions and
+// replacements come first, upwards by kind, so that everything that moving
+// traffic relies on is ready before traffic is moved; then removals, downwards
+// by kind, so that traffic is let go before what carried it disappears. Within
+// bindings the more specific are added first and removed last: an address is
+// never caught by a wider binding in between.
+func Diff(have, want []Item) []Change {
+	was := index(have)
+	is := index(want)
+	var add, remove []Change
+	for k, w := range is {
+		h, found := was[k]
+		switch {
+		case !found:
+			add = append(add, Change{Op: Add, Item: w})
+		case h != w:
+			add = append(add, Change{Op: Replace, Item: w, Old: h})
+		}
+	}
+	for k, h := range was {
+		if _, found := is[k]; !found {
+			remove = append(remove, Change{Op: Remove, Item: h})
+		}
+	}
+	slices.SortFunc(add, func(a, b Change) int { return order(a.Item, b.Item) })
+	slices.SortFunc(remove, func(a, b Change) int { return order(b.Item, a.Item) })
+	return append(add, remove...)
+}
+
+type identity struct {
+	kind Kind
+	key  string
+}
+
+func index(items []Item) map[identity]Item {
+	m := make(map[identity]Item, len(items))
+	for _, i := range items {
+		m[identity{i.Kind(), i.Key()}] = i
+	}
+	return m
+}
+
+// order compares items by the order of activation.
+func order(a, b Item) int {
+	if c := cmp.Compare(a.Kind(), b.Kind()); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(rank(a), rank(b)); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Key(), b.Key())
+}
+
+// rank orders items of one kind.
+func rank(i Item) int {
+	switch i := i.(type) {
+	case Binding:
+		return -i.Prefix.Bits()
+	case Table:
+		return 0 // before its base chains
+	case BaseChain:
+		return 1
+	case Filter:
+		if i.First {
+			return 1 // the jump after the rules that it leads to
+		}
+	case TC:
+		if i.Side == ClientSide {
+			return 1 // replies must find their way before the first SYN is taken
+		}
+	}
+	return 0
+}

@@ -1,0 +1,315 @@
+// Package plan says what portreeve wants the kernel to hold, and what has to
+// change to get there.
+//
+// Build turns a configuration into items; Diff compares what is with what is
+// wanted and returns the changes in an order in which traffic is never
+// misdirected: additions in the order of Kind, so that the link that moves
+// traffic comes last; removals in the reverse order. The package is pure: it
+// reads and changes nothing. The hands (steer, route, netfilter) translate
+// items into system calls, apply carries changes out, status prints them.
+package plan
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Kind orders items: an item may rely on items of lower kinds. Additions run
+// upwards, removals downwards.
+type Kind uint8
+
+const (
+	KindObjects  Kind = iota // BPF maps and programs, pinned, attached to nothing
+	KindSettings             // marks and limits in a map
+	KindService              // a service's slot and its fail policy
+	KindOrigin               // a prefix whose packets the origin-side program looks at
+	KindRoute                // the local route in our own table
+	KindRule                 // an iif-scoped mark rule
+	KindTable                // an nftables table or base chain that others may share
+	KindChain                // a netfilter chain of ours
+	KindFilter               // a rule in a netfilter chain
+	KindRole                 // an interface's side
+	KindBinding              // an address and port bound to a service: visible to attached programs at once
+	KindLookup               // the sk_lookup link
+	KindQdisc                // a clsact qdisc that others may share
+	KindTC                   // a TC program on an interface: this moves transit traffic
+)
+
+// Item is one thing in the kernel. The implementations are comparable values.
+type Item interface {
+	// Kind places the item in the order of activation.
+	Kind() Kind
+	// Key tells which thing it is; two items of one kind and key are two
+	// states of the same thing.
+	Key() string
+	// String says what it is, in the words of the tool that shows it
+	// (ip rule, tc, iptables), on one line.
+	String() string
+}
+
+// Shared marks items that others may create and use too. Such an item is
+// ours to remove only if the journal says that we made it, and only when
+// nobody uses it any more.
+type Shared interface {
+	Item
+	Shared()
+}
+
+// Side is the side of the gateway that an interface or a program is on.
+type Side uint8
+
+const (
+	ClientSide Side = 1 << iota
+	OriginSide
+)
+
+// String returns "client", "origin" or "client+origin".
+func (s Side) String() string {
+	switch s {
+	case ClientSide:
+		return "client"
+	case OriginSide:
+		return "origin"
+	case ClientSide | OriginSide:
+		return "client+origin"
+	}
+	return fmt.Sprintf("side(%d)", uint8(s))
+}
+
+// Family is an IP version.
+type Family uint8
+
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// FamilyOf returns the family of an address.
+func FamilyOf(a netip.Addr) Family {
+	if a.Unmap().Is4() {
+		return IPv4
+	}
+	return IPv6
+}
+
+// String returns "IPv4" or "IPv6".
+func (f Family) String() string { return fmt.Sprintf("IPv%d", uint8(f)) }
+
+// Objects are the pinned BPF maps and programs.
+type Objects struct{}
+
+// Settings are the values that the programs read at run time.
+type Settings struct {
+	ClientMark, OriginMark uint32        // one bit each, see config.Kernel
+	Heartbeat              time.Duration // resolution: nanoseconds
+}
+
+// Service is a service's slot in the kernel; steer chooses its number.
+type Service struct {
+	Name string
+	Open bool // forward or pass when no inspector is alive
+}
+
+// Origin is a prefix and port of origins.
+type Origin struct {
+	Prefix netip.Prefix
+	Port   uint16
+}
+
+// Route is the default route of type local through lo in our table, the one
+// that makes marked packets ours.
+type Route struct {
+	Family Family
+	Table  uint32
+}
+
+// Rule sends packets that came in by an interface with a mark bit to our
+// table.
+type Rule struct {
+	Family    Family
+	Interface string
+	Mark      uint32 // value and mask
+	Table     uint32
+	Priority  uint32
+}
+
+// Table is an nftables table that iptables-nft needs; it exists only in
+// that flavour.
+type Table struct {
+	Family Family
+	Name   string // filter, nat, raw
+}
+
+// BaseChain is a base chain of such a table.
+type BaseChain struct {
+	Family Family
+	Table  string
+	Name   string // INPUT, POSTROUTING, PREROUTING, OUTPUT
+}
+
+// Chain is a chain of ours, its name begins with PORTREEVE.
+type Chain struct {
+	Family Family
+	Legacy bool // in iptables-legacy, else in iptables-nft
+	Table  string
+	Name   string
+}
+
+// Filter is one netfilter rule: in a chain of ours, or the jump to it from a
+// base chain.
+type Filter struct {
+	Family Family
+	Legacy bool
+	Table  string
+	Chain  string
+	Spec   string // arguments as iptables takes them, separated by single spaces
+	First  bool   // a jump: inserted at the head of a base chain
+}
+
+// Role is the side of an interface, as sk_lookup sees it.
+type Role struct {
+	Interface string
+	Side      Side
+}
+
+// Binding sends connections to an address and port to a service.
+type Binding struct {
+	Prefix    netip.Prefix
+	Port      uint16
+	Service   string // empty: leave alone what a wider binding would catch
+	Addressed bool   // the prefix is ours
+	Transit   bool   // the prefix is an origin's, packets pass through
+}
+
+// Lookup is the sk_lookup program's link to this network namespace.
+type Lookup struct{}
+
+// Qdisc is the clsact qdisc of an interface.
+type Qdisc struct {
+	Interface string
+}
+
+// TC is a steering program at the ingress of an interface.
+type TC struct {
+	Interface string
+	Side      Side // ClientSide or OriginSide, not both
+	Clsact    bool // as a filter of the clsact qdisc, else as a TCX link
+}
+
+func (Objects) Kind() Kind   { return KindObjects }
+func (Settings) Kind() Kind  { return KindSettings }
+func (Service) Kind() Kind   { return KindService }
+func (Origin) Kind() Kind    { return KindOrigin }
+func (Route) Kind() Kind     { return KindRoute }
+func (Rule) Kind() Kind      { return KindRule }
+func (Table) Kind() Kind     { return KindTable }
+func (BaseChain) Kind() Kind { return KindTable }
+func (Chain) Kind() Kind     { return KindChain }
+func (Filter) Kind() Kind    { return KindFilter }
+func (Role) Kind() Kind      { return KindRole }
+func (Binding) Kind() Kind   { return KindBinding }
+func (Lookup) Kind() Kind    { return KindLookup }
+func (Qdisc) Kind() Kind     { return KindQdisc }
+func (TC) Kind() Kind        { return KindTC }
+
+func (Table) Shared()     {}
+func (BaseChain) Shared() {}
+func (Qdisc) Shared()     {}
+
+func (Objects) Key() string     { return "objects" }
+func (Settings) Key() string    { return "settings" }
+func (s Service) Key() string   { return "service " + s.Name }
+func (o Origin) Key() string    { return fmt.Sprintf("origin %s port %d", o.Prefix, o.Port) }
+func (r Route) Key() string     { return r.String() }
+func (r Rule) Key() string      { return r.String() }
+func (t Table) Key() string     { return t.String() }
+func (c BaseChain) Key() string { return c.String() }
+func (c Chain) Key() string     { return c.String() }
+func (f Filter) Key() string    { return f.String() }
+func (r Role) Key() string      { return "interface " + r.Interface }
+func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Prefix, b.Port) }
+func (Lookup) Key() string      { return "sk_lookup" }
+func (q Qdisc) Key() string     { return q.String() }
+func (t TC) Key() string        { return t.String() }
+
+func (Objects) String() string { return "bpf maps and programs" }
+
+func (s Settings) String() string {
+	return fmt.Sprintf("settings client mark 0x%x, origin mark 0x%x, heartbeat %s", s.ClientMark, s.OriginMark, s.Heartbeat)
+}
+
+func (s Service) String() string {
+	if s.Open {
+		return "service " + s.Name + " fail open"
+	}
+	return "service " + s.Name + " fail closed"
+}
+
+func (o Origin) String() string { return o.Key() }
+
+func (r Route) String() string {
+	return fmt.Sprintf("route %s local default dev lo table %d", r.Family, r.Table)
+}
+
+func (r Rule) String() string {
+	return fmt.Sprintf("rule %s pref %d iif %s fwmark 0x%x/0x%x lookup %d", r.Family, r.Priority, r.Interface, r.Mark, r.Mark, r.Table)
+}
+
+func (t Table) String() string { return fmt.Sprintf("nftables table %s %s", t.Family, t.Name) }
+func (c BaseChain) String() string {
+	return fmt.Sprintf("nftables base chain %s %s %s", c.Family, c.Table, c.Name)
+}
+
+func (c Chain) String() string {
+	return fmt.Sprintf("%s -t %s -N %s", iptables(c.Family, c.Legacy), c.Table, c.Name)
+}
+
+func (f Filter) String() string {
+	verb := "-A"
+	if f.First {
+		verb = "-I"
+	}
+	return fmt.Sprintf("%s -t %s %s %s %s", iptables(f.Family, f.Legacy), f.Table, verb, f.Chain, f.Spec)
+}
+
+func (r Role) String() string { return fmt.Sprintf("interface %s %s", r.Interface, r.Side) }
+
+func (b Binding) String() string {
+	service := b.Service
+	if service == "" {
+		service = "nobody"
+	}
+	ways := ""
+	if b.Addressed {
+		ways += " addressed"
+	}
+	if b.Transit {
+		ways += " transit"
+	}
+	return fmt.Sprintf("%s to %s%s", b.Key(), service, ways)
+}
+
+func (Lookup) String() string { return "link sk_lookup" }
+
+func (q Qdisc) String() string { return "qdisc clsact dev " + q.Interface }
+
+func (t TC) String() string {
+	how := "tcx"
+	if t.Clsact {
+		how = "clsact"
+	}
+	return fmt.Sprintf("link %s ingress dev %s %s side", how, t.Interface, t.Side)
+}
+
+// iptables names the command of a family and flavour.
+func iptables(f Family, legacy bool) string {
+	name := "iptables"
+	if f == IPv6 {
+		name = "ip6tables"
+	}
+	if legacy {
+		return name + "-legacy"
+	}
+	return name + "-nft"
+}
