@@ -1,0 +1,59 @@
+# portreeve: `make help` lists the targets.
+
+GO ?= $(firstword $(shell command -v go) /usr/local/go/bin/go)
+PREFIX ?= /usr/local
+DESTDIR ?=
+# tests of one package may take this long
+TIMEOUT ?= 20m
+# each fuzz target runs this long
+FUZZTIME ?= 30s
+STATICCHECK_VERSION = v0.8.2
+STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
+
+export PATH := $(PATH):$(dir $(GO))
+
+.DEFAULT_GOAL := build
+.PHONY: build generate check test fuzz demo install clean help root
+
+build: ## build bin/portreeve; needs Go and nothing else
+	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
+
+generate: ## compile the BPF programs again and write what is generated
+	scripts/install-deps generate
+	$(GO) generate ./...
+
+check: $(STATICCHECK) ## gofmt, vet, staticcheck, shellcheck, generated code
+	scripts/install-deps check
+	scripts/check-format
+	$(GO) vet ./...
+	$(STATICCHECK) ./...
+	scripts/check-shell
+	scripts/check-generated
+
+test: root ## run every test, as root; installs the Debian packages that are missing
+	scripts/install-deps build test
+	$(GO) test -timeout $(TIMEOUT) ./...
+
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	scripts/fuzz $(FUZZTIME)
+
+demo: root ## a message through the gateway to a real Postfix, as root
+	scripts/install-deps build demo
+	$(MAKE) --no-print-directory build
+	$(GO) run ./testenv/demo bin/portreeve
+
+install: build ## install below PREFIX (/usr/local)
+	install -D -m 755 bin/portreeve $(DESTDIR)$(PREFIX)/sbin/portreeve
+
+clean: ## remove what make made in this directory
+	rm -rf bin .build
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 24
+
+root:
+	@[ "$$(id -u)" = 0 ] || { echo "$(MAKECMDGOALS) builds network namespaces and loads BPF programs: run it as root, for example with sudo make $(MAKECMDGOALS)" >&2; exit 1; }
+
+$(STATICCHECK):
+	GOBIN=$(CURDIR)/.build/bin $(GO) install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+	mv .build/bin/staticcheck $@

@@ -1,0 +1,148 @@
+package testenv
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Node is one machine of an Env: a network namespace. File system, processes
+// and users are those of the host.
+type Node struct {
+	Name string // of the namespace, as `ip netns` lists it
+	Role string // client, router, gateway, inner or origin
+}
+
+// netnsDir is where iproute2 keeps names of network namespaces.
+const netnsDir = "/run/netns"
+
+// Path returns the file that stands for the namespace.
+func (n *Node) Path() string { return filepath.Join(netnsDir, n.Name) }
+
+// Command prepares a command that runs inside the node. Only the network
+// namespace is entered: `ip netns exec` would also mount a new /sys and so hide
+// a BPF file system below it. A cancelled context kills the command; what it
+// leaves behind dies with the Env.
+func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+}
+
+// Run runs a command inside the node and returns its standard output. The
+// error of a failed command carries what it said on standard error.
+func (n *Node) Run(ctx context.Context, name string, args ...string) (string, error) {
+	return run(n.Command(ctx, name, args...), n.Role+": "+name+" "+strings.Join(args, " "))
+}
+
+// run runs a command; what names it in the error.
+func run(cmd *exec.Cmd, what string) (string, error) {
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("%s: %w: %s", what, err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// Enter runs fn on a thread inside the node's network namespace and returns
+// its error. Sockets made by fn stay in the node; goroutines started by fn do
+// not run there. fn must not end its goroutine (no t.FailNow).
+func (n *Node) Enter(fn func() error) error {
+	result := make(chan error, 1)
+	go func() { result <- n.enter(fn) }()
+	return <-result
+}
+
+// enter does the work of Enter on a goroutine of its own, so that the caller's
+// thread is never in a foreign namespace.
+func (n *Node) enter(fn func() error) error {
+	target, err := os.Open(n.Path())
+	if err != nil {
+		return fmt.Errorf("enter node %s: %w", n.Role, err)
+	}
+	defer target.Close()
+	runtime.LockOSThread()
+	home, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
+	if err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter node %s: open own network namespace: %w", n.Role, err)
+	}
+	defer home.Close()
+	if err := unix.Setns(int(target.Fd()), unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter node %s: setns: %w (are you root?)", n.Role, err)
+	}
+	err = fn()
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
+		// The thread stays locked and so ends with this goroutine: no other
+		// code may run on it.
+		return fmt.Errorf("leave node %s: setns: %w", n.Role, back)
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+// Dial connects from inside the node. from may be the zero address: the
+// kernel chooses; its port may be zero.
+func (n *Node) Dial(ctx context.Context, from netip.AddrPort, to netip.AddrPort) (*net.TCPConn, error) {
+	dialer := net.Dialer{}
+	dialer.SetMultipathTCP(false)
+	if from.Addr().IsValid() {
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(from)
+	}
+	var conn net.Conn
+	err := n.Enter(func() (err error) {
+		conn, err = dialer.DialContext(ctx, "tcp", to.String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("dial from %s: %w", n.Role, err)
+	}
+	return conn.(*net.TCPConn), nil
+}
+
+// Listen listens inside the node.
+func (n *Node) Listen(at netip.AddrPort) (*net.TCPListener, error) {
+	config := net.ListenConfig{}
+	config.SetMultipathTCP(false)
+	var listener net.Listener
+	err := n.Enter(func() (err error) {
+		listener, err = config.Listen(context.Background(), "tcp", at.String())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w", n.Role, err)
+	}
+	return listener.(*net.TCPListener), nil
+}
+
+// Sysctl reads a sysctl of the node's network, named as sysctl(8) names it:
+// net.ipv4.tcp_syncookies.
+func (n *Node) Sysctl(key string) (string, error) {
+	var value []byte
+	err := n.Enter(func() (err error) {
+		value, err = os.ReadFile(sysctlPath(key))
+		return err
+	})
+	return strings.TrimSpace(string(value)), err
+}
+
+// SetSysctl writes a sysctl of the node's network.
+func (n *Node) SetSysctl(key, value string) error {
+	return n.Enter(func() error {
+		return os.WriteFile(sysctlPath(key), []byte(value), 0)
+	})
+}
+
+// sysctlPath returns the file of a sysctl. /proc/sys/net shows the network of
+// the thread that looks at it.
+func sysctlPath(key string) string {
+	return filepath.Join("/proc/sys", strings.ReplaceAll(key, ".", "/"))
+}
