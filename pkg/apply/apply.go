@@ -1,0 +1,195 @@
+// Package apply carries a plan out: it asks the hands what is there, compares
+// that with what is wanted, and performs the changes one by one.
+//
+// attach is Run with a plan, detach is Run with none, a dry run is Changes.
+// Every creation is written to the journal before it is made, and a failed
+// step takes the earlier ones back. The state of record is the kernel: the
+// journal only remembers what the kernel cannot tell, who made a thing that
+// others may share and where our things were looked for last time. The
+// package never touches the kernel itself; only the hands do.
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// Hand holds one part of the kernel: BPF objects, routing, netfilter.
+type Hand interface {
+	// Name says which part, for messages.
+	Name() string
+	// Owns reports whether items of this kind are the hand's.
+	Owns(plan.Kind) bool
+	// Have reads from the kernel the items that carry our identity, and of
+	// plan.Shared items all that are present, whoever made them.
+	Have() ([]plan.Item, error)
+	// Add makes an item; one that is present already is a success.
+	Add(plan.Item) error
+	// Replace changes an item from one state to another.
+	Replace(old, new plan.Item) error
+	// Remove takes an item away; one that is absent is a success.
+	Remove(plan.Item) error
+}
+
+// Runner applies plans in one network namespace. The caller holds the Lock.
+type Runner struct {
+	Hands   []Hand
+	Journal *Journal
+	Observe func(plan.Change) // called before each change; may be nil
+}
+
+// Changes returns what Run would do, and changes nothing.
+func (r *Runner) Changes(want []plan.Item) ([]plan.Change, error) {
+	changes, _, err := r.changes(want)
+	return changes, err
+}
+
+// Run makes the kernel hold what is wanted and returns the changes made. When
+// a change fails, those before it are undone, and the error says both what
+// failed and what could not be undone.
+func (r *Runner) Run(want []plan.Item) ([]plan.Change, error) {
+	changes, ours, err := r.changes(want)
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range changes {
+		if err := r.perform(c); err != nil {
+			return nil, errors.Join(err, r.undo(changes[:i+1]))
+		}
+	}
+	return changes, r.Journal.Settle(ours)
+}
+
+// Clear removes everything of ours and returns what it removed. It tries
+// every step even when one fails, and needs no configuration.
+func (r *Runner) Clear() ([]plan.Change, error) {
+	have, failed := r.have()
+	have, _ = r.claim(have, nil)
+	var done []plan.Change
+	for _, c := range plan.Diff(have, nil) {
+		if err := r.perform(c); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		done = append(done, c)
+	}
+	if failed != nil {
+		return done, failed
+	}
+	return done, r.Journal.Remove()
+}
+
+// Have returns our items as the kernel holds them, and those that the journal
+// misses there: what was applied and has been lost since.
+func (r *Runner) Have() (have, lost []plan.Item, err error) {
+	all, err := r.have()
+	have, _ = r.claim(all, nil)
+	present := map[string]bool{}
+	for _, i := range have {
+		present[i.Key()] = true
+	}
+	for _, i := range r.Journal.Items() {
+		if !present[i.Key()] {
+			lost = append(lost, i)
+		}
+	}
+	return have, lost, err
+}
+
+// changes returns what leads to want, and what of want will then be ours.
+func (r *Runner) changes(want []plan.Item) (_ []plan.Change, ours []plan.Item, _ error) {
+	have, err := r.have()
+	if err != nil {
+		return nil, nil, err
+	}
+	have, ours = r.claim(have, want)
+	return plan.Diff(have, ours), ours, nil
+}
+
+// have asks every hand. An error of one does not hide what the others found.
+func (r *Runner) have() ([]plan.Item, error) {
+	var items []plan.Item
+	var failed error
+	for _, h := range r.Hands {
+		found, err := h.Have()
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("read %s: %w", h.Name(), err))
+		}
+		items = append(items, found...)
+	}
+	return items, failed
+}
+
+// claim leaves in have only what is ours: of shared items, those that the
+// journal says we made. A shared item that somebody else made is used as it
+// is, so it leaves want too.
+func (r *Runner) claim(have, want []plan.Item) (ours, ask []plan.Item) {
+	foreign := map[string]bool{}
+	ours = slices.DeleteFunc(slices.Clone(have), func(i plan.Item) bool {
+		if _, shared := i.(plan.Shared); !shared || r.Journal.Holds(i) {
+			return false
+		}
+		foreign[i.Key()] = true
+		return true
+	})
+	ask = slices.DeleteFunc(slices.Clone(want), func(i plan.Item) bool { return foreign[i.Key()] })
+	return ours, ask
+}
+
+// perform carries out one change. The journal knows of an item before it is
+// made and forgets it only after it is gone, so that a crash between the two
+// leaves nothing that detach cannot find.
+func (r *Runner) perform(c plan.Change) error {
+	if r.Observe != nil {
+		r.Observe(c)
+	}
+	h, err := r.hand(c.Item)
+	if err != nil {
+		return err
+	}
+	if c.Op == plan.Remove {
+		if err := h.Remove(c.Item); err != nil {
+			return fmt.Errorf("remove %s: %w", c.Item, err)
+		}
+		return r.Journal.Forget(c.Item)
+	}
+	if err := r.Journal.Intend(c.Item); err != nil {
+		return err
+	}
+	if c.Op == plan.Replace {
+		err = h.Replace(c.Old, c.Item)
+	} else {
+		err = h.Add(c.Item)
+	}
+	if err != nil {
+		return fmt.Errorf("install %s: %w", c.Item, err)
+	}
+	return nil
+}
+
+// undo takes changes back, last first; the last of them failed and may be
+// half done.
+func (r *Runner) undo(changes []plan.Change) error {
+	var failed error
+	for _, c := range slices.Backward(changes) {
+		if err := r.perform(c.Undo()); err != nil {
+			failed = errors.Join(failed, fmt.Errorf("undo: %w", err))
+		}
+	}
+	if failed == nil && len(r.Journal.Items()) == 0 {
+		return r.Journal.Remove()
+	}
+	return failed
+}
+
+func (r *Runner) hand(i plan.Item) (Hand, error) {
+	for _, h := range r.Hands {
+		if h.Owns(i.Kind()) {
+			return h, nil
+		}
+	}
+	return nil, fmt.Errorf("no hand for %s", i)
+}

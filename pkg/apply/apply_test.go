@@ -1,0 +1,360 @@
+package apply
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// kernel is a Hand that holds every kind of item in memory and can be told to
+// fail.
+type kernel struct {
+	items  map[string]plan.Item
+	fail   map[string]bool // by "+ item", as changes print
+	steps  []string
+	broken bool // an Add that fails leaves its item behind, half made
+}
+
+func newKernel(items ...plan.Item) *kernel {
+	k := &kernel{items: map[string]plan.Item{}, fail: map[string]bool{}}
+	for _, i := range items {
+		k.items[i.Key()] = i
+	}
+	return k
+}
+
+func (k *kernel) Name() string        { return "kernel" }
+func (k *kernel) Owns(plan.Kind) bool { return true }
+func (k *kernel) Have() ([]plan.Item, error) {
+	if k.fail["have"] {
+		return nil, errors.New("no answer")
+	}
+	return slices.Collect(maps.Values(k.items)), nil
+}
+
+func (k *kernel) step(c plan.Change) error {
+	k.steps = append(k.steps, c.String())
+	if k.fail[c.String()] {
+		return errors.New("refused")
+	}
+	return nil
+}
+
+func (k *kernel) Add(i plan.Item) error {
+	err := k.step(plan.Change{Op: plan.Add, Item: i})
+	if err == nil || k.broken {
+		k.items[i.Key()] = i
+	}
+	return err
+}
+
+func (k *kernel) Replace(old, i plan.Item) error {
+	if err := k.step(plan.Change{Op: plan.Replace, Item: i, Old: old}); err != nil {
+		return err
+	}
+	k.items[i.Key()] = i
+	return nil
+}
+
+func (k *kernel) Remove(i plan.Item) error {
+	if err := k.step(plan.Change{Op: plan.Remove, Item: i}); err != nil {
+		return err
+	}
+	delete(k.items, i.Key())
+	return nil
+}
+
+func (k *kernel) state() []string {
+	var s []string
+	for _, i := range k.items {
+		s = append(s, i.String())
+	}
+	slices.Sort(s)
+	return s
+}
+
+var wanted = []plan.Item{
+	plan.Objects{},
+	plan.Settings{ClientMark: 1, OriginMark: 2, Heartbeat: time.Second},
+	plan.Service{Name: "mx"},
+	plan.Route{Family: plan.IPv4, Table: 7},
+	plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 1, Table: 7, Priority: 3},
+	plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mx", Transit: true},
+	plan.Lookup{},
+	plan.Qdisc{Interface: "ext0"},
+	plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true},
+}
+
+func runner(t *testing.T, k *kernel) *Runner {
+	t.Helper()
+	return reopen(t, k, filepath.Join(t.TempDir(), "journal"))
+}
+
+func reopen(t *testing.T, k *kernel, path string) *Runner {
+	t.Helper()
+	j, err := OpenJournal(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Runner{Hands: []Hand{k}, Journal: j}
+}
+
+func run(t *testing.T, r *Runner, want []plan.Item) []plan.Change {
+	t.Helper()
+	changes, err := r.Run(want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return changes
+}
+
+func TestSecondRunChangesNothing(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	if n := len(run(t, r, wanted)); n != len(wanted) {
+		t.Errorf("first run made %d changes, want %d", n, len(wanted))
+	}
+	if changes := run(t, reopen(t, k, r.Journal.path), wanted); len(changes) != 0 {
+		t.Errorf("second run changed %v", changes)
+	}
+}
+
+func TestClearLeavesNothing(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	again := reopen(t, k, r.Journal.path)
+	if _, err := again.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if len(k.items) != 0 {
+		t.Errorf("left behind: %v", k.state())
+	}
+	if files, _ := filepath.Glob(r.Journal.path + "*"); len(files) != 0 {
+		t.Errorf("journal left behind: %v", files)
+	}
+}
+
+func TestTrafficMovesLastAndIsLetGoFirst(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	last := k.steps[len(k.steps)-1]
+	if !strings.HasPrefix(last, "+ link clsact") {
+		t.Errorf("last step of attach is %q", last)
+	}
+	k.steps = nil
+	if _, err := r.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(k.steps[0], "- link clsact") {
+		t.Errorf("first step of detach is %q", k.steps[0])
+	}
+}
+
+// A step that fails, half made or not, leaves the kernel as it was found,
+// whether that was empty or an earlier plan.
+func TestFailureUndoes(t *testing.T) {
+	for _, start := range [][]plan.Item{nil, wanted[:5]} {
+		for _, broken := range []bool{false, true} {
+			for n := range wanted {
+				t.Run(fmt.Sprintf("from %d items, step %d, half made %v", len(start), n, broken), func(t *testing.T) {
+					k := newKernel()
+					r := runner(t, k)
+					if start != nil {
+						run(t, r, start)
+					}
+					if n < len(start) {
+						t.Logf("%s is there already", wanted[n])
+						return
+					}
+					before := k.state()
+					k.broken = broken
+					k.fail["+ "+wanted[n].String()] = true
+					if _, err := r.Run(wanted); err == nil || !strings.Contains(err.Error(), wanted[n].String()) {
+						t.Errorf("error %v does not name %s", err, wanted[n])
+					}
+					if diff := cmp.Diff(before, k.state()); diff != "" {
+						t.Errorf("not as found:\n%s", diff)
+					}
+				})
+			}
+		}
+	}
+}
+
+// crash stands for a kill -9: nothing after it runs.
+type crash struct{}
+
+// A runner that dies before, in or after any step leaves only things that a
+// later Clear finds, and shared things of others are left alone.
+func TestCrashAtEachStepThenClear(t *testing.T) {
+	for _, foreign := range []bool{false, true} {
+		for n := range len(wanted) * 2 {
+			t.Run(fmt.Sprintf("step %d, foreign qdisc %v", n, foreign), func(t *testing.T) {
+				k := newKernel()
+				if foreign {
+					k.items[plan.Qdisc{Interface: "ext0"}.Key()] = plan.Qdisc{Interface: "ext0"}
+				}
+				before := k.state()
+				r := runner(t, k)
+				r.Hands = []Hand{&mortal{kernel: k, left: n}}
+				die(func() { r.Run(wanted) })
+				if _, err := reopen(t, k, r.Journal.path).Clear(); err != nil {
+					t.Fatal(err)
+				}
+				if diff := cmp.Diff(before, k.state()); diff != "" {
+					t.Errorf("left behind:\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+func die(f func()) {
+	defer func() {
+		if r := recover(); r != nil && r != any(crash{}) {
+			panic(r)
+		}
+	}()
+	f()
+}
+
+// mortal crashes around its Adds: before the first, after it, before the
+// second and so on.
+type mortal struct {
+	*kernel
+	left int
+}
+
+func (m *mortal) Add(i plan.Item) error {
+	m.tick()
+	err := m.kernel.Add(i)
+	m.tick()
+	return err
+}
+
+func (m *mortal) tick() {
+	if m.left == 0 {
+		panic(crash{})
+	}
+	m.left--
+}
+
+func TestForeignSharedItemIsNeitherMadeNorRemoved(t *testing.T) {
+	qdisc := plan.Qdisc{Interface: "ext0"}
+	k := newKernel(qdisc)
+	r := runner(t, k)
+	run(t, r, wanted)
+	if slices.Contains(k.steps, "+ "+qdisc.String()) {
+		t.Error("made what was there")
+	}
+	if _, err := r.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{qdisc.String()}, k.state()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestClearTriesEveryStep(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	rule := wanted[4]
+	k.fail["- "+rule.String()] = true
+	if _, err := r.Clear(); err == nil {
+		t.Fatal("no error")
+	}
+	if diff := cmp.Diff([]string{rule.String()}, k.state()); diff != "" {
+		t.Error(diff)
+	}
+	k.fail = nil
+	if _, err := reopen(t, k, r.Journal.path).Clear(); err != nil || len(k.items) != 0 {
+		t.Errorf("second try: %v, left %v", err, k.state())
+	}
+}
+
+func TestRunReplacesInPlace(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	open := slices.Clone(wanted)
+	open[2] = plan.Service{Name: "mx", Open: true}
+	changes := run(t, r, open)
+	if len(changes) != 1 || changes[0].String() != "~ service mx fail open" {
+		t.Errorf("changes %v", changes)
+	}
+}
+
+func TestRunNeedsEveryHandToAnswer(t *testing.T) {
+	k := newKernel()
+	k.fail["have"] = true
+	if _, err := runner(t, k).Run(wanted); err == nil || len(k.steps) != 0 {
+		t.Errorf("err %v after steps %v", err, k.steps)
+	}
+}
+
+func TestHaveTellsWhatWasLost(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	delete(k.items, wanted[3].Key())
+	_, lost, err := r.Have()
+	if err != nil || len(lost) != 1 || lost[0] != wanted[3] {
+		t.Errorf("lost %v, err %v", lost, err)
+	}
+}
+
+func TestJournalKeepsEveryType(t *testing.T) {
+	r := runner(t, newKernel())
+	items := append(slices.Clone(wanted),
+		plan.Origin{Prefix: netip.MustParsePrefix("2001:db8::/32"), Port: 25},
+		plan.Table{Family: plan.IPv6, Name: "raw"},
+		plan.BaseChain{Family: plan.IPv4, Table: "raw", Name: "OUTPUT"},
+		plan.Chain{Family: plan.IPv4, Table: "nat", Name: "PORTREEVE-POST", Legacy: true},
+		plan.Filter{Family: plan.IPv6, Table: "nat", Chain: "POSTROUTING", Spec: "-j PORTREEVE-POST", First: true},
+		plan.Role{Interface: "ext0", Side: plan.ClientSide},
+	)
+	for _, i := range items {
+		if err := r.Journal.Intend(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	back, err := OpenJournal(r.Journal.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(items, back.Items()) {
+		t.Errorf("read %v\nwrote %v", back.Items(), items)
+	}
+}
+
+func TestLockKeepsSecondRunnerOut(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run", "lock")
+	l, err := Acquire(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Acquire(path, 0); !errors.Is(err, ErrLocked) {
+		t.Errorf("second runner: %v", err)
+	}
+	if err := l.Release(); err != nil {
+		t.Fatal(err)
+	}
+	l, err = Acquire(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Release()
+}

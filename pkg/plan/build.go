@@ -1,0 +1,212 @@
+package plan
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/portreeve/portreeve/pkg/config"
+)
+
+// Facts are what Build must know of the machine.
+type Facts struct {
+	Interfaces []string     // names of those that exist
+	Local      []netip.Addr // the gateway's own addresses
+	TCX        bool         // the kernel has TCX links (6.6 and later)
+	Legacy     bool         // our chains belong in iptables-legacy
+}
+
+// Build returns the items that the configuration asks for on a machine with
+// these facts. Only what a service needs is asked for: an addressed service
+// that does not forge needs neither marks nor rules nor TC programs.
+func Build(c *config.Config, f Facts) []Item {
+	items := []Item{Objects{}, Settings{
+		ClientMark: c.Kernel.ClientMark,
+		OriginMark: c.Kernel.OriginMark,
+		Heartbeat:  c.Kernel.Heartbeat,
+	}, Lookup{}}
+	for _, s := range c.Services {
+		items = append(items, Service{Name: s.Name, Open: s.Fail == config.FailOpen})
+		items = append(items, bindings(s)...)
+	}
+	items = append(items, bypasses(c, f.Local)...)
+	items = append(items, origins(c)...)
+	items = append(items, roles(c)...)
+	items = append(items, routing(c)...)
+	items = append(items, attachments(c, f)...)
+	if c.Kernel.Netfilter != config.NetfilterOff {
+		items = append(items, Netfilter(needs(c, f))...)
+	}
+	return unique(items)
+}
+
+// bindings are the addresses that clients of a service connect to. An
+// address may be both listened on and intercepted.
+func bindings(s config.Service) []Item {
+	at := map[config.Target]Binding{}
+	bind := func(t config.Target) Binding {
+		b := at[t]
+		b.Prefix, b.Port, b.Service = t.Prefix, t.Port, s.Name
+		return b
+	}
+	for _, t := range s.Listen {
+		b := bind(t)
+		b.Addressed = true
+		at[t] = b
+	}
+	for _, t := range s.Intercept {
+		b := bind(t)
+		b.Transit = true
+		at[t] = b
+	}
+	items := make([]Item, 0, len(at))
+	for _, b := range at {
+		items = append(items, b)
+	}
+	return items
+}
+
+// bypasses keep the gateway's own addresses out of intercepted prefixes that
+// contain them: the gateway is not one of its origins, and an inspector that
+// dialled itself would loop.
+func bypasses(c *config.Config, local []netip.Addr) []Item {
+	bound := map[config.Target]bool{}
+	for _, s := range c.Services {
+		for _, t := range slices.Concat(s.Listen, s.Intercept) {
+			bound[t] = true
+		}
+	}
+	var items []Item
+	for _, s := range c.Services {
+		for _, t := range s.Intercept {
+			for _, a := range local {
+				own := config.Target{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: t.Port}
+				if t.Prefix.Contains(a) && !bound[own] {
+					items = append(items, Binding{Prefix: own.Prefix, Port: own.Port})
+				}
+			}
+		}
+	}
+	return items
+}
+
+// origins are the sources whose replies to forged addresses come back to us.
+func origins(c *config.Config) []Item {
+	var items []Item
+	for _, t := range forgedOrigins(c) {
+		items = append(items, Origin{Prefix: t.Prefix, Port: t.Port})
+	}
+	return items
+}
+
+// forgedOrigins are the origins of services that forge.
+func forgedOrigins(c *config.Config) []config.Target {
+	var targets []config.Target
+	for _, s := range c.Services {
+		if s.Forge.Address == config.ForgeNever {
+			continue
+		}
+		targets = append(targets, Destinations(s)...)
+	}
+	return targets
+}
+
+// Destinations are where a service's mail goes: its origins, or, when it has
+// none, whatever the client chose.
+func Destinations(s config.Service) []config.Target {
+	if len(s.Origins) == 0 {
+		return s.Intercept
+	}
+	var targets []config.Target
+	for _, o := range s.Origins {
+		targets = append(targets, config.Target{
+			Prefix: netip.PrefixFrom(o.Addr(), o.Addr().BitLen()), Port: o.Port(),
+		})
+	}
+	return targets
+}
+
+// intercepts are the targets of all transit services.
+func intercepts(c *config.Config) []config.Target {
+	var targets []config.Target
+	for _, s := range c.Services {
+		targets = append(targets, s.Intercept...)
+	}
+	return targets
+}
+
+// roles tell the sk_lookup program which interfaces clients come in by.
+func roles(c *config.Config) []Item {
+	sides := map[string]Side{}
+	for _, i := range c.Interfaces.Client {
+		sides[i] |= ClientSide
+	}
+	for _, i := range c.Interfaces.Origin {
+		sides[i] |= OriginSide
+	}
+	var items []Item
+	for i, side := range sides {
+		items = append(items, Role{Interface: i, Side: side})
+	}
+	return items
+}
+
+// routing is what makes marked packets local: a rule for each interface,
+// mark and family in use, and the local route that the rules lead to.
+func routing(c *config.Config) []Item {
+	var items []Item
+	rules := func(interfaces []string, targets []config.Target, mark uint32) {
+		for _, family := range families(targets) {
+			items = append(items, Route{Family: family, Table: c.Kernel.Table})
+			for _, i := range interfaces {
+				items = append(items, Rule{
+					Family: family, Interface: i, Mark: mark,
+					Table: c.Kernel.Table, Priority: c.Kernel.Priority,
+				})
+			}
+		}
+	}
+	rules(c.Interfaces.Client, intercepts(c), c.Kernel.ClientMark)
+	rules(c.Interfaces.Origin, forgedOrigins(c), c.Kernel.OriginMark)
+	return items
+}
+
+// attachments are the TC programs: on the client side for transit, on the
+// origin side for forged replies.
+func attachments(c *config.Config, f Facts) []Item {
+	clsact := c.Kernel.Datapath == config.DatapathClsact ||
+		c.Kernel.Datapath == config.DatapathAuto && !f.TCX
+	var items []Item
+	attach := func(interfaces []string, side Side) {
+		for _, i := range interfaces {
+			if clsact {
+				items = append(items, Qdisc{Interface: i})
+			}
+			items = append(items, TC{Interface: i, Side: side, Clsact: clsact})
+		}
+	}
+	if len(forgedOrigins(c)) > 0 {
+		attach(c.Interfaces.Origin, OriginSide)
+	}
+	if len(intercepts(c)) > 0 {
+		attach(c.Interfaces.Client, ClientSide)
+	}
+	return items
+}
+
+// families returns the families of targets, IPv4 first.
+func families(targets []config.Target) []Family {
+	var fs []Family
+	for _, t := range targets {
+		fs = append(fs, FamilyOf(t.Prefix.Addr()))
+	}
+	slices.Sort(fs)
+	return slices.Compact(fs)
+}
+
+// unique drops repeated items and sorts the rest in the order of activation.
+func unique(items []Item) []Item {
+	slices.SortFunc(items, order)
+	return slices.CompactFunc(items, func(a, b Item) bool {
+		return a.Kind() == b.Kind() && a.Key() == b.Key()
+	})
+}

@@ -1,0 +1,82 @@
+package plan
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
+)
+
+// Judge returns what is wrong with a configuration on a machine with these
+// facts, though it is right as a file. An Error means that attaching would
+// not do what the operator asks for.
+func Judge(c *config.Config, f Facts) finding.List {
+	var l finding.List
+	judgeInterfaces(&l, c, f)
+	for i, s := range c.Services {
+		judgeOrigins(&l, c, i, s, f)
+		judgeListen(&l, c, i, s, f)
+	}
+	if c.Kernel.Datapath == config.DatapathTCX && !f.TCX && needsTC(c) {
+		l.Add(finding.Error, key(c, "kernel.datapath"),
+			"this kernel has no TCX links (Linux 6.6 and later)", "use datapath: auto, which takes the clsact qdisc here")
+	}
+	return l
+}
+
+func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
+	check := func(side string, names []string) {
+		for i, name := range names {
+			if !slices.Contains(f.Interfaces, name) {
+				l.Add(finding.Error, key(c, "interfaces.%s[%d]", side, i),
+					fmt.Sprintf("interface %q does not exist on this machine", name),
+					"use one of "+strings.Join(f.Interfaces, ", ")+", or create it first")
+			}
+		}
+	}
+	check("client", c.Interfaces.Client)
+	check("origin", c.Interfaces.Origin)
+}
+
+// judgeOrigins refuses an origin on the gateway itself: its replies come by
+// the loopback interface, where no program of ours looks, and mail for an
+// address that we listen on would come back to us for ever.
+func judgeOrigins(l *finding.List, c *config.Config, n int, s config.Service, f Facts) {
+	for i, o := range s.Origins {
+		if !slices.Contains(f.Local, o.Addr()) {
+			continue
+		}
+		l.Add(finding.Error, key(c, "services[%d].origins[%d]", n, i),
+			fmt.Sprintf("service %s would send mail back to the gateway: %s is its own address", s.Name, o.Addr()),
+			"name the address of a server behind the gateway")
+	}
+	for i, t := range s.Intercept {
+		if t.Prefix.IsSingleIP() && slices.Contains(f.Local, t.Prefix.Addr()) {
+			l.Add(finding.Error, key(c, "services[%d].intercept[%d]", n, i),
+				fmt.Sprintf("service %s would intercept mail for the gateway: %s is its own address", s.Name, t.Prefix.Addr()),
+				"put it under listen, or name an origin's address")
+		}
+	}
+}
+
+// judgeListen warns of addresses that the gateway does not have: packets for
+// them are forwarded, never delivered here.
+func judgeListen(l *finding.List, c *config.Config, n int, s config.Service, f Facts) {
+	for i, t := range s.Listen {
+		if !slices.ContainsFunc(f.Local, t.Prefix.Contains) {
+			l.Add(finding.Warning, key(c, "services[%d].listen[%d]", n, i),
+				fmt.Sprintf("no address of this gateway is in %s, so no connection to it arrives here", t.Prefix),
+				"add the address to an interface, or put it under intercept if it is an origin's")
+		}
+	}
+}
+
+func needsTC(c *config.Config) bool {
+	return len(forgedOrigins(c)) > 0 || len(intercepts(c)) > 0
+}
+
+func key(c *config.Config, format string, args ...any) string {
+	return c.File + ": " + fmt.Sprintf(format, args...)
+}

@@ -1,0 +1,175 @@
+package plan
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/portreeve/portreeve/pkg/config"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// gateway is the machine of the manual's topology.
+var gateway = Facts{
+	Interfaces: []string{"lo", "ext0", "dmz0"},
+	Local: []netip.Addr{
+		netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("::1"),
+		netip.MustParseAddr("172.16.40.1"), netip.MustParseAddr("172.16.20.1"),
+		netip.MustParseAddr("fd00:40::1"), netip.MustParseAddr("fd00:20::1"),
+	},
+	TCX: true,
+}
+
+// parse reads a configuration of the two-armed gateway with the given
+// services.
+func parse(t testing.TB, services string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("portreeve.yaml", []byte("interfaces: {client: [ext0], origin: [dmz0]}\nservices:\n"+services), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// TestBuild compares the plans of the configurations in testdata with the
+// plans printed beside them.
+func TestBuild(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no configurations: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := config.Parse(file, data, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			facts := gateway
+			facts.TCX = !strings.Contains(file, "old-kernel")
+			facts.Legacy = strings.Contains(file, "legacy")
+			var b strings.Builder
+			for _, i := range Build(c, facts) {
+				b.WriteString(i.String() + "\n")
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".plan"
+			if *update {
+				if err := os.WriteFile(golden, []byte(b.String()), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), b.String()); diff != "" {
+				t.Errorf("run the test with -update if this is meant:\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDiffAddsUpwardsAndRemovesDownwards(t *testing.T) {
+	items := Build(parse(t, transit), gateway)
+	add := Diff(nil, items)
+	if !slices.IsSortedFunc(add, func(a, b Change) int { return int(a.Item.Kind()) - int(b.Item.Kind()) }) {
+		t.Errorf("additions out of order: %v", add)
+	}
+	remove := Diff(items, nil)
+	slices.Reverse(remove)
+	for n := range add {
+		if add[n].Item != remove[n].Item {
+			t.Fatalf("removal is not the reverse of addition at %d: %s, %s", n, add[n], remove[n])
+		}
+	}
+}
+
+func TestDiffOfEqualPlansIsEmpty(t *testing.T) {
+	items := Build(parse(t, transit), gateway)
+	if d := Diff(slices.Clone(items), items); len(d) != 0 {
+		t.Errorf("changes %v", d)
+	}
+}
+
+// A specific binding is there before the wider one and goes after it: its
+// address is never caught by the wider one in between.
+func TestDiffBindsSpecificFirst(t *testing.T) {
+	wide := Binding{Prefix: netip.MustParsePrefix("192.0.2.0/24"), Port: 25, Service: "a", Transit: true}
+	narrow := Binding{Prefix: netip.MustParsePrefix("192.0.2.7/32"), Port: 25, Service: "b", Transit: true}
+	add := Diff(nil, []Item{wide, narrow})
+	remove := Diff([]Item{wide, narrow}, nil)
+	if add[0].Item != Item(narrow) || remove[0].Item != Item(wide) {
+		t.Errorf("add %v, remove %v", add, remove)
+	}
+}
+
+func TestUndoTakesBack(t *testing.T) {
+	was, is := Service{Name: "mx"}, Service{Name: "mx", Open: true}
+	for _, c := range []Change{{Op: Add, Item: is}, {Op: Remove, Item: is}, {Op: Replace, Item: is, Old: was}} {
+		if c.Undo().Undo() != c {
+			t.Errorf("undo of undo of %s is %s", c, c.Undo().Undo())
+		}
+	}
+}
+
+const transit = "  - {name: mx, intercept: [\"172.16.20.0/24:25\"], fail: open}\n"
+
+func TestJudge(t *testing.T) {
+	for name, test := range map[string]struct {
+		services string
+		facts    func(*Facts)
+		want     string // "" for none
+	}{
+		"fits": {transit, nil, ""},
+		"interface missing": {transit, func(f *Facts) { f.Interfaces = []string{"lo", "dmz0"} },
+			`portreeve.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of lo, dmz0, or create it first`},
+		"origin on the gateway": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"]}` + "\n", nil,
+			"portreeve.yaml: services[0].origins[0]: service mx would send mail back to the gateway: 172.16.20.1 is its own address; name the address of a server behind the gateway"},
+		"intercepts the gateway": {`  - {name: mx, intercept: ["172.16.20.1:25"]}` + "\n", nil,
+			"portreeve.yaml: services[0].intercept[0]: service mx would intercept mail for the gateway: 172.16.20.1 is its own address; put it under listen, or name an origin's address"},
+		"listens elsewhere": {`  - {name: mx, listen: ["172.16.40.9:25"], origins: ["172.16.20.254:25"]}` + "\n", nil,
+			"portreeve.yaml: services[0].listen[0]: no address of this gateway is in 172.16.40.9/32, so no connection to it arrives here; add the address to an interface, or put it under intercept if it is an origin's"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			facts := gateway
+			if test.facts != nil {
+				test.facts(&facts)
+			}
+			got := ""
+			if l := Judge(parse(t, test.services), facts); len(l) > 0 {
+				got = l.Error()
+			}
+			if got != test.want {
+				t.Errorf("got  %s\nwant %s", got, test.want)
+			}
+		})
+	}
+}
+
+func TestJudgeRefusesTCXWhereThereIsNone(t *testing.T) {
+	c := parse(t, transit)
+	c.Kernel.Datapath = config.DatapathTCX
+	facts := gateway
+	facts.TCX = false
+	if l := Judge(c, facts); !l.Failed() || !strings.Contains(l.Error(), "6.6") {
+		t.Errorf("findings %v", l)
+	}
+}
+
+func TestBypassKeepsGatewayOutOfInterceptedPrefix(t *testing.T) {
+	items := Build(parse(t, transit), gateway)
+	want := Binding{Prefix: netip.MustParsePrefix("172.16.20.1/32"), Port: 25}
+	if !slices.Contains(items, Item(want)) {
+		t.Errorf("no bypass for the gateway's own address in %v", items)
+	}
+}
