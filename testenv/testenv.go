@@ -128,6 +128,11 @@ func (e *Env) build(ctx context.Context) error {
 		if _, err := e.host(ctx, "ip", "netns", "add", n.Name); err != nil {
 			return err
 		}
+		// Addresses that are tentative for a second would make every look at
+		// the first second different.
+		if err := n.SetSysctl("net.ipv6.conf.default.accept_dad", "0"); err != nil {
+			return err
+		}
 	}
 	if err := e.connect(ctx); err != nil {
 		return err
