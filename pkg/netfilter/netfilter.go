@@ -1,0 +1,275 @@
+// Package netfilter owns our chains in the kernel's packet filter: a few
+// rules in chains whose names begin with PORTREEVE-, and one commented jump to
+// each from the head of a base chain, in iptables-nft or iptables-legacy.
+//
+// It never changes a policy, never flushes, never moves or removes a rule that
+// it did not make. Which rules are needed is plan's business; apply calls the
+// Hand to make them so, and doctor asks the read-only questions of survey.go.
+//
+// iptables-nft makes a table and its base chains when they are first used.
+// Those are items of their own and leave again when they are empty. The tables
+// of iptables-legacy cannot be taken away from a running kernel: once used,
+// an empty one stays listed by iptables-legacy-save until the next boot.
+//
+// Everything acts in the network namespace of the calling thread; the
+// commands that it starts inherit it.
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// Hand reads and changes netfilter for apply. It is safe for concurrent use.
+type Hand struct {
+	tools tools
+}
+
+// New returns a Hand. It looks for no command before one is needed.
+func New() *Hand { return &Hand{} }
+
+// Name returns "netfilter".
+func (*Hand) Name() string { return "netfilter" }
+
+// Owns reports whether items of kind k are kept by this hand.
+func (*Hand) Owns(k plan.Kind) bool {
+	return k == plan.KindTable || k == plan.KindChain || k == plan.KindFilter
+}
+
+// Have returns our chains, the rules in them and the jumps to them, and of
+// the tables and base chains that iptables-nft would make those that exist,
+// whoever made them. Looking makes no table.
+func (h *Hand) Have() ([]plan.Item, error) {
+	nft, err := h.haveNFT()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables: %w", err)
+	}
+	legacy, err := h.haveLegacy()
+	if err != nil {
+		return nil, fmt.Errorf("list iptables-legacy: %w", err)
+	}
+	return append(nft, legacy...), nil
+}
+
+// haveNFT asks the kernel which tables and chains there are, and starts
+// iptables-nft only where one of the chains is ours.
+func (h *Hand) haveNFT() ([]plan.Item, error) {
+	r, err := readRuleset()
+	if err != nil {
+		return nil, err
+	}
+	items := r.shared()
+	for _, t := range r.ownTables() {
+		l, err := h.list(tool{family: t.Family}, t.Name)
+		if err != nil {
+			return nil, err
+		}
+		items = append(items, l.own(t.Family, false, t.Name)...)
+	}
+	return items, nil
+}
+
+// haveLegacy looks only into tables that exist already: iptables-legacy makes
+// a table by looking at it. Without the command nothing there can be ours.
+func (h *Hand) haveLegacy() ([]plan.Item, error) {
+	var items []plan.Item
+	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+		names, err := legacyTables(f)
+		if err != nil {
+			return nil, err
+		}
+		for _, name := range names {
+			l, err := h.list(tool{family: f, legacy: true}, name)
+			if errors.Is(err, ErrMissing) {
+				break
+			}
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, l.own(f, true, name)...)
+		}
+	}
+	return items, nil
+}
+
+// Add makes an item. One that is present is left as it is.
+func (h *Hand) Add(i plan.Item) error {
+	switch i := i.(type) {
+	case plan.Table:
+		return addTable(i)
+	case plan.BaseChain:
+		return addBaseChain(i)
+	case plan.Chain:
+		return h.addChain(i)
+	case plan.Filter:
+		return h.addFilter(i)
+	}
+	return fmt.Errorf("netfilter cannot add %s", i)
+}
+
+// Replace changes old to new: netfilter items have no states besides being
+// there, so the new one is added before the old one goes.
+func (h *Hand) Replace(old, new plan.Item) error {
+	if err := h.Add(new); err != nil {
+		return err
+	}
+	if old == new {
+		return nil
+	}
+	return h.Remove(old)
+}
+
+// Remove takes an item away. One that is absent is a success, and so is a
+// table or base chain that somebody uses: it stays.
+func (h *Hand) Remove(i plan.Item) error {
+	switch i := i.(type) {
+	case plan.Table:
+		return removeTable(i)
+	case plan.BaseChain:
+		return removeBaseChain(i)
+	case plan.Chain:
+		return h.removeChain(i)
+	case plan.Filter:
+		return h.removeFilter(i)
+	}
+	return fmt.Errorf("netfilter cannot remove %s", i)
+}
+
+func (h *Hand) addChain(c plan.Chain) error {
+	if err := ours(c.Name); err != nil {
+		return err
+	}
+	t := tool{c.Family, c.Legacy}
+	l, err := h.listIfPresent(t, c.Table)
+	if err != nil || slices.Contains(l.chains, c.Name) {
+		return err
+	}
+	cmd, err := h.tools.get(t)
+	if err != nil {
+		return err
+	}
+	if err := cmd.NewChain(c.Table, c.Name); err != nil {
+		// Somebody was quicker with the same chain: that is a success too.
+		if l, again := h.list(t, c.Table); again == nil && slices.Contains(l.chains, c.Name) {
+			return nil
+		}
+		return explain(t, c.Table, err, "")
+	}
+	return nil
+}
+
+// removeChain deletes an empty chain of ours. The kernel refuses when a rule
+// leads there that is not ours, and then that rule is named.
+func (h *Hand) removeChain(c plan.Chain) error {
+	if err := ours(c.Name); err != nil {
+		return err
+	}
+	t := tool{c.Family, c.Legacy}
+	l, err := h.listIfPresent(t, c.Table)
+	if err != nil || !slices.Contains(l.chains, c.Name) {
+		return err
+	}
+	for _, r := range l.rules {
+		if r.target() == c.Name {
+			return fmt.Errorf("chain %s is still used by a rule that is not ours: remove it first: %s -t %s -D %s %s",
+				c.Name, t, c.Table, r.chain, r.spec)
+		}
+	}
+	cmd, err := h.tools.get(t)
+	if err != nil {
+		return err
+	}
+	return explain(t, c.Table, cmd.DeleteChain(c.Table, c.Name), "")
+}
+
+// addFilter appends a rule to a chain of ours, or inserts a jump at the head
+// of a base chain, unless it is there already.
+func (h *Hand) addFilter(f plan.Filter) error {
+	if err := mayTouch(f); err != nil {
+		return err
+	}
+	t := tool{f.Family, f.Legacy}
+	l, err := h.listIfPresent(t, f.Table)
+	if err != nil || l.count(f.Chain, f.Spec) > 0 {
+		return err
+	}
+	cmd, err := h.tools.get(t)
+	if err != nil {
+		return err
+	}
+	if f.First {
+		err = cmd.Insert(f.Table, f.Chain, 1, words(f.Spec)...)
+	} else {
+		err = cmd.Append(f.Table, f.Chain, words(f.Spec)...)
+	}
+	return explain(t, f.Table, err, f.Spec)
+}
+
+// removeFilter deletes a rule as often as it is there. It is named by its
+// content, never by its number: numbers move under a concurrent change, and
+// the neighbour is not ours.
+func (h *Hand) removeFilter(f plan.Filter) error {
+	if err := mayTouch(f); err != nil {
+		return err
+	}
+	t := tool{f.Family, f.Legacy}
+	l, err := h.listIfPresent(t, f.Table)
+	if err != nil {
+		return err
+	}
+	for range l.count(f.Chain, f.Spec) {
+		cmd, err := h.tools.get(t)
+		if err != nil {
+			return err
+		}
+		if err := cmd.Delete(f.Table, f.Chain, words(f.Spec)...); err != nil {
+			return explain(t, f.Table, err, f.Spec)
+		}
+	}
+	return nil
+}
+
+// listIfPresent lists a table of which nobody knows that it exists, without
+// making it. A table that does not exist is empty.
+func (h *Hand) listIfPresent(t tool, table string) (listing, error) {
+	var names []string
+	var err error
+	if t.legacy {
+		names, err = legacyTables(t.family)
+	} else {
+		names, err = nftTables(t.family)
+	}
+	if err != nil || !slices.Contains(names, table) {
+		return listing{}, err
+	}
+	return h.list(t, table)
+}
+
+// list reads a table that exists.
+func (h *Hand) list(t tool, table string) (listing, error) {
+	lines, err := h.tools.list(t, table)
+	if err != nil {
+		return listing{}, explain(t, table, err, "")
+	}
+	return parse(lines), nil
+}
+
+// ours refuses the name of a chain that is not ours.
+func ours(chain string) error {
+	if strings.HasPrefix(chain, plan.ChainPrefix) {
+		return nil
+	}
+	return fmt.Errorf("chain %s is not ours: our names begin with %s", chain, plan.ChainPrefix)
+}
+
+// mayTouch refuses everything but rules in our chains and our own jumps.
+func mayTouch(f plan.Filter) error {
+	if f.First && (rule{chain: f.Chain, spec: f.Spec}).isJump() {
+		return nil
+	}
+	return ours(f.Chain)
+}

@@ -1,0 +1,250 @@
+package netfilter
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// hookPoint is where iptables-nft hooks a base chain in.
+type hookPoint struct {
+	kind     nftables.ChainType
+	hook     *nftables.ChainHook
+	priority *nftables.ChainPriority
+}
+
+// baseChains are the base chains of the tables that our rules live in, as
+// iptables-nft makes them.
+var baseChains = map[string]map[string]hookPoint{
+	"filter": {
+		"INPUT":   {nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter},
+		"FORWARD": {nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter},
+		"OUTPUT":  {nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter},
+	},
+	"nat": {
+		"PREROUTING":  {nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest},
+		"INPUT":       {nftables.ChainTypeNAT, nftables.ChainHookInput, nftables.ChainPriorityNATSource},
+		"OUTPUT":      {nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest},
+		"POSTROUTING": {nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource},
+	},
+	"raw": {
+		"PREROUTING": {nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw},
+		"OUTPUT":     {nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw},
+	},
+}
+
+// ruleset is what the kernel says of nftables tables and chains.
+type ruleset struct {
+	tables []*nftables.Table
+	chains []*nftables.Chain
+}
+
+// readRuleset reads tables and chains of all families. A kernel without
+// nftables has none.
+func readRuleset() (ruleset, error) {
+	c, err := nftables.New()
+	if err != nil {
+		return ruleset{}, noNFTables(err)
+	}
+	tables, err := c.ListTables()
+	if err != nil {
+		return ruleset{}, noNFTables(err)
+	}
+	chains, err := c.ListChains()
+	if err != nil {
+		return ruleset{}, noNFTables(err)
+	}
+	return ruleset{tables, chains}, nil
+}
+
+// noNFTables drops the errors that mean that the kernel has no nftables.
+func noNFTables(err error) error {
+	for _, absent := range []error{unix.EPROTONOSUPPORT, unix.EOPNOTSUPP, unix.EINVAL} {
+		if errors.Is(err, absent) {
+			return nil
+		}
+	}
+	return err
+}
+
+// shared returns the tables and base chains that exist and that we could
+// want.
+func (r ruleset) shared() []plan.Item {
+	var items []plan.Item
+	for _, t := range r.tables {
+		if _, known := baseChains[t.Name]; known && family(t.Family) != 0 {
+			items = append(items, plan.Table{Family: family(t.Family), Name: t.Name})
+		}
+	}
+	for _, c := range r.chains {
+		if _, known := baseChains[c.Table.Name][c.Name]; known && family(c.Table.Family) != 0 && c.Hooknum != nil {
+			items = append(items, plan.BaseChain{Family: family(c.Table.Family), Table: c.Table.Name, Name: c.Name})
+		}
+	}
+	return items
+}
+
+// ownTables returns the tables that hold chains of ours.
+func (r ruleset) ownTables() []plan.Table {
+	var tables []plan.Table
+	for _, c := range r.chains {
+		t := plan.Table{Family: family(c.Table.Family), Name: c.Table.Name}
+		if t.Family != 0 && strings.HasPrefix(c.Name, plan.ChainPrefix) && !slices.Contains(tables, t) {
+			tables = append(tables, t)
+		}
+	}
+	return tables
+}
+
+func (r ruleset) hasTable(t plan.Table) bool {
+	return slices.ContainsFunc(r.tables, func(n *nftables.Table) bool {
+		return n.Family == nftFamily(t.Family) && n.Name == t.Name
+	})
+}
+
+// chainsOf returns the chains of a table.
+func (r ruleset) chainsOf(t plan.Table) []*nftables.Chain {
+	return slices.DeleteFunc(slices.Clone(r.chains), func(c *nftables.Chain) bool {
+		return c.Table.Family != nftFamily(t.Family) || c.Table.Name != t.Name
+	})
+}
+
+// nftTables returns the names of a family's nftables tables.
+func nftTables(f plan.Family) ([]string, error) {
+	r, err := readRuleset()
+	if err != nil {
+		return nil, fmt.Errorf("list nftables: %w", err)
+	}
+	var names []string
+	for _, t := range r.tables {
+		if t.Family == nftFamily(f) {
+			names = append(names, t.Name)
+		}
+	}
+	return names, nil
+}
+
+// legacyTables returns the names of a family's iptables-legacy tables in the
+// calling thread's network namespace. /proc/net would be that of the process.
+func legacyTables(f plan.Family) ([]string, error) {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if f == plan.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	data, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list iptables-legacy tables: %w", err)
+	}
+	return strings.Fields(string(data)), nil
+}
+
+func family(f nftables.TableFamily) plan.Family {
+	switch f {
+	case nftables.TableFamilyIPv4:
+		return plan.IPv4
+	case nftables.TableFamilyIPv6:
+		return plan.IPv6
+	}
+	return 0
+}
+
+func nftFamily(f plan.Family) nftables.TableFamily {
+	if f == plan.IPv6 {
+		return nftables.TableFamilyIPv6
+	}
+	return nftables.TableFamilyIPv4
+}
+
+// addTable makes a table unless it exists.
+func addTable(t plan.Table) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	c.AddTable(&nftables.Table{Family: nftFamily(t.Family), Name: t.Name})
+	return c.Flush()
+}
+
+// addBaseChain makes a base chain unless it exists. No policy is sent: a new
+// chain's is accept, and one that somebody made meanwhile keeps its own.
+func addBaseChain(b plan.BaseChain) error {
+	at, known := baseChains[b.Table][b.Name]
+	if !known {
+		return fmt.Errorf("iptables has no base chain %s in table %s", b.Name, b.Table)
+	}
+	r, err := readRuleset()
+	if err != nil {
+		return err
+	}
+	if slices.Contains(r.shared(), plan.Item(b)) {
+		return nil
+	}
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	c.AddChain(&nftables.Chain{
+		Name: b.Name, Table: &nftables.Table{Family: nftFamily(b.Family), Name: b.Table},
+		Type: at.kind, Hooknum: at.hook, Priority: at.priority,
+	})
+	return c.Flush()
+}
+
+// removeBaseChain deletes a base chain that is as iptables-nft made it and
+// holds nothing; any other stays.
+func removeBaseChain(b plan.BaseChain) error {
+	r, err := readRuleset()
+	if err != nil {
+		return err
+	}
+	for _, c := range r.chainsOf(plan.Table{Family: b.Family, Name: b.Table}) {
+		if c.Name == b.Name && pristine(c) {
+			return keepUsed(deleteAtOnce(chainDeletion(c)))
+		}
+	}
+	return nil
+}
+
+// removeTable deletes a table that holds nothing but base chains as
+// iptables-nft makes them, all empty: old versions make all of a table's base
+// chains when they need one. Any other table stays.
+func removeTable(t plan.Table) error {
+	r, err := readRuleset()
+	if err != nil || !r.hasTable(t) {
+		return err
+	}
+	var deletions []deletion
+	for _, c := range r.chainsOf(t) {
+		if !pristine(c) {
+			return nil
+		}
+		deletions = append(deletions, chainDeletion(c))
+	}
+	return keepUsed(deleteAtOnce(append(deletions, tableDeletion(t))...))
+}
+
+// pristine reports whether a chain is a base chain that iptables-nft makes by
+// itself, with the policy that it gives.
+func pristine(c *nftables.Chain) bool {
+	at, known := baseChains[c.Table.Name][c.Name]
+	return known && c.Hooknum != nil && *c.Hooknum == *at.hook && c.Type == at.kind &&
+		*c.Priority == *at.priority && c.Policy != nil && *c.Policy == nftables.ChainPolicyAccept
+}
+
+// keepUsed makes a success of the refusal to delete what is used or gone.
+func keepUsed(err error) error {
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
