@@ -1,0 +1,218 @@
+package config
+
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// build turns the raw configuration into what it means and judges it. What it
+// returns is only true when nothing was reported.
+func build(r *report, raw *rawConfig) *Config {
+	c := Default()
+	c.File = r.file
+	c.Interfaces = interfaces(r, raw.Interfaces)
+	services := services(r, raw.Services)
+	for _, s := range services {
+		c.Services = append(c.Services, s.service())
+	}
+	kernel(r, raw.Kernel, &c.Kernel)
+	timeouts(r, raw.Timeouts, &c.Timeouts)
+	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
+	logForm(r, raw.Log, &c.Log)
+	judge(r, services)
+	return &c
+}
+
+// maxSessions is above what the sockets of one process can be: two of them a
+// session, and Linux allows 1,048,576 open files unless it is told otherwise.
+const maxSessions = 1_000_000
+
+func interfaces(r *report, raw rawInterfaces) Interfaces {
+	return Interfaces{
+		Client: side(r, "interfaces.client", raw.Client, "clients come in by"),
+		Origin: side(r, "interfaces.origin", raw.Origin, "lead to the origins"),
+	}
+}
+
+// side reads the interfaces of one side.
+func side(r *report, at path, raw []scalar, what string) []string {
+	var names []string
+	seen := map[string]path{}
+	for _, name := range r.texts(at, raw) {
+		if wrong := judgeInterface(name.value); wrong != nil {
+			r.refuse(name.at, wrong.remedy, "%s", wrong.text)
+			continue
+		}
+		if first, again := seen[name.value]; again {
+			r.refuse(name.at, "remove one of them", "interface %s is listed before, at %s", quote(name.value), first)
+			continue
+		}
+		seen[name.value] = name.at
+		names = append(names, name.value)
+	}
+	if len(names) == 0 && r.clean(at) && !r.reported[at.parent()] {
+		r.refuse(at, "name the interfaces that "+what+": "+at.last()+": [eth0]", "names no interface")
+	}
+	return names
+}
+
+// parsedService is a service whose values still know where they stand.
+type parsedService struct {
+	at        path
+	name      string
+	listen    []located[Target]
+	intercept []located[Target]
+	origins   []located[netip.AddrPort]
+	forge     Forge
+	fail      Fail
+}
+
+// ways are the paths of the lists that say where mail comes from and goes.
+func (s parsedService) ways() []path {
+	return []path{s.at.key("listen"), s.at.key("intercept"), s.at.key("origins")}
+}
+
+func (s parsedService) service() Service {
+	return Service{
+		Name:      s.name,
+		Listen:    values(s.listen),
+		Intercept: values(s.intercept),
+		Origins:   values(s.origins),
+		Forge:     s.forge,
+		Fail:      s.fail,
+	}
+}
+
+func values[T any](list []located[T]) []T {
+	var all []T
+	for _, l := range list {
+		all = append(all, l.value)
+	}
+	return all
+}
+
+func services(r *report, raw []rawService) []parsedService {
+	if r.reported["services"] {
+		return nil
+	}
+	var all []parsedService
+	for i, s := range raw {
+		if at := path("services").item(i); !r.reported[at] {
+			all = append(all, service(r, at, s))
+		}
+	}
+	return all
+}
+
+func service(r *report, at path, raw rawService) parsedService {
+	s := parsedService{
+		at:        at,
+		listen:    addresses(r, at.key("listen"), raw.Listen, parseTarget),
+		intercept: addresses(r, at.key("intercept"), raw.Intercept, parseTarget),
+		origins:   addresses(r, at.key("origins"), raw.Origins, parseOrigin),
+	}
+	s.name, _ = r.text(at.key("name"), raw.Name)
+	word(r, at.key("forge").key("address"), raw.Forge.Address, forgeAddressWords, &s.forge.Address)
+	forgePort(r, at.key("forge").key("port"), raw.Forge.Port, &s.forge.Port)
+	word(r, at.key("fail"), raw.Fail, failWords, &s.fail)
+	return s
+}
+
+// addresses reads a list whose entries must differ.
+func addresses[T comparable](r *report, at path, raw []scalar, parse func(string) (T, *fault)) []located[T] {
+	var all []located[T]
+	seen := map[T]path{}
+	for _, s := range r.texts(at, raw) {
+		v, wrong := parse(s.value)
+		if wrong != nil {
+			r.refuse(s.at, wrong.remedy, "%s", wrong.text)
+			continue
+		}
+		if first, again := seen[v]; again {
+			r.refuse(s.at, "remove one of them", "%v is listed before, at %s", v, first)
+			continue
+		}
+		seen[v] = s.at
+		all = append(all, located[T]{s.at, v})
+	}
+	return all
+}
+
+// forgePort reads a word or a number.
+func forgePort(r *report, at path, v scalar, dst *ForgePort) {
+	if r.absent(at, v) {
+		return
+	}
+	text := digits(v)
+	if mode, ok := choice[PortMode](portModeWords, text); ok {
+		*dst = ForgePort{Mode: mode}
+		return
+	}
+	port, ok := parsePort(text)
+	if !ok {
+		r.refuse(at, wordRemedy(v, portModeWords),
+			"%s is neither one of %s nor a number from 1 to 65535", r.show(at, v), strings.Join(portModeWords, ", "))
+		return
+	}
+	*dst = ForgePort{Mode: PortNumber, Number: port}
+}
+
+func kernel(r *report, raw rawKernel, k *Kernel) {
+	directory(r, "kernel.bpffs", raw.BPFFS, &k.BPFFS)
+	directory(r, "kernel.run_dir", raw.RunDir, &k.RunDir)
+	word(r, "kernel.datapath", raw.Datapath, datapathWords, &k.Datapath)
+	word(r, "kernel.netfilter", raw.Netfilter, netfilterWords, &k.Netfilter)
+	mark(r, "kernel.client_mark", raw.ClientMark, &k.ClientMark)
+	mark(r, "kernel.origin_mark", raw.OriginMark, &k.OriginMark)
+	number(r, "kernel.table", raw.Table, 1, math.MaxInt32, &k.Table)
+	number(r, "kernel.priority", raw.Priority, 1, maxPriority, &k.Priority)
+	number(r, "kernel.zone", raw.Zone, 1, math.MaxUint16, &k.Zone)
+	r.duration("kernel.heartbeat", raw.Heartbeat, 500*time.Millisecond, 5*time.Minute, &k.Heartbeat)
+	judgeKernel(r, k)
+}
+
+// maxPriority is the last one before the rule that looks up the main table
+// (32766): behind it our rules would never be asked.
+const maxPriority = 32765
+
+// mark reads a number with exactly one bit set.
+func mark(r *report, at path, v scalar, dst *uint32) {
+	if r.absent(at, v) {
+		return
+	}
+	n, err := strconv.ParseUint(digits(v), 0, 32)
+	if err != nil || n == 0 || n&(n-1) != 0 {
+		r.refuse(at, "write a power of two from 0x1 to 0x80000000 that nothing else on this gateway uses",
+			"%s is not a mark of one bit", r.show(at, v))
+		return
+	}
+	*dst = uint32(n)
+}
+
+func timeouts(r *report, raw rawTimeouts, t *Timeouts) {
+	for _, f := range []struct {
+		key string
+		v   scalar
+		dst *time.Duration
+	}{
+		{"connect", raw.Connect, &t.Connect},
+		{"greet", raw.Greet, &t.Greet},
+		{"command", raw.Command, &t.Command},
+		{"reply", raw.Reply, &t.Reply},
+		{"data", raw.Data, &t.Data},
+		{"block", raw.Block, &t.Block},
+		{"end", raw.End, &t.End},
+		{"drain", raw.Drain, &t.Drain},
+	} {
+		r.duration(path("timeouts").key(f.key), f.v, 1, 0, f.dst)
+	}
+}
+
+func logForm(r *report, raw rawLog, l *Log) {
+	var form uint8
+	word(r, "log.format", raw.Format, logFormatWords, &form)
+	l.Format = logFormatWords[form]
+}

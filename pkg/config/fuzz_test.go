@@ -1,0 +1,97 @@
+package config
+
+import (
+	"net/netip"
+	"path/filepath"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// FuzzParse: whatever a file holds, Parse answers; what it accepts is still
+// accepted, as the same configuration, when it is written out again.
+func FuzzParse(f *testing.F) {
+	f.Add(Minimal)
+	f.Add(Reference)
+	f.Add([]byte(everything))
+	files, err := filepath.Glob("testdata/bad/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		f.Add([]byte(readFuzz(f, file)))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := Parse("fuzz.yaml", data, nil)
+		if err != nil {
+			if c != nil || err.Error() == "" {
+				t.Errorf("a configuration with an error, or an error that says nothing: %v", err)
+			}
+			return
+		}
+		again, err := Parse("fuzz.yaml", write(t, c), nil)
+		if err != nil {
+			t.Fatalf("refused after writing: %v", err)
+		}
+		if diff := configDiff(c, again); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+func readFuzz(f *testing.F, file string) string {
+	data, err := readFile(file)
+	if err != nil {
+		f.Fatal(err)
+	}
+	return string(data)
+}
+
+// write returns the file that says everything that c says.
+func write(t *testing.T, c *Config) []byte {
+	t.Helper()
+	type m = map[string]any
+	var services []m
+	for _, s := range c.Services {
+		services = append(services, m{
+			"name": s.Name, "listen": targets(s.Listen), "intercept": targets(s.Intercept), "origins": origins(s.Origins),
+			"forge": m{"address": s.Forge.Address.String(), "port": s.Forge.Port.String()}, "fail": s.Fail.String(),
+		})
+	}
+	k, d := c.Kernel, c.Timeouts
+	data, err := yaml.Marshal(m{
+		"interfaces": m{"client": c.Interfaces.Client, "origin": c.Interfaces.Origin},
+		"services":   services,
+		"kernel": m{
+			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
+			"client_mark": k.ClientMark, "origin_mark": k.OriginMark, "table": k.Table, "priority": k.Priority,
+			"zone": k.Zone, "heartbeat": k.Heartbeat.String(),
+		},
+		"timeouts": m{
+			"connect": d.Connect.String(), "greet": d.Greet.String(), "command": d.Command.String(), "reply": d.Reply.String(),
+			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "drain": d.Drain.String(),
+		},
+		"limits": m{"sessions": c.Limits.Sessions},
+		"log":    m{"format": c.Log.Format},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func targets(list []Target) []string {
+	texts := []string{}
+	for _, t := range list {
+		texts = append(texts, t.String())
+	}
+	return texts
+}
+
+func origins(list []netip.AddrPort) []string {
+	texts := []string{}
+	for _, o := range list {
+		texts = append(texts, o.String())
+	}
+	return texts
+}

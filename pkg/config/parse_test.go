@@ -1,0 +1,225 @@
+package config
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/portreeve/portreeve/pkg/finding"
+)
+
+// configDiff compares configurations, addresses by value.
+func configDiff(want, got *Config) string {
+	return cmp.Diff(want, got,
+		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty())
+}
+
+func mustParse(t *testing.T, data string, environ ...string) *Config {
+	t.Helper()
+	c, err := Parse("test.yaml", []byte(data), environ)
+	if err != nil {
+		t.Fatalf("Parse: %v", err)
+	}
+	return c
+}
+
+func TestMinimal(t *testing.T) {
+	want := Default()
+	want.File = "minimal.yaml"
+	want.Interfaces = Interfaces{Client: []string{"ext0"}, Origin: []string{"dmz0"}}
+	want.Services = []Service{{
+		Name:    "mx",
+		Listen:  []Target{{netip.MustParsePrefix("172.16.40.1/32"), 25}},
+		Origins: []netip.AddrPort{netip.MustParseAddrPort("172.16.20.254:25")},
+	}}
+	got, err := Parse("minimal.yaml", Minimal, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := configDiff(&want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// everything sets each key to something else than its default.
+const everything = `
+interfaces:
+  client: [ext0, wan1]
+  origin: [ext0]
+services:
+  - name: mx
+    listen: "192.0.2.1:25"
+    intercept: ["198.51.100.0/24:25", "198.51.100.7:2525", "192.0.2.1:25"]
+    origins: ["203.0.113.1:25", "203.0.113.2:26"]
+    forge: {address: prefer, port: 0x19}
+    fail: open
+  - name: v6.only_1-x
+    listen: ["[2001:db8::/64]:25", "[2001:db8:1::1]:25"]
+    origins: ["[2001:db8:2::1]:25"]
+    forge: {port: group}
+  - name: any
+    intercept: ["0.0.0.0/0:587"]
+    forge: {address: never}
+kernel:
+  bpffs: /mnt/bpf
+  run_dir: /var/run/p r
+  datapath: clsact
+  netfilter: off
+  client_mark: 0x10
+  origin_mark: "0b100000"
+  table: 100
+  priority: 32765
+  zone: 65535
+  heartbeat: 500ms
+timeouts: {connect: 1s, greet: 2s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, drain: 1m30s}
+limits: {sessions: 1}
+log: {format: text}
+`
+
+func TestEverything(t *testing.T) {
+	pfx, addr := netip.MustParsePrefix, netip.MustParseAddrPort
+	want := &Config{
+		File:       "test.yaml",
+		Interfaces: Interfaces{Client: []string{"ext0", "wan1"}, Origin: []string{"ext0"}},
+		Services: []Service{{
+			Name:      "mx",
+			Listen:    []Target{{pfx("192.0.2.1/32"), 25}},
+			Intercept: []Target{{pfx("198.51.100.0/24"), 25}, {pfx("198.51.100.7/32"), 2525}, {pfx("192.0.2.1/32"), 25}},
+			Origins:   []netip.AddrPort{addr("203.0.113.1:25"), addr("203.0.113.2:26")},
+			Forge:     Forge{ForgePrefer, ForgePort{PortNumber, 25}},
+			Fail:      FailOpen,
+		}, {
+			Name:    "v6.only_1-x",
+			Listen:  []Target{{pfx("2001:db8::/64"), 25}, {pfx("2001:db8:1::1/128"), 25}},
+			Origins: []netip.AddrPort{addr("[2001:db8:2::1]:25")},
+			Forge:   Forge{Port: ForgePort{Mode: PortGroup}},
+		}, {
+			Name:      "any",
+			Intercept: []Target{{pfx("0.0.0.0/0"), 587}},
+			Forge:     Forge{Address: ForgeNever},
+		}},
+		Kernel: Kernel{
+			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
+			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Zone: 65535, Heartbeat: 500 * time.Millisecond,
+		},
+		Timeouts: Timeouts{
+			Connect: time.Second, Greet: 2 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
+			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Drain: 90 * time.Second,
+		},
+		Limits: Limits{Sessions: 1},
+		Log:    Log{Format: "text"},
+	}
+	if diff := configDiff(want, mustParse(t, everything)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestPrecedence: override before environment before file before default.
+func TestPrecedence(t *testing.T) {
+	file := string(Minimal) + "kernel: {table: 1001, zone: 1001, priority: 1001}\n"
+	environ := []string{"HOME=/", "PORTREEVE_TABLE=1002", "PORTREEVE_ZONE=1002", "PORTREEVE_HEARTBEAT=7s", "PORTREEVE_LOG_FORMAT="}
+	c, err := Parse("test.yaml", []byte(file), environ, Override{"kernel.table", "1003", "--table"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := c.Kernel
+	if k.Table != 1003 || k.Zone != 1002 || k.Priority != 1001 || k.Heartbeat != 7*time.Second || c.Log.Format != "json" {
+		t.Errorf("table %d zone %d priority %d heartbeat %s format %s", k.Table, k.Zone, k.Priority, k.Heartbeat, c.Log.Format)
+	}
+}
+
+// TestEnvironmentReachesEveryKey sets each variable to what no key can be and
+// expects it to be refused under the variable's name.
+func TestEnvironmentReachesEveryKey(t *testing.T) {
+	for _, v := range Variables() {
+		_, err := Parse("test.yaml", Minimal, []string{v.Name + "=no such thing"})
+		if err == nil || !strings.HasPrefix(err.Error(), "environment "+v.Name+": ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s (%s): %v", v.Name, v.Key, err)
+		}
+	}
+}
+
+func TestElsewhere(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		environ  []string
+		override []Override
+		want     string
+	}{
+		{"bad value", []string{"PORTREEVE_TABLE=main"}, nil,
+			`environment PORTREEVE_TABLE: "main" is not a whole number from 1 to 2147483647; leave it out to have the default, 2525`},
+		{"the override hides the environment", []string{"PORTREEVE_TABLE=main"},
+			[]Override{{"kernel.table", "255", "--table"}},
+			`--table: table 255 is the kernel's own table "local"; leave it out to have the default, 2525`},
+		{"misspelt variable", []string{"PORTREEVE_TABEL=1"}, nil,
+			`environment PORTREEVE_TABEL: unknown variable; the nearest known variable is PORTREEVE_TABLE`},
+		{"unknown override", nil, []Override{{"kernel.tabel", "1", "--tabel"}},
+			`--tabel: there is no setting "kernel.tabel"; leave it out`},
+		{"leading zero", []string{"PORTREEVE_ZONE=010"}, nil,
+			`environment PORTREEVE_ZONE: "010" is not a whole number from 1 to 65535; leave it out to have the default, 25`},
+	} {
+		_, err := Parse("test.yaml", Minimal, tc.environ, tc.override...)
+		if err == nil || err.Error() != tc.want {
+			t.Errorf("%s:\n got %v\nwant %s", tc.name, err, tc.want)
+		}
+	}
+}
+
+// TestForeignVariables: container platforms make variables with our prefix.
+func TestForeignVariables(t *testing.T) {
+	mustParse(t, string(Minimal), "PORTREEVE_PORT=tcp://10.0.0.1:25", "PORTREEVE_SERVICE_HOST=10.0.0.1", "PORTREEVE_=x", "=x", "x")
+}
+
+func TestLoad(t *testing.T) {
+	dir := t.TempDir()
+	good := filepath.Join(dir, "good.yaml")
+	if err := os.WriteFile(good, Minimal, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Load(good, nil)
+	if err != nil || c.File != good {
+		t.Errorf("Load: %v, %+v", err, c)
+	}
+	missing := filepath.Join(dir, "missing.yaml")
+	for path, want := range map[string]string{
+		missing:     missing + ": cannot read the configuration: no such file or directory; name the file with -c FILE",
+		dir:         dir + ": cannot read the configuration: is a directory; name a YAML file with -c FILE",
+		"/dev/zero": "/dev/zero: cannot read the configuration: it is larger than 64 MiB; name a YAML file with -c FILE",
+	} {
+		_, err := Load(path, nil)
+		if err == nil || err.Error() != want {
+			t.Errorf("Load(%s):\n got %v\nwant %s", path, err, want)
+		}
+	}
+}
+
+// TestErrorIsAList: callers print findings one by one.
+func TestErrorIsAList(t *testing.T) {
+	_, err := Parse("test.yaml", []byte("services: 7\nkernel: {zone: 0, table: 255}\n"), nil)
+	list, ok := errors.AsType[finding.List](err)
+	if !ok || len(list) != 5 || !list.Failed() {
+		t.Errorf("got %T with %d findings:\n%v", err, len(list), err)
+	}
+}
+
+// TestManyServices: what compares services with each other must not compare
+// each with each.
+func TestManyServices(t *testing.T) {
+	const n = 10_000
+	var b strings.Builder
+	b.WriteString("interfaces: {client: [a], origin: [b]}\nservices:\n")
+	for i := range n {
+		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
+		b.WriteString("  - name: s" + a.String() + "\n    listen: \"" + a.String() + ":25\"\n    origins: \"192.0.2.1:25\"\n")
+	}
+	if c := mustParse(t, b.String()); len(c.Services) != n {
+		t.Errorf("%d services", len(c.Services))
+	}
+}

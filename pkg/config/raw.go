@@ -1,0 +1,71 @@
+package config
+
+// The raw types are the file as it is written: a scalar is still whatever YAML
+// made of it (nil when it is absent), so that parse.go can say in a sentence
+// what is wrong with it. The tags are the keys; shape.go, the environment and
+// the reference file's test walk these types, so a key exists exactly when it
+// is a field here.
+
+// scalar is one value as YAML or the environment gave it: a string, a number,
+// a bool, or nil when the key is absent.
+type scalar = any
+
+type rawConfig struct {
+	Interfaces rawInterfaces `mapstructure:"interfaces"`
+	Services   []rawService  `mapstructure:"services"`
+	Kernel     rawKernel     `mapstructure:"kernel"`
+	Timeouts   rawTimeouts   `mapstructure:"timeouts"`
+	Limits     rawLimits     `mapstructure:"limits"`
+	Log        rawLog        `mapstructure:"log"`
+}
+
+type rawInterfaces struct {
+	Client []scalar `mapstructure:"client"`
+	Origin []scalar `mapstructure:"origin"`
+}
+
+type rawService struct {
+	Name      scalar   `mapstructure:"name"`
+	Listen    []scalar `mapstructure:"listen"`
+	Intercept []scalar `mapstructure:"intercept"`
+	Origins   []scalar `mapstructure:"origins"`
+	Forge     rawForge `mapstructure:"forge"`
+	Fail      scalar   `mapstructure:"fail"`
+}
+
+type rawForge struct {
+	Address scalar `mapstructure:"address"`
+	Port    scalar `mapstructure:"port"`
+}
+
+type rawKernel struct {
+	BPFFS      scalar `mapstructure:"bpffs"`
+	RunDir     scalar `mapstructure:"run_dir"`
+	Datapath   scalar `mapstructure:"datapath"`
+	Netfilter  scalar `mapstructure:"netfilter"`
+	ClientMark scalar `mapstructure:"client_mark"`
+	OriginMark scalar `mapstructure:"origin_mark"`
+	Table      scalar `mapstructure:"table"`
+	Priority   scalar `mapstructure:"priority"`
+	Zone       scalar `mapstructure:"zone"`
+	Heartbeat  scalar `mapstructure:"heartbeat"`
+}
+
+type rawTimeouts struct {
+	Connect scalar `mapstructure:"connect"`
+	Greet   scalar `mapstructure:"greet"`
+	Command scalar `mapstructure:"command"`
+	Reply   scalar `mapstructure:"reply"`
+	Data    scalar `mapstructure:"data"`
+	Block   scalar `mapstructure:"block"`
+	End     scalar `mapstructure:"end"`
+	Drain   scalar `mapstructure:"drain"`
+}
+
+type rawLimits struct {
+	Sessions scalar `mapstructure:"sessions"`
+}
+
+type rawLog struct {
+	Format scalar `mapstructure:"format"`
+}

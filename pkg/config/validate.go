@@ -1,0 +1,234 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// judge refuses what no single value shows: services that are incomplete,
+// that collide, or that would steer mail in a circle.
+func judge(r *report, services []parsedService) {
+	if len(services) == 0 && r.clean("services") && !r.reported[""] {
+		r.refuse("services", `add one: "- name: mx" with listen or intercept`, "names no service")
+	}
+	judgeNames(r, services)
+	for _, s := range services {
+		judgeWays(r, s)
+		judgeForge(r, s)
+		judgeFamilies(r, s)
+	}
+	judgeOverlaps(r, services)
+	judgeLoops(r, services)
+}
+
+// judgeNames holds names to what can stand in a pin's file name, a metric's
+// label and a log line, and to one service each.
+func judgeNames(r *report, services []parsedService) {
+	seen := map[string]path{}
+	for _, s := range services {
+		at := s.at.key("name")
+		if s.name == "" && r.clean(at) {
+			r.refuse(at, `name it: "name: mx"`, "the service has no name")
+		}
+		if s.name == "" {
+			continue
+		}
+		if wrong := judgeName(s.name); wrong != nil {
+			r.refuse(at, wrong.remedy, "%s", wrong.text)
+			continue
+		}
+		if first, again := seen[s.name]; again {
+			r.refuse(at, "rename one of them", "name %s is taken by %s", quote(s.name), first)
+			continue
+		}
+		seen[s.name] = s.at
+	}
+}
+
+// maxName is the longest service name in octets, that of a DNS label.
+const maxName = 63
+
+func judgeName(name string) *fault {
+	const remedy = `use letters, digits, "-", "_" and ".", a letter or digit first`
+	for i, c := range name {
+		if !nameRune(c) || i == 0 && strings.ContainsRune("-_.", c) {
+			return faultf(remedy, "name %s has %q at octet %d", quote(name), c, i+1)
+		}
+	}
+	if len(name) > maxName {
+		return faultf("shorten it", "name %s is %d octets long, more than %d", quote(name), len(name), maxName)
+	}
+	return nil
+}
+
+func nameRune(c rune) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.ContainsRune("-_.", c)
+}
+
+// judgeInterface applies the kernel's own rule for names (dev_valid_name in
+// net/core/dev.c): 1 to 15 octets, not "." or "..", no "/", ":" or space.
+func judgeInterface(name string) *fault {
+	switch {
+	case name == "lo":
+		return faultf("name the interface by which packets come from other machines",
+			"interface lo carries this machine's own packets only")
+	case name == "" || len(name) > 15 || name == "." || name == "..",
+		strings.ContainsAny(name, "/:") || strings.ContainsFunc(name, unicode.IsSpace):
+		return faultf(`copy the name from "ip link"`, "%s cannot be the name of an interface", quote(name))
+	}
+	return nil
+}
+
+// judgeWays requires a way in, and a way out for what came in addressed.
+func judgeWays(r *report, s parsedService) {
+	if !r.clean(s.ways()...) {
+		return
+	}
+	switch {
+	case len(s.listen) == 0 && len(s.intercept) == 0:
+		r.refuse(s.at, "add listen (addresses of this gateway) or intercept (addresses of origins)",
+			"the service has neither listen nor intercept, so no mail would reach it")
+	case len(s.listen) > 0 && len(s.origins) == 0:
+		r.refuse(s.at, "add origins, or use intercept in place of listen",
+			"the service listens on the gateway's own addresses but has no origins to hand the mail to")
+	}
+}
+
+// judgeForge refuses identities that the origin leg cannot have.
+func judgeForge(r *report, s parsedService) {
+	if s.forge.Address == ForgeNever {
+		if s.forge.Port != (ForgePort{}) {
+			r.refuse(s.at.key("forge").key("port"), `remove it, or set forge.address to "always" or "prefer"`,
+				"port %s cannot be borne by an origin leg that never forges", s.forge.Port)
+		}
+		return
+	}
+	for _, o := range s.origins {
+		if o.value.Addr().IsLoopback() {
+			r.refuse(o.at, `set forge.address to "never" for an origin on this machine`,
+				"origin %s is a loopback address, which the kernel does not let a forged address reach", o.value)
+		}
+	}
+}
+
+// judgeFamilies requires that a forged client finds an origin of its own
+// family, and that every origin finds a client.
+func judgeFamilies(r *report, s parsedService) {
+	if s.forge.Address != ForgeAlways || len(s.origins) == 0 || !r.clean(append(s.ways(), s.at.key("forge"))...) {
+		return
+	}
+	in := slices.Concat(s.listen, s.intercept)
+	if len(in) == 0 {
+		return
+	}
+	for _, t := range in {
+		f := family(t.value.Prefix.Addr())
+		if !slices.ContainsFunc(s.origins, func(o located[netip.AddrPort]) bool { return family(o.value.Addr()) == f }) {
+			r.refuse(t.at, fmt.Sprintf("add an %s origin, remove %s, or set forge.address to %q", f, t.value, ForgePrefer),
+				"clients of %s are %s, and no origin of the service is: their address cannot be forged", t.value, f)
+			return
+		}
+	}
+	for _, o := range s.origins {
+		f := family(o.value.Addr())
+		if !slices.ContainsFunc(in, func(t located[Target]) bool { return family(t.value.Prefix.Addr()) == f }) {
+			r.refuse(o.at, fmt.Sprintf("remove it, add an %s address to listen or intercept, or set forge.address to %q", f, ForgePrefer),
+				"origin %s is %s, and no client of the service is: it would never be used", o.value, f)
+			return
+		}
+	}
+}
+
+func family(a netip.Addr) string {
+	if a.Is4() {
+		return "IPv4"
+	}
+	return "IPv6"
+}
+
+// judgeOverlaps refuses a target that two services claim. A longer prefix
+// within another's is no overlap: the longest prefix wins. Nor is one that a
+// service both listens on and intercepts.
+func judgeOverlaps(r *report, services []parsedService) {
+	type claim struct {
+		at      path
+		service path
+	}
+	claims := map[Target]claim{}
+	for _, s := range services {
+		for _, t := range slices.Concat(s.listen, s.intercept) {
+			first, taken := claims[t.value]
+			if taken && first.service != s.at {
+				r.refuse(t.at, "leave it to one of the services", "%s is claimed before, at %s", t.value, first.at)
+				continue
+			}
+			claims[t.value] = claim{t.at, s.at}
+		}
+	}
+}
+
+// judgeLoops refuses an origin that some service listens on: the origin leg
+// would come back to the gateway as a new client.
+func judgeLoops(r *report, services []parsedService) {
+	listens := map[Target]path{}
+	for _, s := range services {
+		for _, t := range s.listen {
+			listens[t.value] = t.at
+		}
+	}
+	for _, s := range services {
+		for _, o := range s.origins {
+			if t, found := covering(listens, o.value); found {
+				r.refuse(o.at, "write the origin's own address, or narrow what is listened on",
+					"origin %s lies within %s at %s: the gateway would deliver to itself", o.value, t, listens[t])
+			}
+		}
+	}
+}
+
+// covering returns the longest target that an address and port lie within.
+func covering(targets map[Target]path, o netip.AddrPort) (Target, bool) {
+	for bits := o.Addr().BitLen(); bits >= 0; bits-- {
+		p, err := o.Addr().Prefix(bits)
+		if err != nil {
+			return Target{}, false
+		}
+		t := Target{p, o.Port()}
+		if _, found := targets[t]; found {
+			return t, true
+		}
+	}
+	return Target{}, false
+}
+
+// directory reads an absolute path in its shortest form.
+func directory(r *report, at path, v scalar, dst *string) {
+	s, ok := r.text(at, v)
+	switch {
+	case !ok:
+	case !filepath.IsAbs(s) || s == "/":
+		r.refuse(at, defaultRemedy(*dst), "%s is not an absolute path to a directory", quote(s))
+	case s != filepath.Clean(s):
+		r.refuse(at, fmt.Sprintf("write %q", filepath.Clean(s)), "%s is not in its shortest form", quote(s))
+	default:
+		*dst = s
+	}
+}
+
+// judgeKernel refuses values that are in range but taken.
+func judgeKernel(r *report, k *Kernel) {
+	if k.ClientMark == k.OriginMark && r.clean("kernel.client_mark") && r.clean("kernel.origin_mark") {
+		r.refuse("kernel.origin_mark", "choose two different bits",
+			"client_mark and origin_mark are both 0x%x, so the two legs could not be told apart", k.ClientMark)
+	}
+	if name := reservedTables[k.Table]; name != "" {
+		r.refuse("kernel.table", defaultRemedy(Default().Kernel.Table), "table %d is the kernel's own table %q", k.Table, name)
+	}
+}
+
+// reservedTables are those of /etc/iproute2/rt_tables that the kernel uses.
+var reservedTables = map[uint32]string{253: "default", 254: "main", 255: "local"}

@@ -1,0 +1,59 @@
+package config
+
+import (
+	"slices"
+	"strconv"
+)
+
+// The words of each choice, in the order of its constants. They are the only
+// spelling: in the file, in messages, in status and in records.
+var (
+	forgeAddressWords = []string{"always", "prefer", "never"}
+	portModeWords     = []string{"any", "exact", "group", "random"}
+	failWords         = []string{"closed", "open"}
+	datapathWords     = []string{"auto", "tcx", "clsact"}
+	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
+	logFormatWords    = []string{"json", "text"}
+)
+
+// String returns the word used in the file.
+func (f ForgeAddress) String() string { return wordOf(forgeAddressWords, f) }
+
+// String returns the word used in the file, "number" for PortNumber.
+func (m PortMode) String() string {
+	if m == PortNumber {
+		return "number"
+	}
+	return wordOf(portModeWords, m)
+}
+
+// String returns the word or the number used in the file.
+func (p ForgePort) String() string {
+	if p.Mode == PortNumber {
+		return strconv.Itoa(int(p.Number))
+	}
+	return p.Mode.String()
+}
+
+// String returns the word used in the file.
+func (f Fail) String() string { return wordOf(failWords, f) }
+
+// String returns the word used in the file.
+func (d Datapath) String() string { return wordOf(datapathWords, d) }
+
+// String returns the word used in the file.
+func (n Netfilter) String() string { return wordOf(netfilterWords, n) }
+
+// wordOf returns the word of a choice, its number when it is none of them.
+func wordOf[T ~uint8](words []string, v T) string {
+	if int(v) < len(words) {
+		return words[v]
+	}
+	return strconv.Itoa(int(v))
+}
+
+// choice returns the constant that a word stands for.
+func choice[T ~uint8](words []string, word string) (T, bool) {
+	i := slices.Index(words, word)
+	return T(max(i, 0)), i >= 0
+}
