@@ -6,7 +6,7 @@
 // for, and hands connection and flow over to relay, its only caller. It never
 // reads or writes a connection, never binds the port that clients connect to,
 // and never registers itself with the kernel side: steer does, with the
-// descriptors that SyscallConn lends.
+// sockets that IPv4 and IPv6 lend.
 package accept
 
 import (
@@ -49,11 +49,11 @@ type Listeners struct {
 	opts   Options
 }
 
-// Open makes a listener for IPv4 and one for IPv6. A machine without IPv6 gets
+// Listen makes a listener for IPv4 and one for IPv6. A machine without IPv6 gets
 // the first alone, unless the table binds an IPv6 address. Nothing reaches the
 // listeners before their caller registers them with the kernel side; the caller
 // ends them with Drain or Close.
-func Open(o Options) (*Listeners, error) {
+func Listen(o Options) (*Listeners, error) {
 	ls := &Listeners{opts: o}
 	ls.table.Store(o.Table)
 	if err := ls.open("tcp4", "127.0.0.1:0"); err != nil {
@@ -108,6 +108,18 @@ func noIPv6(err error) bool {
 // All returns the listeners, IPv4 first. Each needs a goroutine of its own that
 // calls Accept.
 func (ls *Listeners) All() []*Listener { return ls.all }
+
+// IPv4 lends the IPv4 socket for its registration in the kernel side.
+func (ls *Listeners) IPv4() syscall.Conn { return ls.all[0] }
+
+// IPv6 lends the IPv6 socket for its registration in the kernel side; nil on a
+// machine without IPv6.
+func (ls *Listeners) IPv6() syscall.Conn {
+	if len(ls.all) == 1 {
+		return nil
+	}
+	return ls.all[1]
+}
 
 // Replace makes connections accepted from now on be judged by another table.
 func (ls *Listeners) Replace(t *Table) error {

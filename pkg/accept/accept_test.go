@@ -56,7 +56,7 @@ func open(t *testing.T, o Options) *Listeners {
 	if o.Table == nil {
 		o.Table = NewTable(bindings())
 	}
-	ls, err := Open(o)
+	ls, err := Listen(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -331,6 +331,9 @@ func forbidDescriptors(t *testing.T) func() {
 
 func TestReplaceNeedsTheFamily(t *testing.T) {
 	ls := &Listeners{all: make([]*Listener, 1)}
+	if ls.IPv6() != nil {
+		t.Error("lends a listener that does not exist")
+	}
 	if err := ls.Replace(NewTable(bindings())); err == nil {
 		t.Error("a table with IPv6 was accepted without an IPv6 listener")
 	}

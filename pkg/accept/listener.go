@@ -47,7 +47,7 @@ func (l *Listener) Family() plan.Family { return plan.FamilyOf(l.addr.Addr()) }
 // Addr returns the loopback address and port that the listener is bound to.
 func (l *Listener) Addr() netip.AddrPort { return l.addr }
 
-// SyscallConn lends the socket for its registration in the kernel side.
+// SyscallConn implements syscall.Conn.
 func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.ln.SyscallConn() }
 
 // Accept waits for the next connection that a service is bound to. The caller

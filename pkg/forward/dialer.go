@@ -1,0 +1,91 @@
+// Package forward makes the origin leg: it dials the origin of a flow, from the
+// client's own address where the service forges it.
+//
+// It decides which origins are tried, from which source addresses and ports,
+// and in what order, and says in its result what it came to. It never reads or
+// writes the connection that it hands over, and never retries later: a flow that
+// cannot be forwarded now is refused by its only caller, relay.
+package forward
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/flow"
+)
+
+// Dialer dials for one service. It is a value without state: dial with it from
+// as many goroutines as you like.
+type Dialer struct {
+	Origins []netip.AddrPort // tried in order; empty: the address that the client chose
+	Forge   config.Forge
+	Mark    uint32                // of the packets of forged connections; 0: none
+	Timeout time.Duration         // of one attempt to connect; 0: the kernel's, about two minutes
+	Local   func(netip.Addr) bool // whether an address is the gateway's own; nil: none is
+}
+
+// Path says how an origin leg came about.
+type Path struct {
+	Origin   netip.AddrPort // that answered
+	Source   netip.AddrPort // that the origin sees
+	Rung     Rung           // how the source was chosen
+	Attempts int            // sockets that were tried, for all origins together; at least 1
+	Fallback error          // why the client's address was given up (ForgePrefer); nil when it was not
+}
+
+// Forged reports whether the origin sees the client's address.
+func (p Path) Forged() bool { return p.Rung != RungPlain }
+
+// Dial connects to an origin of the flow. The caller owns the connection: plain
+// TCP, without keep-alive, with TCP_NODELAY.
+//
+// An error is either the reason of one failed attempt or a Failures with one for
+// each; errors.Is tells ErrRefused, ErrTimeout, ErrUnreachable, ErrNoAddress,
+// ErrLoop and ErrResources apart, and finds context.Canceled when ctx ended.
+func (d *Dialer) Dial(ctx context.Context, f flow.Flow) (*net.TCPConn, Path, error) {
+	var failures Failures
+	var path Path
+	for _, origin := range d.candidates(f) {
+		a := attempt{d: d, client: f.Client, path: Path{Origin: origin, Attempts: path.Attempts}}
+		conn, err := a.dial(ctx)
+		path = a.path
+		if err == nil {
+			return conn, path, nil
+		}
+		failures = append(failures, err)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if len(failures) == 1 {
+		return nil, path, failures[0]
+	}
+	return nil, path, failures
+}
+
+// candidates returns the origins in the order in which they are tried. Where
+// forging is preferred, those that can see the client's address come first.
+func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {
+	if len(d.Origins) == 0 {
+		return []netip.AddrPort{f.Server}
+	}
+	if d.Forge.Address != config.ForgePrefer {
+		return d.Origins
+	}
+	rank := func(o netip.AddrPort) int {
+		if sameFamily(o.Addr(), f.Client.Addr()) {
+			return 0
+		}
+		return 1
+	}
+	origins := slices.Clone(d.Origins)
+	slices.SortStableFunc(origins, func(a, b netip.AddrPort) int { return rank(a) - rank(b) })
+	return origins
+}
+
+// sameFamily reports whether one address can be a source towards the other.
+func sameFamily(a, b netip.Addr) bool { return a.Unmap().Is4() == b.Unmap().Is4() }
