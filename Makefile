@@ -22,12 +22,13 @@ generate: ## compile the BPF programs again and write what is generated
 	scripts/install-deps generate
 	$(GO) generate ./...
 
-check: $(STATICCHECK) ## gofmt, vet, staticcheck, shellcheck, generated code
+check: $(STATICCHECK) ## gofmt, vet, staticcheck, shellcheck, Vagrantfile, generated code
 	scripts/install-deps check
 	scripts/check-format
 	$(GO) vet ./...
 	$(STATICCHECK) ./...
 	scripts/check-shell
+	scripts/check-vagrant
 	scripts/check-generated
 
 test: root ## run every test, as root; installs the Debian packages that are missing

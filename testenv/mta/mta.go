@@ -37,11 +37,14 @@ type Server struct {
 // interval is how often a condition is looked at that nothing announces.
 const interval = 20 * time.Millisecond
 
-// start runs a command from a root of .build/roots on a node and waits until
-// every address greets.
-func (s *Server) start(ctx context.Context, n *testenv.Node, root, dir string, addresses []netip.AddrPort, command ...string) error {
-	script, err := repositoryFile("scripts/in-root")
+// start runs a script of this tree with dir and further arguments on a node
+// and waits until port 25 of every address greets.
+func (s *Server) start(ctx context.Context, n *testenv.Node, dir string, addresses []netip.Addr, script string, args ...string) error {
+	path, err := repositoryFile(script)
 	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	s.said, err = os.Create(filepath.Join(dir, "said"))
@@ -49,7 +52,7 @@ func (s *Server) start(ctx context.Context, n *testenv.Node, root, dir string, a
 		return err
 	}
 	// Not ended by ctx, which is only for the start.
-	s.cmd = n.Command(context.Background(), script, append([]string{root, dir}, command...)...)
+	s.cmd = n.Command(context.Background(), path, append([]string{dir}, args...)...)
 	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
 	if err := s.cmd.Start(); err != nil {
 		return err
@@ -60,8 +63,9 @@ func (s *Server) start(ctx context.Context, n *testenv.Node, root, dir string, a
 		s.cmd.Wait()
 	}()
 	for _, address := range addresses {
-		if err := s.await(ctx, func() bool { return greets(ctx, n, address) }); err != nil {
-			return errors.Join(fmt.Errorf("start %s: %s does not greet: %w", command[0], address, err), s.Stop())
+		smtp := netip.AddrPortFrom(address, 25)
+		if err := s.await(ctx, func() bool { return greets(ctx, n, smtp) }); err != nil {
+			return errors.Join(fmt.Errorf("%s does not greet: %w", smtp, err), s.Stop())
 		}
 	}
 	return nil
