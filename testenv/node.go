@@ -3,6 +3,7 @@ package testenv
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,6 +123,40 @@ func (n *Node) Listen(at netip.AddrPort) (*net.TCPListener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", n.Role, err)
 	}
 	return listener.(*net.TCPListener), nil
+}
+
+// Greets reports whether a server that the node connects to says 220.
+func (n *Node) Greets(ctx context.Context, to netip.AddrPort) bool {
+	ctx, cancel := context.WithTimeout(ctx, greetingPatience)
+	defer cancel()
+	conn, err := n.Dial(ctx, netip.AddrPort{}, to)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetReadDeadline(deadline)
+	greeting := make([]byte, 3)
+	_, err = io.ReadFull(conn, greeting)
+	return err == nil && string(greeting) == "220"
+}
+
+// greetingPatience is for one try: a SYN that was dropped is sent again after
+// one second only.
+const greetingPatience = 5 * time.Second
+
+// AwaitGreeting connects again and again until a server says 220.
+func (n *Node) AwaitGreeting(ctx context.Context, to netip.AddrPort) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !n.Greets(ctx, to) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%s does not greet %s: %w", to, n.Role, context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // Sysctl reads a sysctl of the node's network, named as sysctl(8) names it:

@@ -41,6 +41,9 @@ func (e *Env) Snapshot(ctx context.Context) (Snapshot, error) {
 	return s, nil
 }
 
+// Sections names what was looked at.
+func (s Snapshot) Sections() []string { return slices.Sorted(maps.Keys(s.sections)) }
+
 // command adds what a command of the gateway prints.
 func (s *Snapshot) command(ctx context.Context, n *Node, command string) error {
 	words := strings.Fields(command)
@@ -175,7 +178,7 @@ func withoutEmptyTables(lines []string) []string {
 // Diff says what changed from s to after, section by section; the empty
 // string when nothing did.
 func (s Snapshot) Diff(after Snapshot) string {
-	names := slices.Sorted(maps.Keys(s.sections))
+	names := s.Sections()
 	for name := range after.sections {
 		if _, ok := s.sections[name]; !ok {
 			names = append(names, name)

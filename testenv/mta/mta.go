@@ -11,7 +11,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -64,24 +63,11 @@ func (s *Server) start(ctx context.Context, n *testenv.Node, dir string, address
 	}()
 	for _, address := range addresses {
 		smtp := netip.AddrPortFrom(address, 25)
-		if err := s.await(ctx, func() bool { return greets(ctx, n, smtp) }); err != nil {
+		if err := s.await(ctx, func() bool { return n.Greets(ctx, smtp) }); err != nil {
 			return errors.Join(fmt.Errorf("%s does not greet: %w", smtp, err), s.Stop())
 		}
 	}
 	return nil
-}
-
-// greets reports whether a server at an address of the node says 220.
-func greets(ctx context.Context, n *testenv.Node, address netip.AddrPort) bool {
-	conn, err := n.Dial(ctx, netip.AddrPort{}, address)
-	if err != nil {
-		return false
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	greeting := make([]byte, 3)
-	_, err = io.ReadFull(conn, greeting)
-	return err == nil && string(greeting) == "220"
 }
 
 // await looks at a condition again and again. It gives up with ctx or with the

@@ -1,0 +1,27 @@
+#!/bin/sh
+# run-tests.sh TREE BINARIES TIMEOUT: run the test binaries that BINARIES/list
+# names, each in its package's directory of TREE.
+#
+# It is the same on this machine and in a guest. What it says itself begins with
+# "@kernels", always on a line of its own, and is read by report.go.
+set -u
+tree=$1 binaries=$2 timeout=$3
+passed=0 failed=0
+
+say() {
+	printf '\n@kernels %s\n' "$*"
+}
+
+say release "$(uname -r)"
+while read -r package; do
+	say package "$package"
+	cd "$tree/$package" && "$binaries/$package.test" -test.v=test2json -test.paniconexit0 -test.timeout="$timeout" 2>&1 </dev/null
+	code=$?
+	say exit "$package" "$code"
+	if [ "$code" = 0 ]; then
+		passed=$((passed + 1))
+	else
+		failed=$((failed + 1))
+	fi
+done <"$binaries/list"
+say end "$passed" "$failed"

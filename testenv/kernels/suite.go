@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	_ "embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+const modulePath = "github.com/portreeve/portreeve"
+
+// hands are the packages that touch the kernel. The tests of a package that
+// links one of them, itself or by way of others, are data-path tests.
+var hands = []string{"pkg/steer", "pkg/route", "pkg/netfilter", "pkg/sockopt", "testenv", "testenv/alone"}
+
+// packageTimeout bounds one test binary, so that a test that hangs shows its
+// goroutines before the guest's time is up.
+const packageTimeout = 8 * time.Minute
+
+//go:embed allowed-skips
+var allowedSkipsFile string
+
+// suite is what runs on each kernel.
+type suite struct {
+	packages []string // paths below the root of the tree, in the order of running
+	binaries string   // directory of PACKAGE.test and the file "list"
+	allowed  []allowedSkip
+}
+
+// buildSuite compiles the tests of the packages, or of all that have data-path
+// tests if none is named. They are static, since a guest has other libraries.
+func buildSuite(ctx context.Context, space *space, packages []string) (*suite, error) {
+	s := &suite{binaries: filepath.Join(space.dir, "tests"), packages: packages}
+	var err error
+	if s.allowed, err = parseAllowedSkips(allowedSkipsFile); err != nil {
+		return nil, err
+	}
+	if len(packages) == 0 {
+		if s.packages, err = findPackages(ctx, space.root); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range s.packages {
+		if err := compile(ctx, space.root, p, filepath.Join(s.binaries, p+".test")); err != nil {
+			return nil, err
+		}
+	}
+	list := strings.Join(s.packages, "\n") + "\n"
+	return s, os.WriteFile(filepath.Join(s.binaries, "list"), []byte(list), 0o644)
+}
+
+// findPackages lists the packages whose tests link one of the hands.
+func findPackages(ctx context.Context, root string) ([]string, error) {
+	list, err := outputIn(ctx, root, "go", "list", "-test", "-json=ImportPath,Deps", "./...")
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	decoder := json.NewDecoder(strings.NewReader(list))
+	for {
+		var p struct {
+			ImportPath string
+			Deps       []string
+		}
+		err := decoder.Decode(&p)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read the output of go list: %w", err)
+		}
+		// X.test is the test binary of X.
+		if of, ok := strings.CutSuffix(p.ImportPath, ".test"); ok && linksHand(p.Deps) {
+			found = append(found, strings.TrimPrefix(of, modulePath+"/"))
+		}
+	}
+	if len(found) == 0 {
+		return nil, errors.New("find the data-path tests: no package has any")
+	}
+	return found, nil
+}
+
+// linksHand says whether the dependencies of a test binary contain a hand. One
+// that was compiled anew for the test is listed as "X [X.test]".
+func linksHand(deps []string) bool {
+	return slices.ContainsFunc(deps, func(dep string) bool {
+		dep, _, _ = strings.Cut(dep, " ")
+		return slices.Contains(hands, strings.TrimPrefix(dep, modulePath+"/"))
+	})
+}
+
+// compile makes the test binary of a package.
+func compile(ctx context.Context, root, pkg, binary string) error {
+	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", binary, "./"+path.Clean(pkg))
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("compile the tests of %s: %w: %s", pkg, err, out)
+	}
+	return nil
+}
