@@ -8,22 +8,24 @@ import (
 	"time"
 )
 
-// build turns the raw configuration into what it means and judges it. What it
-// returns is only true when nothing was reported.
-func build(r *report, raw *rawConfig) *Config {
-	c := Default()
-	c.File = r.file
+// buildNetwork turns interfaces and services into what they mean and judges
+// them. What is in c is only true when nothing was reported.
+func buildNetwork(r *report, raw *rawConfig, c *Config) {
 	c.Interfaces = interfaces(r, raw.Interfaces)
-	services := services(r, raw.Services)
-	for _, s := range services {
+	parsed := services(r, raw.Services)
+	for _, s := range parsed {
 		c.Services = append(c.Services, s.service())
 	}
+	judge(r, parsed)
+}
+
+// buildSettings puts all that stands outside interfaces and services over the
+// defaults in c.
+func buildSettings(r *report, raw *rawConfig, c *Config) {
 	kernel(r, raw.Kernel, &c.Kernel)
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
 	logForm(r, raw.Log, &c.Log)
-	judge(r, services)
-	return &c
 }
 
 // maxSessions is above what the sockets of one process can be: two of them a

@@ -78,11 +78,27 @@ func Parse(name string, data []byte, environ []string, overrides ...Override) (*
 	if raw == nil {
 		return nil, r.err()
 	}
-	c := build(r, raw)
+	c := Default()
+	c.File = name
+	buildNetwork(r, raw, &c)
+	buildSettings(r, raw, &c)
 	if err := r.err(); err != nil {
 		return nil, err
 	}
-	return c, nil
+	return &c, nil
+}
+
+// WithoutFile returns the configuration of commands that need none: defaults,
+// environment and overrides, with neither interfaces nor services.
+func WithoutFile(environ []string, overrides ...Override) (*Config, error) {
+	r := newReport("")
+	raw := overlay(r, newViper(), settings(r, environ, overrides))
+	c := Default()
+	buildSettings(r, raw, &c)
+	if err := r.err(); err != nil {
+		return nil, err
+	}
+	return &c, nil
 }
 
 // delimiter separates the parts of a key inside viper. No key and no value
@@ -97,8 +113,7 @@ func decode(r *report, data []byte, over []setting) *rawConfig {
 		return nil
 	}
 	shape{r}.value("", root, reflect.TypeFor[rawConfig]())
-	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
-	v.SetConfigType("yaml")
+	v := newViper()
 	if err := v.ReadConfig(bytes.NewReader(data)); err != nil {
 		// A key that is given twice ends here, and shape has reported it.
 		if r.clean("") {
@@ -106,6 +121,17 @@ func decode(r *report, data []byte, over []setting) *rawConfig {
 		}
 		return nil
 	}
+	return overlay(r, v, over)
+}
+
+func newViper() *viper.Viper {
+	v := viper.NewWithOptions(viper.KeyDelimiter(delimiter))
+	v.SetConfigType("yaml")
+	return v
+}
+
+// overlay puts the settings before what viper holds and decodes the whole.
+func overlay(r *report, v *viper.Viper, over []setting) *rawConfig {
 	for _, s := range over {
 		r.origin[s.at] = s.source
 		v.Set(s.viperKey(), s.value)

@@ -172,6 +172,22 @@ func TestElsewhere(t *testing.T) {
 	}
 }
 
+func TestWithoutFile(t *testing.T) {
+	got, err := WithoutFile([]string{"PORTREEVE_RUN_DIR=/run/a", "PORTREEVE_ZONE=7"}, Override{"kernel.run_dir", "/run/b", "--run-dir"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Default()
+	want.Kernel.RunDir, want.Kernel.Zone = "/run/b", 7
+	if diff := configDiff(&want, got); diff != "" {
+		t.Error(diff)
+	}
+	_, err = WithoutFile(nil, Override{"kernel.run_dir", "run", "--run-dir"})
+	if want := `--run-dir: "run" is not an absolute path to a directory; leave it out to have the default, /run/portreeve`; err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
 // TestForeignVariables: container platforms make variables with our prefix.
 func TestForeignVariables(t *testing.T) {
 	mustParse(t, string(Minimal), "PORTREEVE_PORT=tcp://10.0.0.1:25", "PORTREEVE_SERVICE_HOST=10.0.0.1", "PORTREEVE_=x", "=x", "x")
