@@ -1,45 +1,63 @@
 package sockopt
 
 import (
-	"errors"
 	"io"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Pending reports what a read of a connected socket would meet now, without
-// waiting and without taking anything: 1 when at least one octet is there, 0
-// when none is, 0 and io.EOF when the peer has closed its half, and otherwise
-// the connection's error.
-//
-// It looks at the socket alone: what the caller has read ahead into a buffer of
-// its own is the caller's to count.
-func Pending(c syscall.RawConn) (int, error) {
-	var n int
-	var peek error
-	err := c.Control(func(fd uintptr) { n, peek = peekOctet(int(fd)) })
-	if err != nil {
-		return 0, err
-	}
-	return n, peek
+// Peeker looks at what a connected socket would give to a read, without waiting
+// and without taking anything. A session asks before each of its writes, so a
+// Peeker is made once per connection and asking costs one short system call and
+// no allocation. One goroutine at a time may use it.
+type Peeker struct {
+	conn syscall.RawConn
+	look func(fd uintptr) // p.peek, bound once
+	n    int
+	err  error
 }
 
-// peekOctet looks at the first octet of a socket's receive queue.
-func peekOctet(fd int) (int, error) {
-	var octet [1]byte
-	for {
-		n, _, err := unix.Recvfrom(fd, octet[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
-		case errors.Is(err, unix.EAGAIN):
-			return 0, nil
-		case err != nil:
-			return 0, err
-		case n == 0:
-			return 0, io.EOF
-		}
-		return n, nil
+// NewPeeker returns a Peeker for a connection, which it neither owns nor keeps
+// open.
+func NewPeeker(c syscall.Conn) (*Peeker, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	p := &Peeker{conn: raw}
+	p.look = p.peek
+	return p, nil
+}
+
+// Pending reports what a read would meet now: 1 when at least one octet is
+// there, 0 when none is, 0 and io.EOF when the peer has closed its half, and
+// otherwise the connection's error.
+//
+// It sees the socket alone: what the caller has read ahead into a buffer of its
+// own is the caller's to count.
+func (p *Peeker) Pending() (int, error) {
+	if err := p.conn.Control(p.look); err != nil {
+		return 0, err
+	}
+	return p.n, p.err
+}
+
+// peek looks at the first octet of the receive queue. The call never blocks, so
+// it goes past the scheduler; unix.Recvfrom would also make room for an address.
+func (p *Peeker) peek(fd uintptr) {
+	var octet byte
+	n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&octet)), 1,
+		unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+	switch {
+	case errno == unix.EAGAIN:
+		p.n, p.err = 0, nil
+	case errno != 0:
+		p.n, p.err = 0, errno
+	case n == 0:
+		p.n, p.err = 0, io.EOF
+	default:
+		p.n, p.err = 1, nil
 	}
 }

@@ -4,14 +4,13 @@ import (
 	"errors"
 	"io"
 	"net"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// pair returns both ends of a TCP connection and the raw form of the first.
-func pair(t *testing.T) (a, b *net.TCPConn, raw syscall.RawConn) {
+// pair returns both ends of a TCP connection and a Peeker for the first.
+func pair(t testing.TB) (a, b *net.TCPConn, p *Peeker) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -28,17 +27,17 @@ func pair(t *testing.T) (a, b *net.TCPConn, raw syscall.RawConn) {
 	}
 	a, b = conn.(*net.TCPConn), other.(*net.TCPConn)
 	t.Cleanup(func() { a.Close(); b.Close() })
-	raw, err = a.SyscallConn()
+	p, err = NewPeeker(a)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return a, b, raw
+	return a, b, p
 }
 
 // await waits until the connection has something to read or has ended.
-func await(t *testing.T, raw syscall.RawConn) {
+func await(t *testing.T, p *Peeker) {
 	t.Helper()
-	raw.Control(func(fd uintptr) {
+	p.conn.Control(func(fd uintptr) {
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 		if n, err := unix.Poll(fds, 10_000); n != 1 {
 			t.Errorf("nothing arrived: %d, %v", n, err)
@@ -47,14 +46,14 @@ func await(t *testing.T, raw syscall.RawConn) {
 }
 
 func TestPendingTakesNothing(t *testing.T) {
-	a, b, raw := pair(t)
-	if n, err := Pending(raw); n != 0 || err != nil {
+	a, b, p := pair(t)
+	if n, err := p.Pending(); n != 0 || err != nil {
 		t.Errorf("idle: %d, %v", n, err)
 	}
 	b.Write([]byte("220 "))
-	await(t, raw)
+	await(t, p)
 	for range 2 {
-		if n, err := Pending(raw); n != 1 || err != nil {
+		if n, err := p.Pending(); n != 1 || err != nil {
 			t.Errorf("with octets: %d, %v", n, err)
 		}
 	}
@@ -62,44 +61,58 @@ func TestPendingTakesNothing(t *testing.T) {
 	if n, err := a.Read(got[:]); string(got[:n]) != "220 " || err != nil {
 		t.Errorf("read %q, %v after Pending", got[:n], err)
 	}
-	if n, err := Pending(raw); n != 0 || err != nil {
+	if n, err := p.Pending(); n != 0 || err != nil {
 		t.Errorf("after the read: %d, %v", n, err)
 	}
 }
 
 func TestPendingSeesTheEnd(t *testing.T) {
-	_, b, raw := pair(t)
+	_, b, p := pair(t)
 	b.CloseWrite()
-	await(t, raw)
-	if n, err := Pending(raw); n != 0 || err != io.EOF {
+	await(t, p)
+	if n, err := p.Pending(); n != 0 || err != io.EOF {
 		t.Errorf("after the peer's FIN: %d, %v, want EOF", n, err)
 	}
 }
 
 func TestPendingSeesOctetsBeforeTheEnd(t *testing.T) {
-	_, b, raw := pair(t)
+	_, b, p := pair(t)
 	b.Write([]byte("x"))
 	b.Close()
-	await(t, raw)
-	if n, err := Pending(raw); n != 1 || err != nil {
+	await(t, p)
+	if n, err := p.Pending(); n != 1 || err != nil {
 		t.Errorf("%d, %v, want the octet first", n, err)
 	}
 }
 
 func TestPendingSeesAReset(t *testing.T) {
-	_, b, raw := pair(t)
+	_, b, p := pair(t)
 	b.SetLinger(0)
 	b.Close()
-	await(t, raw)
-	if n, err := Pending(raw); n != 0 || !errors.Is(err, unix.ECONNRESET) {
+	await(t, p)
+	if n, err := p.Pending(); n != 0 || !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("after a reset: %d, %v", n, err)
 	}
 }
 
 func TestPendingOfAClosedConnection(t *testing.T) {
-	a, _, raw := pair(t)
+	a, _, p := pair(t)
 	a.Close()
-	if _, err := Pending(raw); !errors.Is(err, net.ErrClosed) {
+	if _, err := p.Pending(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after our close: %v, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestPendingAllocatesNothing(t *testing.T) {
+	_, _, p := pair(t)
+	if n := testing.AllocsPerRun(100, func() { p.Pending() }); n != 0 {
+		t.Errorf("%v allocations per Pending", n)
+	}
+}
+
+func BenchmarkPending(b *testing.B) {
+	_, _, p := pair(b)
+	for b.Loop() {
+		p.Pending()
 	}
 }
