@@ -1,0 +1,166 @@
+package route
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+var programNumber = regexp.MustCompile(` (id|tag|jited|name) [0-9a-f]+`)
+
+var (
+	client = plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true}
+	origin = plan.TC{Interface: "ext0", Side: plan.OriginSide, Clsact: true}
+)
+
+func filtersAt0(t *testing.T, f *Filters) []plan.TC {
+	t.Helper()
+	have, err := f.Have()
+	if err != nil {
+		t.Fatalf("Have: %v", err)
+	}
+	return have
+}
+
+func add(t *testing.T, f *Filters, tc plan.TC, fd int) {
+	t.Helper()
+	if err := f.Add(tc, fd, filterNames[tc.Side]); err != nil {
+		t.Fatalf("Add %s: %v", tc, err)
+	}
+}
+
+// foreignFilters are of one priority, handle and even name with ours, or in
+// the way of our priority.
+const foreignFilters = `
+tc filter add dev ext0 ingress prio 2525 protocol all handle 0x25 bpf da bytecode '1,6 0 0 4294967295,'
+tc filter add dev ext0 ingress prio 2526 protocol ip bpf da bytecode '1,6 0 0 4294967295,'
+tc filter add dev ext0 egress prio 2525 protocol all bpf da bytecode '1,6 0 0 4294967295,'`
+
+func TestFilterRoundTrip(t *testing.T) {
+	for _, kind := range []string{"clsact", "ingress"} {
+		t.Run(kind, func(t *testing.T) {
+			isolate(t)
+			sh(t, "tc qdisc add dev ext0 "+kind)
+			before := snapshot(t)
+			f := NewFilters(nil)
+			one, two := program(t, "one"), program(t, "two")
+			add(t, f, client, one)
+			add(t, f, origin, two)
+			if n := len(filtersAt0(t, f)); n != 2 {
+				t.Errorf("%d filters, want 2", n)
+			}
+			attached := snapshot(t)
+			contain(t, attached, "portreeve_client direct-action")
+			contain(t, attached, "portreeve_origin direct-action")
+			add(t, f, client, one)
+			if diff := cmp.Diff(attached, snapshot(t)); diff != "" {
+				t.Errorf("a second Add changed (-once +twice):\n%s", diff)
+			}
+			for _, tc := range []plan.TC{client, origin, client} {
+				if err := f.Remove(tc); err != nil {
+					t.Errorf("Remove %s: %v", tc, err)
+				}
+			}
+			if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+				t.Errorf("left behind (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestForeignFiltersAreUntouched(t *testing.T) {
+	isolate(t)
+	sh(t, "tc qdisc add dev ext0 clsact"+foreignFilters)
+	before := snapshot(t)
+	f := NewFilters(nil)
+	add(t, f, client, program(t, "one"))
+	contain(t, snapshot(t), "pref 2527 bpf chain 0 handle 0x25 portreeve_client")
+	if err := f.Remove(client); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Remove(origin); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+		t.Errorf("foreign filters changed (-before +after):\n%s", diff)
+	}
+}
+
+// TestNewProgramReplacesOld: the name stays, the program is another.
+func TestNewProgramReplacesOld(t *testing.T) {
+	isolate(t)
+	sh(t, "tc qdisc add dev ext0 clsact")
+	f := NewFilters(nil)
+	add(t, f, client, program(t, "one"))
+	first := only(t)
+	fd := program(t, "two")
+	add(t, f, client, fd)
+	second := only(t)
+	if number, err := programOf(fd); err != nil || second.program != number {
+		t.Errorf("the filter's program is %d, want %d (%v)", second.program, number, err)
+	}
+	if first.program == second.program {
+		t.Error("the program is still the old one")
+	}
+}
+
+func only(t *testing.T) filter {
+	t.Helper()
+	l, err := findLink("ext0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
+	all := NewFilters(nil).own(found, "portreeve_client")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%d filters, want 1 (%v)", len(all), err)
+	}
+	return all[0]
+}
+
+// TestProgramDecides: a filter of our name whose program is not ours is
+// somebody else's.
+func TestProgramDecides(t *testing.T) {
+	isolate(t)
+	sh(t, "tc qdisc add dev ext0 clsact")
+	theirs := program(t, "theirs")
+	add(t, NewFilters(nil), client, theirs)
+	number, err := programOf(theirs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := snapshot(t)
+	f := NewFilters(func(p uint32) bool { return p != number })
+	if have := filtersAt0(t, f); len(have) > 0 {
+		t.Errorf("their filter was taken for ours: %v", have)
+	}
+	add(t, f, client, program(t, "ours"))
+	if n := strings.Count(snapshot(t), "portreeve_client"); n != 2 {
+		t.Errorf("%d filters of the name, want theirs and ours", n)
+	}
+	if err := f.Remove(client); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+		t.Errorf("their filter changed (-before +after):\n%s", diff)
+	}
+}
+
+func TestFilterRefusals(t *testing.T) {
+	isolate(t)
+	f := NewFilters(nil)
+	if err := f.Add(client, program(t, "x"), "portreeve_origin"); err == nil {
+		t.Error("a name of the other side was accepted")
+	}
+	if err := f.Add(client, 0, "portreeve_client"); err == nil {
+		t.Error("a descriptor that is no program was accepted")
+	}
+	if err := f.Add(client, program(t, "x"), "portreeve_client"); err == nil {
+		t.Error("a filter without a qdisc was accepted")
+	}
+}

@@ -1,0 +1,91 @@
+package route
+
+import (
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// isolate puts the test into a network namespace of its own, with two
+// interfaces. The thread is never unlocked: it ends with the test, and the
+// namespace with it. Commands started by the test inherit it.
+func isolate(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("a network namespace of the test's own (run the tests as root): %v", err)
+	}
+	sh(t, `
+ip link set lo up
+ip link add ext0 type veth peer name dmz0
+ip link set ext0 up; ip link set dmz0 up`)
+}
+
+// sh runs shell commands and returns what they print.
+func sh(t *testing.T, script string) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-ec", script).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", script, err, out)
+	}
+	return string(out)
+}
+
+// counted are figures that change by themselves.
+var counted = regexp.MustCompile(`expires \d+sec|used \d+ sec|Sent \d+.*|backlog .*`)
+
+// snapshot is what an administrator sees of routing and traffic control.
+func snapshot(t *testing.T) string {
+	t.Helper()
+	return counted.ReplaceAllString(sh(t, `
+ip -d rule; ip -6 -d rule
+ip -d route show table all; ip -6 -d route show table all
+tc qdisc
+for i in $(ls /proc/thread-self/net/dev_snmp6 | grep -v '^lo$'); do
+	for hook in ingress egress; do tc filter show dev $i $hook 2>/dev/null || true; done
+done`), "")
+}
+
+// program loads a BPF classifier that returns -1 and is called name.
+func program(t *testing.T, name string) int {
+	t.Helper()
+	code := []byte{
+		0xb7, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, // r0 = -1
+		0x95, 0, 0, 0, 0, 0, 0, 0, // exit
+	}
+	license := []byte("GPL\x00")
+	attr := struct {
+		kind, instructions          uint32
+		code, license               uint64
+		logLevel, logSize           uint32
+		log                         uint64
+		kernelVersion, programFlags uint32
+		name                        [16]byte
+	}{
+		kind: unix.BPF_PROG_TYPE_SCHED_CLS, instructions: 2,
+		code: pointer(code), license: pointer(license),
+	}
+	copy(attr.name[:15], name)
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(code)
+	runtime.KeepAlive(license)
+	if errno != 0 {
+		t.Fatalf("load a BPF program: %v", errno)
+	}
+	t.Cleanup(func() { unix.Close(int(fd)) })
+	return int(fd)
+}
+
+func pointer(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(&b[0]))) }
+
+func contain(t *testing.T, text, part string) {
+	t.Helper()
+	if !strings.Contains(text, part) {
+		t.Errorf("%q is not in:\n%s", part, text)
+	}
+}
