@@ -97,7 +97,9 @@ func FamilyOf(a netip.Addr) Family {
 func (f Family) String() string { return fmt.Sprintf("IPv%d", uint8(f)) }
 
 // Objects are the pinned BPF maps and programs.
-type Objects struct{}
+type Objects struct {
+	Fault string // why what is pinned is not what this build would pin; never wanted
+}
 
 // Settings are the values that the programs read at run time.
 type Settings struct {
@@ -233,7 +235,12 @@ func (Lookup) Key() string      { return "sk_lookup" }
 func (q Qdisc) Key() string     { return q.String() }
 func (t TC) Key() string        { return t.String() }
 
-func (Objects) String() string { return "bpf maps and programs" }
+func (o Objects) String() string {
+	if o.Fault != "" {
+		return "bpf maps and programs (" + o.Fault + ")"
+	}
+	return "bpf maps and programs"
+}
 
 func (s Settings) String() string {
 	return fmt.Sprintf("settings client mark 0x%x, origin mark 0x%x, heartbeat %s", s.ClientMark, s.OriginMark, s.Heartbeat)

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * TC ingress on the client side: marks the packets of transit connections, so
+ * that a policy rule delivers them here. To divert SYNs alone never works: the
+ * rest of the handshake would be forwarded. And to divert the port as a whole
+ * would reset connections that were forwarded before we came. So: a SYN, what
+ * has a socket here, an ACK with a SYN cookie of ours, and an ICMP error about
+ * any of these.
+ *
+ * The verdict is always TC_NEXT, so that everybody's later programs run; but
+ * for the drop that a closed service asks for. Packets are never changed and
+ * never assigned to a socket: the mark routes, sk_lookup picks the listener.
+ */
+#include "flow.h"
+#include "service.h"
+
+static __always_inline int client_mark(struct __sk_buff *skb, const struct settings *set, enum reason reason)
+{
+	skb->mark |= set->client_mark;
+	count(reason);
+	return TC_NEXT;
+}
+
+static __always_inline int client_leave(enum reason reason)
+{
+	count(reason);
+	return TC_NEXT;
+}
+
+static __always_inline int client_dead(__u32 service, enum reason closed, enum reason open)
+{
+	if (fails_open(service))
+		return client_leave(open);
+	count(closed);
+	return TC_SHOT;
+}
+
+/* Judges the beginning of a connection. */
+static __always_inline int client_new(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
+				      __u8 family, enum reason reason)
+{
+	struct bpf_sock *sk;
+
+	if (b->flags & BINDING_BYPASS)
+		return client_leave(REASON_CLIENT_BYPASS);
+	sk = get_listener(b->service, family);
+	if (!sk)
+		return client_dead(b->service, REASON_CLIENT_ABSENT_CLOSED, REASON_CLIENT_ABSENT_OPEN);
+	bpf_sk_release(sk);
+	if (is_hung(set))
+		return client_dead(b->service, REASON_CLIENT_HUNG_CLOSED, REASON_CLIENT_HUNG_OPEN);
+	return client_mark(skb, set, reason);
+}
+
+/* A listener that has sent SYN cookies has no socket for the handshake: the ACK itself proves it. */
+static __always_inline bool client_is_cookie(const struct binding *b, const struct ip *ip, const struct tcphdr *tcp)
+{
+	struct bpf_sock *sk;
+	long err;
+
+	if (b->flags & BINDING_BYPASS || (tcp->flags & (TCP_SYN | TCP_ACK)) != TCP_ACK)
+		return false;
+	sk = get_listener(b->service, ip->family);
+	if (!sk)
+		return false;
+	if (ip->family == AF_INET)
+		err = bpf_tcp_check_syncookie(sk, ip->v4, sizeof(*ip->v4), tcp, sizeof(*tcp));
+	else
+		err = bpf_tcp_check_syncookie(sk, ip->v6, sizeof(*ip->v6), tcp, sizeof(*tcp));
+	bpf_sk_release(sk);
+	return !err;
+}
+
+/* Judges what is not the beginning of a connection; a later bypass leaves running ones alone. */
+static __always_inline int client_known(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
+					const struct ip *ip, const struct tcphdr *tcp)
+{
+	struct bpf_sock *sk = find_receiver(skb, ip, tcp->source, tcp->dest);
+
+	if (sk) {
+		bpf_sk_release(sk);
+		return client_mark(skb, set, REASON_CLIENT_SOCKET);
+	}
+	if (client_is_cookie(b, ip, tcp))
+		return client_mark(skb, set, REASON_CLIENT_COOKIE);
+	return client_leave(REASON_CLIENT_FORWARDED);
+}
+
+static __always_inline const struct binding *client_transit(const struct prefix *key)
+{
+	const struct binding *b = bpf_map_lookup_elem(&bindings, key);
+
+	return b && b->flags & (BINDING_TRANSIT | BINDING_BYPASS) ? b : NULL;
+}
+
+/*
+ * A first fragment too small for a TCP header hides its flags. It is taken for
+ * a SYN, or a connection could begin in such pieces past the inspector. No
+ * honest sender makes it.
+ */
+static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, struct spare *spare)
+{
+	const struct settings *set = get_settings();
+	const struct endpoints *ports = look(c, &spare->tcp, sizeof(*ports));
+	const struct binding *b;
+	const struct tcphdr *tcp;
+	struct prefix key;
+
+	if (!ports || !is_bound(bpf_ntohs(ports->dest)) || !set || !set->client_mark)
+		return TC_NEXT;
+	destination_prefix(&key, ip, ports->dest);
+	b = client_transit(&key);
+	if (!b)
+		return TC_NEXT;
+	if (ip->end && c->at + sizeof(*tcp) > ip->end)
+		return ip->fragment ? client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY) : TC_NEXT;
+	tcp = look(c, &spare->tcp, sizeof(*tcp));
+	if (!tcp)
+		return TC_NEXT;
+	if ((tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+		return client_new(c->skb, set, b, ip->family, REASON_CLIENT_SYN);
+	return client_known(c->skb, set, b, ip, tcp);
+}
+
+/* Without this a forged source is a black hole for path MTU discovery. */
+static __always_inline int client_icmp(struct cursor *c, const struct ip *ip)
+{
+	const struct settings *set = get_settings();
+	struct endpoints ports;
+	struct bpf_sock *sk;
+	struct spare spare;
+	struct prefix key;
+	struct ip inner;
+
+	if (!set || !set->client_mark || !parse_icmp_about_tcp(c, ip, &inner, &spare, &ports))
+		return TC_NEXT;
+	if (!is_bound(bpf_ntohs(ports.source)))
+		return TC_NEXT;
+	source_prefix(&key, &inner, ports.source);
+	if (!client_transit(&key))
+		return TC_NEXT;
+	sk = find_sender(c->skb, &inner, ports.source, ports.dest);
+	if (!sk)
+		return TC_NEXT;
+	bpf_sk_release(sk);
+	return client_mark(c->skb, set, REASON_CLIENT_ICMP);
+}
+
+static __always_inline int client_packet(struct __sk_buff *skb, __u32 l2)
+{
+	struct cursor c = {.skb = skb, .at = l2};
+	struct spare spare;
+	struct ip ip;
+
+	switch (parse_ip(&c, &ip, &spare)) {
+	case PARSED_NOT_IP:
+		return TC_NEXT;
+	case PARSED_HEADERS:
+		return client_leave(REASON_CLIENT_HEADERS);
+	case PARSED:
+		break;
+	}
+	if (ip.protocol == IPPROTO_TCP) {
+		if (unlikely(ip.fragment == FRAGMENT_LATER))
+			return client_leave(REASON_CLIENT_FRAGMENT);
+		return client_tcp(&c, &ip, &spare);
+	}
+	return is_icmp(&ip) ? client_icmp(&c, &ip) : TC_NEXT;
+}
+
+SEC("tc") int steer_client(struct __sk_buff *skb)
+{
+	return client_packet(skb, ETH_HLEN);
+}
+
+/* For interfaces without a link-layer header. */
+SEC("tc") int steer_client_l3(struct __sk_buff *skb)
+{
+	return client_packet(skb, 0);
+}

@@ -1,0 +1,83 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// threadNetns is the network namespace of the calling thread, which need not
+// be the process's.
+const threadNetns = "/proc/thread-self/ns/net"
+
+// building is the ending of names of what is not yet in use. Names in a BPF
+// file system cannot contain a dot.
+const building = "_new"
+
+// checkBPFFS tells a mounted BPF file system from a plain directory.
+func checkBPFFS(dir string) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("BPF file system %s: %w; mount one: mkdir -p %[1]s && mount -t bpf bpf %[1]s", dir, err)
+	}
+	if uint32(st.Type) != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("BPF file system %s: none is mounted there; mount one: mount -t bpf bpf %[1]s", dir)
+	}
+	return nil
+}
+
+// currentNetns returns the inode of the calling thread's network namespace.
+func currentNetns() (uint64, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(threadNetns, &st); err != nil {
+		return 0, fmt.Errorf("identify the network namespace: stat %s: %w", threadNetns, err)
+	}
+	return st.Ino, nil
+}
+
+// root is the directory above those of all network namespaces.
+func (s *Steer) root() string { return filepath.Join(s.bpffs, "portreeve") }
+
+// dir is the pin directory of this network namespace.
+func (s *Steer) dir() string { return filepath.Join(s.root(), strconv.FormatUint(s.netns, 10)) }
+
+// pin is the path of a pin.
+func (s *Steer) pin(name string) string { return filepath.Join(s.dir(), name) }
+
+// isDir reports whether a directory exists.
+func isDir(path string) (bool, error) {
+	st, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return st.IsDir(), nil
+}
+
+// removePin removes a pin; with it goes what only the pin held. Absent is
+// success.
+func removePin(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// explain adds the remedy to the errors of missing privileges. The kernel
+// says no more than "operation not permitted".
+func explain(err error) error {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%w; it needs the capabilities CAP_BPF and CAP_NET_ADMIN, as root has them", err)
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("%w; it needs root, who owns the pins", err)
+	}
+	return err
+}

@@ -1,0 +1,248 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// Inspector is the running daemon's side of the kernel: its listeners in the
+// slots of the services, and the heartbeat. It is not safe for concurrent use,
+// but for Beat and Owner.
+type Inspector struct {
+	set  *pinSet
+	ours map[uint64]bool // cookies of the listeners that were registered
+}
+
+// Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
+// where there are none.
+func (s *Steer) Inspector() (*Inspector, error) {
+	set, err := openSet(s.dir())
+	if err != nil {
+		return nil, explain(err)
+	}
+	if err := set.complete(); err != nil {
+		set.Close()
+		return nil, err
+	}
+	return &Inspector{set: set, ours: map[uint64]bool{}}, nil
+}
+
+// Close closes the maps. Listeners stay in their slots until they are closed.
+func (i *Inspector) Close() error { return i.set.Close() }
+
+// Services returns the services that the kernel side knows, by slot.
+func (i *Inspector) Services() ([]plan.Service, error) {
+	index, err := readSlots(i.set.maps[bpfMapServices])
+	if err != nil {
+		return nil, explain(err)
+	}
+	return index.list(), nil
+}
+
+// Register puts listeners into the slots of services: l4 for clients that come
+// by IPv4, l6 for IPv6; either may be nil and leaves the slot as it is. Each
+// slot goes over from its former owner between two connections, and what waits
+// in the queue of the former owner's listener is still that owner's. The kernel
+// empties the slot when the listener is closed.
+func (i *Inspector) Register(services []string, l4, l6 syscall.Conn) error {
+	return i.withSlots(services, func(id uint32) error {
+		if err := i.fill(slot4(id), l4, unix.AF_INET); err != nil {
+			return err
+		}
+		return i.fill(slot6(id), l6, unix.AF_INET6)
+	})
+}
+
+// Unregister empties the slots of services that hold a listener which was
+// registered here. What a newer inspector has put there stays.
+func (i *Inspector) Unregister(services []string) error {
+	return i.withSlots(services, func(id uint32) error {
+		return errors.Join(i.drain(slot4(id)), i.drain(slot6(id)))
+	})
+}
+
+// withSlots calls f for the number of each service, and names those that
+// there are not.
+func (i *Inspector) withSlots(services []string, f func(id uint32) error) error {
+	unlock, err := lock(i.set.dir)
+	if err != nil {
+		return explain(err)
+	}
+	defer unlock()
+	index, err := readSlots(i.set.maps[bpfMapServices])
+	if err != nil {
+		return explain(err)
+	}
+	var unknown []string
+	for _, name := range services {
+		id, found := index.byName[name]
+		if !found {
+			unknown = append(unknown, name)
+			continue
+		}
+		if err := f(id); err != nil {
+			return fmt.Errorf("service %s: %w", name, explain(err))
+		}
+	}
+	if unknown != nil {
+		return fmt.Errorf("the kernel side has no service %s; run portreeve attach with this configuration", strings.Join(unknown, ", "))
+	}
+	return nil
+}
+
+// fill puts a listener into a slot. One that is there already is not put there
+// again, lest the kernel drop its only reference together with the old one.
+func (i *Inspector) fill(slot uint32, l syscall.Conn, family int) error {
+	return withSocket(l, func(fd int) error {
+		if err := checkListener(fd, family); err != nil {
+			return err
+		}
+		cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_COOKIE)
+		if err != nil {
+			return fmt.Errorf("read the listener's cookie: %w", err)
+		}
+		there, err := slotCookie(i.set.maps[bpfMapListeners], slot)
+		if err != nil || there == cookie {
+			return err
+		}
+		i.ours[cookie] = true
+		if err := i.set.maps[bpfMapListeners].Put(slot, uint64(fd)); err != nil {
+			return fmt.Errorf("put the listener into slot %d: %w", slot, err)
+		}
+		return nil
+	})
+}
+
+// drain empties a slot that holds a listener of ours.
+func (i *Inspector) drain(slot uint32) error {
+	there, err := slotCookie(i.set.maps[bpfMapListeners], slot)
+	if err != nil || !i.ours[there] {
+		return err
+	}
+	if err := i.set.maps[bpfMapListeners].Delete(slot); err != nil && !isAbsent(err) {
+		return fmt.Errorf("take the listener out of slot %d: %w", slot, err)
+	}
+	return nil
+}
+
+// slotCookie is the cookie of the socket in a slot, 0 if it is empty.
+func slotCookie(listeners *ebpf.Map, slot uint32) (uint64, error) {
+	var cookie uint64
+	err := listeners.Lookup(slot, &cookie)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read slot %d: %w", slot, err)
+	}
+	return cookie, nil
+}
+
+// withSocket calls f with the descriptor of a listener, which may be nil.
+func withSocket(l syscall.Conn, f func(fd int) error) error {
+	if l == nil {
+		return nil
+	}
+	conn, err := l.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("use the listener: %w", err)
+	}
+	var failed error
+	if err := conn.Control(func(fd uintptr) { failed = f(int(fd)) }); err != nil {
+		return fmt.Errorf("use the listener: %w", err)
+	}
+	return failed
+}
+
+// checkListener refuses what the kernel would refuse with a bare number, or
+// would take and never use.
+func checkListener(fd, family int) error {
+	if err := checkNetns(fd); err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		option, want int
+		complaint    string
+	}{
+		{unix.SO_DOMAIN, family, "is of another address family than its slot"},
+		{unix.SO_PROTOCOL, unix.IPPROTO_TCP, "does not speak plain TCP, perhaps MPTCP (Go's default): ListenConfig.SetMultipathTCP(false)"},
+		{unix.SO_ACCEPTCONN, 1, "does not listen"},
+	} {
+		have, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, c.option)
+		if err != nil {
+			return fmt.Errorf("read option %d of the listener: %w", c.option, err)
+		}
+		if have != c.want {
+			return fmt.Errorf("the listener %s", c.complaint)
+		}
+	}
+	return nil
+}
+
+// checkNetns refuses a listener of another network namespace than the calling
+// thread's, which sk_lookup would assign to no connection (SO_NETNS_COOKIE,
+// kernel 5.14).
+func checkNetns(fd int) error {
+	here, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("identify the network namespace: %w", err)
+	}
+	defer unix.Close(here)
+	want, err := unix.GetsockoptUint64(here, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return fmt.Errorf("identify the network namespace: %w", err)
+	}
+	have, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return fmt.Errorf("identify the listener's network namespace: %w", err)
+	}
+	if have != want {
+		return errors.New("the listener is in another network namespace")
+	}
+	return nil
+}
+
+// Beat writes the heartbeat of an inspector.
+func (i *Inspector) Beat(instance uint64) error {
+	now, err := monotonic()
+	if err != nil {
+		return err
+	}
+	beat := bpfHeartbeat{LastNs: uint64(now), Instance: instance}
+	if err := i.set.maps[bpfMapHeartbeat].Put(uint32(0), beat); err != nil {
+		return explain(fmt.Errorf("write the heartbeat: %w", err))
+	}
+	return nil
+}
+
+// Owner returns whose heartbeat was written last and how long ago; instance 0
+// if there has been none.
+func (i *Inspector) Owner() (instance uint64, age time.Duration, err error) {
+	return i.set.owner()
+}
+
+func (s *pinSet) owner() (instance uint64, age time.Duration, err error) {
+	var beat bpfHeartbeat
+	if err := s.maps[bpfMapHeartbeat].Lookup(uint32(0), &beat); err != nil {
+		return 0, 0, fmt.Errorf("read the heartbeat: %w", err)
+	}
+	now, err := monotonic()
+	return beat.Instance, now - time.Duration(beat.LastNs), err
+}
+
+// monotonic reads the clock by which the programs judge the heartbeat.
+func monotonic() (time.Duration, error) {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		return 0, fmt.Errorf("read the monotonic clock: %w", err)
+	}
+	return time.Duration(now.Nano()), nil
+}

@@ -1,0 +1,279 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// haveObjects says whether a pin directory exists, and what is wrong with it.
+func (s *Steer) haveObjects() (plan.Objects, bool, error) {
+	unfinished, err := isDir(s.dir() + building)
+	if err != nil {
+		return plan.Objects{}, false, err
+	}
+	set, err := openSet(s.dir())
+	if errors.Is(err, ErrNotAttached) {
+		return plan.Objects{Fault: "unfinished"}, unfinished, nil
+	}
+	if err != nil {
+		return plan.Objects{}, false, err
+	}
+	defer set.Close()
+	faults, err := s.faults(set)
+	if unfinished {
+		faults = append(faults, "an unfinished attach beside it")
+	}
+	return plan.Objects{Fault: strings.Join(faults, ", ")}, true, err
+}
+
+// faults lists what keeps the pinned objects from being those of this build.
+func (s *Steer) faults(set *pinSet) ([]string, error) {
+	var faults []string
+	for _, m := range set.missing {
+		faults = append(faults, "no usable "+m)
+	}
+	if set.maps[bpfMapSettings] != nil {
+		if err := set.checkABI(); errors.As(err, &errABI{}) {
+			return append(faults, err.Error()), nil
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	others, err := set.othersPrograms()
+	if err != nil {
+		return nil, err
+	}
+	stray, err := s.strayLinks(set)
+	return append(append(faults, others...), stray...), err
+}
+
+// othersPrograms names the pinned programs that are not those of this build.
+func (s *pinSet) othersPrograms() ([]string, error) {
+	spec, err := embedded()
+	if err != nil {
+		return nil, err
+	}
+	var faults []string
+	for _, name := range programNames() {
+		p := s.programs[name]
+		if p == nil {
+			continue
+		}
+		info, err := p.Info()
+		if err != nil {
+			return nil, fmt.Errorf("program %s: %w", name, err)
+		}
+		if spec.Programs[name].Compatible(info) != nil {
+			faults = append(faults, "program "+name+" of another build")
+		}
+	}
+	return faults, nil
+}
+
+// strayLinks names the links that do not run the pinned program: a
+// replacement was interrupted between the two.
+func (s *Steer) strayLinks(set *pinSet) ([]string, error) {
+	var faults []string
+	err := s.eachLink(func(l pinnedLink) error {
+		p := set.programs[l.program]
+		if p == nil {
+			return nil
+		}
+		info, err := p.Info()
+		if err != nil {
+			return err
+		}
+		if id, _ := info.ID(); l.info.Program != id {
+			faults = append(faults, l.name+" runs another program")
+		}
+		return nil
+	})
+	return faults, err
+}
+
+// addObjects loads maps and programs and pins them aside, and makes them the
+// pin directory by one rename. Until then nothing refers to them, and after a
+// crash they are a directory that nobody uses.
+func (s *Steer) addObjects() error {
+	set, err := openSet(s.dir())
+	if err == nil {
+		defer set.Close()
+		return set.complete()
+	}
+	if !errors.Is(err, ErrNotAttached) {
+		return err
+	}
+	aside := s.dir() + building
+	if err := os.RemoveAll(aside); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(aside, 0o700); err != nil {
+		return err
+	}
+	if err := buildSet(aside); err != nil {
+		return errors.Join(err, os.RemoveAll(aside), s.removeRoot())
+	}
+	return os.Rename(aside, s.dir())
+}
+
+// buildSet loads everything and pins it in a directory.
+func buildSet(dir string) error {
+	spec, err := embedded()
+	if err != nil {
+		return err
+	}
+	coll, err := ebpf.NewCollection(spec.Copy())
+	if err != nil {
+		return loadError(err)
+	}
+	defer coll.Close()
+	first := bpfSettings{Abi: bpfAbiABI, Reasons: bpfReasonREASONS, Since: uint64(time.Now().Unix())}
+	if err := coll.Maps[bpfMapSettings].Put(uint32(0), first); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	for name, m := range coll.Maps {
+		if err := m.Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin map %s: %w", name, err)
+		}
+	}
+	for name, p := range coll.Programs {
+		if err := p.Pin(filepath.Join(dir, name)); err != nil {
+			return fmt.Errorf("pin program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// loadError keeps the verifier's log out of the one sentence for the operator.
+func loadError(err error) error {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		return fmt.Errorf("load the BPF programs: this kernel's verifier refuses them: %w", err)
+	}
+	return fmt.Errorf("load the BPF programs: %w", err)
+}
+
+// replaceObjects puts this build's programs in place of others, link by link,
+// each of which changes over between two packets. Maps stay as they are.
+func (s *Steer) replaceObjects(want plan.Objects) error {
+	if want.Fault != "" {
+		return nil // apply takes a change back; programs that are gone cannot be had again, and these do as well
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	set, err := openSet(s.dir())
+	if errors.Is(err, ErrNotAttached) {
+		return s.addObjects()
+	}
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	if err := set.keepMaps(); err != nil {
+		return err
+	}
+	if err := s.replacePrograms(set); err != nil {
+		return err
+	}
+	return os.RemoveAll(s.dir() + building)
+}
+
+// keepMaps refuses to go on with maps that programs of this build cannot use.
+func (s *pinSet) keepMaps() error {
+	for _, m := range s.missing {
+		if strings.HasPrefix(m, "map ") {
+			return s.complete()
+		}
+	}
+	return s.checkABI()
+}
+
+// replacePrograms works in an order that can be begun again after a crash at
+// any point: while a pin is not renamed the old program is found there, and
+// everything is done once more.
+func (s *Steer) replacePrograms(set *pinSet) error {
+	spec, err := embedded()
+	if err != nil {
+		return err
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: set.maps})
+	if err != nil {
+		return loadError(err)
+	}
+	defer coll.Close()
+	err = s.eachLink(func(l pinnedLink) error { return l.Update(coll.Programs[l.program]) })
+	if err != nil {
+		return fmt.Errorf("replace the programs of links: %w", err)
+	}
+	if err := s.replaceFilters(coll.Programs); err != nil {
+		return err
+	}
+	for name, p := range coll.Programs {
+		if err := s.replacePin(name, p); err != nil {
+			return fmt.Errorf("pin program %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Steer) replacePin(name string, p *ebpf.Program) error {
+	aside := s.pin(name + building)
+	if err := removePin(aside); err != nil {
+		return err
+	}
+	if err := p.Pin(aside); err != nil {
+		return err
+	}
+	return os.Rename(aside, s.pin(name))
+}
+
+// removeObjects removes every pin and the directory; with the links goes
+// every program's attachment.
+func (s *Steer) removeObjects() error {
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if err := s.detachLinks(); err != nil {
+		return err
+	}
+	if err := errors.Join(os.RemoveAll(s.dir()), os.RemoveAll(s.dir()+building)); err != nil {
+		return err
+	}
+	return s.removeRoot()
+}
+
+// detachLinks removes the pins of links before those of what they run.
+func (s *Steer) detachLinks() error {
+	found, err := isDir(s.dir())
+	if err != nil || !found {
+		return err
+	}
+	links, err := names(s.dir(), linkPrefix)
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if err := removePin(s.pin(l)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// removeRoot removes the directory above, unless another network namespace
+// has its own in it.
+func (s *Steer) removeRoot() error {
+	if entries, err := os.ReadDir(s.root()); err != nil || len(entries) > 0 {
+		return nil // absent is what is wanted, and what cannot be read is not empty
+	}
+	return removePin(s.root())
+}

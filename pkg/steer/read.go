@@ -1,0 +1,138 @@
+package steer
+
+import (
+	"fmt"
+	"time"
+)
+
+// Counter is how often a reason was met since the attach, over all CPUs.
+type Counter struct {
+	Reason Reason `json:"reason"`
+	Count  uint64 `json:"count"`
+}
+
+// Alive is the state of the inspector as the programs see it.
+type Alive struct {
+	Instance uint64        // of the last heartbeat; 0: there has been none
+	Age      time.Duration // of the last heartbeat
+	Limit    time.Duration // beyond which the inspector counts as hung; 0: never
+	Services []ServiceAlive
+}
+
+// Hung reports whether new connections meet the fail policy because of the
+// heartbeat.
+func (a Alive) Hung() bool {
+	return a.Limit > 0 && (a.Instance == 0 || a.Age > a.Limit)
+}
+
+// ServiceAlive says which listeners of a service are in the kernel.
+type ServiceAlive struct {
+	Name       string `json:"name"`
+	Open       bool   `json:"open"` // fail policy
+	IPv4, IPv6 bool
+}
+
+// RunTime is what a program has cost while the kernel's BPF statistics were
+// on (ebpf.EnableStats, or sysctl kernel.bpf_stats_enabled).
+type RunTime struct {
+	Program string        `json:"program"`
+	Runs    uint64        `json:"runs"`
+	Time    time.Duration `json:"time_ns"`
+}
+
+// reading calls f with the pinned objects of this network namespace.
+func (s *Steer) reading(f func(*pinSet) error) error {
+	set, err := openSet(s.dir())
+	if err != nil {
+		return explain(err)
+	}
+	defer set.Close()
+	if err := set.complete(); err != nil {
+		return err
+	}
+	return explain(f(set))
+}
+
+// Counters returns the count of every reason, in the order of the list. The
+// error is ErrNotAttached where nothing counts.
+func (s *Steer) Counters() (counters []Counter, err error) {
+	err = s.reading(func(set *pinSet) error {
+		for _, r := range Reasons() {
+			var perCPU []uint64
+			if err := set.maps[bpfMapStats].Lookup(uint32(r), &perCPU); err != nil {
+				return fmt.Errorf("read the counter of %s: %w", r, err)
+			}
+			c := Counter{Reason: r}
+			for _, n := range perCPU {
+				c.Count += n
+			}
+			counters = append(counters, c)
+		}
+		return nil
+	})
+	return counters, err
+}
+
+// Alive returns the state of the inspector as the programs see it.
+func (s *Steer) Alive() (alive Alive, err error) {
+	err = s.reading(func(set *pinSet) error {
+		settings, err := set.settings()
+		if err != nil {
+			return err
+		}
+		alive.Limit = time.Duration(settings.HeartbeatNs)
+		if alive.Instance, alive.Age, err = set.owner(); err != nil {
+			return err
+		}
+		alive.Services, err = set.servicesAlive()
+		return err
+	})
+	return alive, err
+}
+
+func (s *pinSet) servicesAlive() ([]ServiceAlive, error) {
+	index, err := s.index()
+	if err != nil {
+		return nil, err
+	}
+	var list []ServiceAlive
+	for _, i := range index.list() {
+		id := index.byName[i.Name]
+		v4, err := slotCookie(s.maps[bpfMapListeners], slot4(id))
+		if err != nil {
+			return nil, err
+		}
+		v6, err := slotCookie(s.maps[bpfMapListeners], slot6(id))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, ServiceAlive{Name: i.Name, Open: i.Open, IPv4: v4 != 0, IPv6: v6 != 0})
+	}
+	return list, nil
+}
+
+// Since returns when the objects were created, to the second.
+func (s *Steer) Since() (since time.Time, err error) {
+	err = s.reading(func(set *pinSet) error {
+		v, err := set.settings()
+		since = time.Unix(int64(v.Since), 0)
+		return err
+	})
+	return since, err
+}
+
+// Stats returns what each program has cost; zeros while the kernel's BPF
+// statistics are off.
+func (s *Steer) Stats() (times []RunTime, err error) {
+	err = s.reading(func(set *pinSet) error {
+		for _, name := range programNames() {
+			st, err := set.programs[name].Stats()
+			if err != nil {
+				return fmt.Errorf("read the statistics of program %s: %w", name, err)
+			}
+			times = append(times, RunTime{Program: name, Runs: st.RunCount, Time: st.Runtime})
+		}
+		return nil
+	})
+	return times, err
+}

@@ -1,0 +1,92 @@
+package steer
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// Reason says why a packet met its verdict. The list is the enum in
+// bpf/reason.h.
+type Reason uint32
+
+const numReasons = Reason(bpfReasonREASONS)
+
+// words are the names of the enum's values in the compiled object, so that C
+// and Go cannot differ.
+var words = sync.OnceValue(func() map[Reason]string {
+	spec, err := embedded()
+	if err != nil {
+		return nil
+	}
+	var enum *btf.Enum
+	if err := spec.Types.TypeByName("reason", &enum); err != nil {
+		return nil
+	}
+	m := make(map[Reason]string, len(enum.Values))
+	for _, v := range enum.Values {
+		name := strings.ToLower(strings.TrimPrefix(v.Name, "REASON_"))
+		m[Reason(v.Value)] = strings.ReplaceAll(name, "_", "-")
+	}
+	return m
+})
+
+// String returns the word used in status, metrics and the manual:
+// "client-syn".
+func (r Reason) String() string {
+	if w, found := words()[r]; found && r < numReasons {
+		return w
+	}
+	return fmt.Sprintf("reason-%d", uint32(r))
+}
+
+// MarshalText makes a Reason print as its word in JSON.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// Reasons returns all reasons in the order of the list.
+func Reasons() []Reason {
+	all := make([]Reason, numReasons)
+	for i := range all {
+		all[i] = Reason(i)
+	}
+	return all
+}
+
+// Meaning explains the reason to an operator, in one sentence without a full
+// stop.
+func (r Reason) Meaning() string { return meanings[bpfReason(r)] }
+
+var meanings = map[bpfReason]string{
+	bpfReasonREASON_LOOKUP_ASSIGNED:      "a listener was looked up and the inspector's was given; more often than there are connections, for TC looks up too",
+	bpfReasonREASON_LOOKUP_BYPASS:        "a connection to an address that a bypass leaves alone",
+	bpfReasonREASON_LOOKUP_INTERFACE:     "a connection to a bound port by an interface that has no client role, such as lo",
+	bpfReasonREASON_LOOKUP_UNBOUND:       "a connection to a bound port of an address that is not bound",
+	bpfReasonREASON_LOOKUP_ABSENT_CLOSED: "refused: the service is closed and no inspector has a listener for it",
+	bpfReasonREASON_LOOKUP_ABSENT_OPEN:   "left to other listeners: the service is open and no inspector has a listener for it",
+	bpfReasonREASON_LOOKUP_HUNG_CLOSED:   "refused: the service is closed and the inspector's heartbeat is too old",
+	bpfReasonREASON_LOOKUP_HUNG_OPEN:     "left to other listeners: the service is open and the inspector's heartbeat is too old",
+	bpfReasonREASON_LOOKUP_REFUSED:       "the kernel refused the inspector's listener, or another sk_lookup program chose before; the service's fail policy was followed",
+
+	bpfReasonREASON_CLIENT_SYN:           "diverted: the beginning of a transit connection",
+	bpfReasonREASON_CLIENT_TINY:          "diverted: a first fragment too small to tell whether it begins a connection",
+	bpfReasonREASON_CLIENT_SOCKET:        "diverted: a packet of a transit connection of ours",
+	bpfReasonREASON_CLIENT_COOKIE:        "diverted: the end of a handshake with a SYN cookie of ours",
+	bpfReasonREASON_CLIENT_ICMP:          "diverted: an ICMP error about a transit connection of ours",
+	bpfReasonREASON_CLIENT_BYPASS:        "forwarded: the beginning of a connection to an address that a bypass leaves alone",
+	bpfReasonREASON_CLIENT_FORWARDED:     "forwarded: a packet of a connection that is not ours, such as one from before the attach",
+	bpfReasonREASON_CLIENT_FRAGMENT:      "a later TCP fragment, which follows its first one by conntrack's reassembly",
+	bpfReasonREASON_CLIENT_HEADERS:       "forwarded: an IPv6 packet with more than eight extension headers, whose port is not known",
+	bpfReasonREASON_CLIENT_ABSENT_CLOSED: "dropped: the service is closed and no inspector has a listener for it",
+	bpfReasonREASON_CLIENT_ABSENT_OPEN:   "forwarded uninspected: the service is open and no inspector has a listener for it",
+	bpfReasonREASON_CLIENT_HUNG_CLOSED:   "dropped: the service is closed and the inspector's heartbeat is too old",
+	bpfReasonREASON_CLIENT_HUNG_OPEN:     "forwarded uninspected: the service is open and the inspector's heartbeat is too old",
+
+	bpfReasonREASON_ORIGIN_SOCKET:    "claimed: a reply of an origin to a forged connection of ours",
+	bpfReasonREASON_ORIGIN_ICMP:      "claimed: an ICMP error about a forged connection of ours",
+	bpfReasonREASON_ORIGIN_FOREIGN:   "left alone: a reply to a connection of the gateway itself",
+	bpfReasonREASON_ORIGIN_FORWARDED: "left alone: a reply to a connection that is forwarded past the inspector",
+	bpfReasonREASON_ORIGIN_FRAGMENT:  "a later TCP fragment, which follows its first one by conntrack's reassembly",
+	bpfReasonREASON_ORIGIN_HEADERS:   "left alone: an IPv6 packet with more than eight extension headers",
+}

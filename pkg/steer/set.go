@@ -1,0 +1,155 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+)
+
+// abi is the shape of the maps that this build understands.
+const abi = uint32(bpfAbiABI)
+
+// embedded parses the compiled objects once; callers copy what they change.
+var embedded = sync.OnceValues(loadBpf)
+
+// pinSet is the pinned maps and programs, opened. In damaged state some are nil.
+type pinSet struct {
+	dir      string
+	maps     map[string]*ebpf.Map
+	programs map[string]*ebpf.Program
+	missing  []string // pins that are absent or not what they should be
+
+	slots *slots     // index of services, see index
+	bound *portCount // ports of bindings
+	ours  *portCount // ports of origins
+}
+
+// openSet opens the pins of a directory.
+func openSet(dir string) (*pinSet, error) {
+	found, err := isDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, ErrNotAttached
+	}
+	spec, err := embedded()
+	if err != nil {
+		return nil, err
+	}
+	s := &pinSet{dir: dir, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	for name, want := range spec.Maps {
+		err = errors.Join(err, s.openMap(name, want))
+	}
+	for name := range spec.Programs {
+		err = errors.Join(err, s.openProgram(name))
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	slices.Sort(s.missing)
+	return s, nil
+}
+
+// openMap opens a pinned map; a shape that is not ours counts as missing.
+func (s *pinSet) openMap(name string, want *ebpf.MapSpec) error {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(s.dir, name), nil)
+	if isDenied(err) {
+		return err
+	}
+	if err != nil {
+		s.missing = append(s.missing, "map "+name)
+		return nil
+	}
+	if want.Compatible(m) != nil {
+		s.missing = append(s.missing, "map "+name)
+		return m.Close()
+	}
+	s.maps[name] = m
+	return nil
+}
+
+func (s *pinSet) openProgram(name string) error {
+	p, err := ebpf.LoadPinnedProgram(filepath.Join(s.dir, name), nil)
+	if isDenied(err) {
+		return err
+	}
+	if err != nil {
+		s.missing = append(s.missing, "program "+name)
+		return nil
+	}
+	s.programs[name] = p
+	return nil
+}
+
+// isDenied tells what we may not see from what is not there.
+func isDenied(err error) bool { return errors.Is(err, fs.ErrPermission) }
+
+// Close closes all maps and programs.
+func (s *pinSet) Close() error {
+	var errs []error
+	for _, m := range s.maps {
+		errs = append(errs, m.Close())
+	}
+	for _, p := range s.programs {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// complete refuses damaged state and another build's maps.
+func (s *pinSet) complete() error {
+	if len(s.missing) > 0 {
+		return fmt.Errorf("%s is damaged: no usable %s; run portreeve detach, then attach", s.dir, strings.Join(s.missing, ", "))
+	}
+	return s.checkABI()
+}
+
+// errABI says that another release's maps are pinned.
+type errABI struct{ have uint32 }
+
+func (e errABI) Error() string {
+	return fmt.Sprintf("the pinned maps are of ABI %d, this build speaks %d; detach with the release that attached, then attach", e.have, abi)
+}
+
+func (s *pinSet) checkABI() error {
+	v, err := s.settings()
+	if err != nil {
+		return err
+	}
+	if uint32(v.Abi) != abi {
+		return errABI{uint32(v.Abi)}
+	}
+	return nil
+}
+
+// names returns the pins of a directory that begin with a prefix.
+func names(dir, prefix string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var found []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), prefix) {
+			found = append(found, e.Name())
+		}
+	}
+	return found, nil
+}
+
+// closeAll closes what was opened on the way to an error.
+func closeAll[T io.Closer](cs []T) {
+	for _, c := range cs {
+		c.Close()
+	}
+}

@@ -1,0 +1,45 @@
+package steer
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// settings reads the one entry of the map.
+func (s *pinSet) settings() (bpfSettings, error) {
+	var v bpfSettings
+	if err := s.maps[bpfMapSettings].Lookup(uint32(0), &v); err != nil {
+		return v, fmt.Errorf("read settings: %w", err)
+	}
+	return v, nil
+}
+
+func haveSettings(s *pinSet) ([]plan.Item, error) {
+	if s.maps[bpfMapSettings] == nil {
+		return nil, nil
+	}
+	v, err := s.settings()
+	if err != nil {
+		return nil, err
+	}
+	i := plan.Settings{ClientMark: v.ClientMark, OriginMark: v.OriginMark, Heartbeat: time.Duration(v.HeartbeatNs)}
+	if i == (plan.Settings{}) {
+		return nil, nil
+	}
+	return []plan.Item{i}, nil
+}
+
+// putSettings writes what an operator may change; ABI and date stay.
+func (s *pinSet) putSettings(i plan.Settings) error {
+	v, err := s.settings()
+	if err != nil {
+		return err
+	}
+	v.ClientMark, v.OriginMark, v.HeartbeatNs = i.ClientMark, i.OriginMark, uint64(i.Heartbeat)
+	if err := s.maps[bpfMapSettings].Put(uint32(0), v); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
