@@ -1,0 +1,178 @@
+// Package event is what can happen to a flow: one method of Sink per event, and
+// the sinks that write events down.
+//
+// It owns the records' schema, their encoding and the escaping of everything in
+// them that a peer chose: no control octet reaches a log. It never decides
+// anything. The session fills the records in; the sink reads them before it
+// returns and keeps nothing of them, so the session may use their memory again.
+package event
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// Sink receives what happens. Its methods are called by many sessions at once
+// and return quickly; the record is valid during the call only.
+type Sink interface {
+	// Opened reports a client whose session begins.
+	Opened(f *flow.Flow)
+	// Message reports a message that met its end, one way or the other.
+	Message(m *Message)
+	// Session reports a session that is over. It is the last event of its flow.
+	Session(s *Session)
+}
+
+// Text is a string that a peer chose: raw octets, to be escaped by the sink.
+type Text = []byte
+
+// Session is the record of one conversation.
+type Session struct {
+	Flow     flow.Flow
+	Origin   netip.AddrPort // zero when none was reached
+	Forged   netip.AddrPort // source address of the origin leg
+	Start    time.Time
+	Duration time.Duration
+	Greeted  time.Duration // from the start to the origin's greeting
+
+	Greeting Answer          // the origin's greeting
+	Hello    Text            // argument of the last HELO or EHLO
+	Extended bool            // it was EHLO
+	Offered  smtp.Extensions // what we offered
+	Used     smtp.Extensions // what the client made use of
+	Removed  Text            // EHLO keywords of the origin that were not passed on, separated by spaces
+
+	Commands int // command lines of the client
+	Errors   int // of these, refused by us
+	Messages int // of these, accepted by the origin
+
+	ClientIn, ClientOut int64 // octets read from and written to the client
+	OriginIn, OriginOut int64 // octets read from and written to the origin
+
+	End    End    // why it ended
+	Detail string // what exactly, where End alone does not say
+	Last   Answer // the reply that ended it, when it was ours
+}
+
+// Answer is a reply as it is recorded.
+type Answer struct {
+	Code smtp.Code // 0: none
+	Text Text      // lines separated by "\n"
+}
+
+// End says why a session ended. These words are stable: they are used in
+// records, counters and the manual.
+type End uint8
+
+const (
+	EndQuit            End = iota // the client said QUIT
+	EndClientGone                 // the client closed or reset the connection
+	EndClientTimeout              // the client was silent for too long, or did not read
+	EndClientSyntax               // the client broke the rules of lines
+	EndEarlyTalker                // the client spoke before it was its turn
+	EndForeign                    // the client speaks another protocol
+	EndErrors                     // the client made too many errors
+	EndPolicy                     // the policy said so
+	EndOriginRefused              // the origin's greeting was a refusal
+	EndOriginClosing              // the origin said 421
+	EndOriginGone                 // the origin closed or reset the connection
+	EndOriginTimeout              // the origin was silent for too long, or did not read
+	EndOriginProtocol             // the origin broke the rules of replies
+	EndNoOrigin                   // no origin could be reached, or the gateway is full
+	EndContent                    // a message with forbidden content was refused
+	EndDraining                   // the gateway is being stopped
+	ends
+)
+
+var endWords = [ends]string{
+	EndQuit:           "quit",
+	EndClientGone:     "client-gone",
+	EndClientTimeout:  "client-timeout",
+	EndClientSyntax:   "client-syntax",
+	EndEarlyTalker:    "early-talker",
+	EndForeign:        "foreign-protocol",
+	EndErrors:         "too-many-errors",
+	EndPolicy:         "policy",
+	EndOriginRefused:  "origin-refused",
+	EndOriginClosing:  "origin-closing",
+	EndOriginGone:     "origin-gone",
+	EndOriginTimeout:  "origin-timeout",
+	EndOriginProtocol: "origin-protocol",
+	EndNoOrigin:       "no-origin",
+	EndContent:        "content",
+	EndDraining:       "draining",
+}
+
+// String returns the word used in records.
+func (e End) String() string { return endWords[e] }
+
+// Message is the record of one mail transaction, from MAIL to its end.
+type Message struct {
+	Flow   flow.Flow
+	Origin netip.AddrPort
+	Forged netip.AddrPort
+	Number int // in the session, from 1
+	Hello  Text
+
+	Sender     Text // without angle brackets, empty for bounces
+	Declared   int64
+	Used       smtp.Extensions
+	EnvID      Text
+	Recipients []Recipient // in order; the first ones when there were too many to keep
+	Refused    int         // of all recipients, how many were refused
+	Accepted   int         // of all recipients, how many were accepted
+	Size       int64       // octets of content, as on the wire
+
+	Start   time.Time
+	Opened  time.Duration // from Start to the origin's 354, 0: never
+	Content time.Duration // from Start to the client's end of data, 0: never
+	Total   time.Duration // from Start to the verdict
+
+	Outcome Outcome
+	Reason  string // why, when it was our decision or a broken connection
+	Client  Answer // what the client was told last
+	Reply   Answer // what the origin said last
+}
+
+// Recipient is one RCPT of a message.
+type Recipient struct {
+	Address Text
+	Answer  Answer
+}
+
+// Outcome says what became of a message. These words are stable.
+type Outcome uint8
+
+const (
+	Abandoned Outcome = iota // given up by the client before its content: RSET, QUIT, EHLO
+	Accepted                 // the origin has taken it
+	Refused                  // for good, by the origin or by us
+	Deferred                 // for now, by the origin or because of trouble
+	Aborted                  // the connection broke before the end of data: not delivered
+	Unknown                  // the origin was lost after the end of data: perhaps delivered
+	outcomes
+)
+
+var outcomeWords = [outcomes]string{
+	Abandoned: "abandoned",
+	Accepted:  "accepted",
+	Refused:   "refused",
+	Deferred:  "deferred",
+	Aborted:   "aborted",
+	Unknown:   "unknown",
+}
+
+// String returns the word used in records.
+func (o Outcome) String() string { return outcomeWords[o] }
+
+// Discard is the sink that forgets everything.
+var Discard Sink = discard{}
+
+type discard struct{}
+
+func (discard) Opened(*flow.Flow) {}
+func (discard) Message(*Message)  {}
+func (discard) Session(*Session)  {}

@@ -1,0 +1,187 @@
+package session
+
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// step is what follows a handled command.
+type step uint8
+
+const (
+	proceed step = iota // the group may grow
+	barrier             // the group ends with this command
+	hold                // the group ends before this command
+)
+
+var (
+	helloFirst   = code(503, 5, 5, 1, "Send HELO or EHLO first")
+	mailFirst    = code(503, 5, 5, 1, "Send MAIL first")
+	nestedMail   = code(503, 5, 5, 1, "A transaction is open already")
+	rcptFirst    = code(503, 5, 5, 1, "No valid recipients")
+	noDomain     = code(501, 5, 1, 3, "The recipient's address needs a domain")
+	senderDomain = code(501, 5, 1, 7, "The sender's address needs a domain")
+	noVerify     = code(252, 2, 5, 2, "Cannot verify the address, but will take a message and try to deliver it")
+	noExpand     = code(502, 5, 5, 1, "EXPN is not offered here")
+	notCarried   = code(502, 5, 5, 1, "Command not offered here")
+	helpText     = code(214, 2, 0, 0, "See RFC 5321")
+)
+
+const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
+
+// collect handles the client's commands until a group is complete, and waits
+// for more only while none is outstanding.
+func (x *session) collect() *ending {
+	until := x.now.Add(x.o.Timeouts.Command)
+	for {
+		if !x.next() {
+			if x.ledger.n > 0 {
+				return nil
+			}
+			if e := x.awaitCommand(until); e != nil {
+				return e
+			}
+			continue
+		}
+		s := x.handle()
+		x.held = s == hold
+		if s != proceed || x.ledger.full() || !x.fwd.fits(smtp.MaxCommandLine+64) {
+			return nil
+		}
+	}
+}
+
+func (x *session) awaitCommand(until time.Time) *ending {
+	if e := x.flush(); e != nil {
+		return e
+	}
+	want := smallSize
+	if x.client.filled {
+		want = pageSize
+	}
+	return x.await(&x.client, want, until)
+}
+
+// next makes the client's next command x.cmd, if it is there.
+func (x *session) next() bool {
+	if x.held {
+		return true
+	}
+	in := x.client.window()
+	if len(in) > 0 && in[0] == firstOctetOfTLS {
+		x.broken = foreign
+		return true
+	}
+	line, n, f := smtp.CutLine(in, smtp.MaxCommandLine)
+	if f != smtp.NoFault {
+		x.broken = brokenLine(f)
+		return true
+	}
+	if n == 0 {
+		return false
+	}
+	x.client.skip(n)
+	x.rec.Commands++
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, UTF8: x.tx.utf8})
+	return true
+}
+
+// handle decides on x.cmd: forward it, answer it, or end the session.
+func (x *session) handle() step {
+	switch {
+	case x.broken != nil:
+		return x.stop(x.broken)
+	case x.cmd.Verb == smtp.Foreign:
+		return x.stop(foreign)
+	case x.cmd.Verb == smtp.BDAT:
+		return x.stop(unframed) // its content would be read as commands
+	case x.refusal != nil:
+		return x.refuse(x.refusal)
+	case x.dropped != nil:
+		return x.orphan()
+	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
+		return x.stop(draining)
+	}
+	return x.dispatch()
+}
+
+func (x *session) dispatch() step {
+	switch x.cmd.Verb {
+	case smtp.HELO, smtp.EHLO:
+		return x.hello()
+	case smtp.MAIL:
+		return x.mail()
+	case smtp.RCPT:
+		return x.rcpt()
+	case smtp.DATA:
+		return x.data()
+	case smtp.RSET, smtp.QUIT:
+		x.forward(entry{verb: x.cmd.Verb})
+		return barrier
+	case smtp.NOOP:
+		x.cmd.Arg = nil // nobody needs it
+		return x.forward(entry{verb: smtp.NOOP})
+	case smtp.VRFY:
+		return x.local(noVerify)
+	case smtp.HELP:
+		return x.local(helpText)
+	case smtp.EXPN:
+		return x.refuse(noExpand)
+	}
+	return x.refuse(notCarried)
+}
+
+// forward puts x.cmd, generated anew, among what goes to the origin.
+func (x *session) forward(en entry) step {
+	x.fwd.b = x.cmd.AppendTo(x.fwd.grow())
+	x.ledger.add(en)
+	if !x.theirs.Has(smtp.ExtPipelining) {
+		return barrier
+	}
+	return proceed
+}
+
+// local answers x.cmd without the origin, behind the replies outstanding.
+func (x *session) local(r *smtp.Reply) step {
+	x.ledger.add(entry{reply: r})
+	return proceed
+}
+
+// refuse is local for what the client should not have said. Too much of it
+// ends the session.
+func (x *session) refuse(r *smtp.Reply) step {
+	x.rec.Errors++
+	if x.rec.Errors > x.rules.Errors {
+		return x.stop(tooMany)
+	}
+	return x.local(r)
+}
+
+// stop ends the session behind the replies outstanding.
+func (x *session) stop(e *ending) step {
+	x.ledger.add(entry{end: e})
+	return barrier
+}
+
+// orphan answers a command after the origin leg was dropped.
+func (x *session) orphan() step {
+	if x.cmd.Verb == smtp.QUIT {
+		return x.stop(localQuit)
+	}
+	return x.stop(x.dropped)
+}
+
+// judge asks the policy about x.cmd. It returns nil when x.cmd may pass, else
+// the reply that was queued for it, and what follows.
+func (x *session) judge() (*smtp.Reply, step) {
+	v := x.o.Inspector.Command(&x.env, &x.cmd)
+	switch v.Action {
+	case inspect.Refuse:
+		return v.Reply, x.refuse(v.Reply)
+	case inspect.Disconnect:
+		return v.Reply, x.stop(policyEnding(v))
+	}
+	return nil, proceed
+}

@@ -1,0 +1,245 @@
+package session
+
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// data handles DATA. It is forwarded alone, when at least one recipient is known
+// to be accepted: a 354 without recipients would leave us inside a message that
+// we must not end.
+func (x *session) data() step {
+	switch {
+	case x.ledger.n > 0:
+		return hold
+	case x.tx.state == noMail:
+		return x.refuse(mailFirst)
+	case x.tx.recipients == 0:
+		return x.refuse(rcptFirst)
+	case len(x.client.window()) > 0:
+		return x.stop(earlyTalker)
+	}
+	if r, s := x.judge(); r != nil {
+		return s
+	}
+	x.forward(entry{verb: smtp.DATA})
+	return barrier
+}
+
+// concludeData: the client is told to go on only if it has waited for that.
+// What came earlier was meant as commands, or to be taken for content here and
+// for commands elsewhere.
+func (x *session) concludeData(r smtp.WireReply) *ending {
+	if r.Code.Positive() {
+		return brokenReply("DATA answered without 354")
+	}
+	if r.Code.Class() != 3 {
+		x.noteReply(r)
+		return x.pass(r)
+	}
+	if r.Code != 354 {
+		return brokenReply("intermediate reply to DATA")
+	}
+	x.tx.state = inContent
+	n, err := x.client.leg.Pending()
+	if n > 0 || len(x.client.window()) > 0 {
+		return earlyTalker
+	}
+	if err != nil {
+		return clientGone
+	}
+	x.msg.Opened = x.now.Sub(x.msg.Start)
+	return x.pass(r)
+}
+
+// content streams the message to the origin, up to its end of data.
+func (x *session) content() *ending {
+	if e := x.flush(); e != nil {
+		return e
+	}
+	x.body = smtp.Body{MaxLine: x.rules.TextLine}
+	for {
+		if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
+			return e
+		}
+		out, n, ev := x.body.Next(x.client.window())
+		x.msg.Size += int64(len(out))
+		switch ev {
+		case smtp.BodyEnd:
+			return x.complete(out, n)
+		case smtp.BodyFault:
+			x.client.skip(n)
+			return x.fail(faulty(x.body.Fault))
+		}
+		e := x.stream(out)
+		x.client.skip(n)
+		if e != nil {
+			return x.fail(x.interrupted(e))
+		}
+	}
+}
+
+// complete commits a message whose content is complete, and passes on what the
+// origin says to it. n octets of the client's input belong to the message.
+func (x *session) complete(tail []byte, n int) *ending {
+	x.msg.Content = x.now.Sub(x.msg.Start)
+	x.env.Size = x.msg.Size
+	v := x.o.Inspector.End(&x.env)
+	if v.Action != inspect.Pass {
+		x.client.skip(n)
+		return x.fail(judged(v))
+	}
+	e := x.commit(tail)
+	x.client.skip(n)
+	if e != nil {
+		return x.fail(x.interrupted(e))
+	}
+	x.tx.committed = true
+	r, e := x.reply(x.o.Timeouts.End)
+	if e != nil {
+		return e
+	}
+	return x.conclusion(r)
+}
+
+// conclusion is the only place where a client learns that its message was
+// taken: r is the origin's own reply to the end of data.
+func (x *session) conclusion(r smtp.WireReply) *ending {
+	if r.Code.Class() == 3 {
+		return brokenReply("intermediate reply to the end of data")
+	}
+	x.noteReply(r)
+	if r.Code.Positive() {
+		x.rec.Messages++
+	}
+	x.endTransaction(outcomeOf(r.Code), "")
+	if r.Code == 421 {
+		return originClosing(r)
+	}
+	if e := x.pass(r); e != nil {
+		return e
+	}
+	if len(x.origin.window()) > 0 {
+		return x.surprise()
+	}
+	return nil
+}
+
+// failure is a message that will not be completed, and what its client is told
+// when it has sent it all: before, it would not listen.
+type failure struct {
+	reply   *smtp.Reply // ours
+	last    []byte      // or the origin's, ready to be sent
+	outcome event.Outcome
+	reason  string
+	then    *ending // how the session ends
+	at      moment  // and when
+}
+
+type moment bool
+
+const (
+	nextCommand moment = false
+	atOnce      moment = true
+)
+
+// fail gives the origin leg up, reads the message to its true end, and tells
+// the client.
+func (x *session) fail(f failure) *ending {
+	x.drop(f.then)
+	e := x.discard()
+	if f.reply != nil {
+		x.noteVerdict(f.reply)
+	}
+	x.endTransaction(f.outcome, f.reason)
+	if e == clientGone {
+		return e
+	}
+	if f.at == atOnce {
+		return f.then
+	}
+	if e != nil {
+		return &ending{end: f.then.end, detail: f.reason, reply: f.reply, last: f.last, origin: Abort}
+	}
+	if f.reply != nil {
+		return x.tell(f.reply)
+	}
+	return x.say(f.last)
+}
+
+// drainTime is how long a client may take to send the rest of a message that is
+// refused already.
+const drainTime = time.Minute
+
+// discard reads the rest of a message, by the same rule as an accepted one. It
+// returns nil at the end of data.
+func (x *session) discard() *ending {
+	until := x.now.Add(drainTime)
+	for left := x.rules.Drain; left > 0; {
+		_, n, ev := x.body.Next(x.client.window())
+		x.client.skip(n)
+		left -= int64(n)
+		switch ev {
+		case smtp.BodyEnd:
+			return nil
+		case smtp.BodyFault:
+			continue
+		}
+		if e := x.await(&x.client, blockSize, until); e != nil {
+			return e
+		}
+	}
+	return clientTimeout
+}
+
+// interrupted says what becomes of a message when the origin broke it off with
+// e. A refusal that the origin gave on the way counts; a 2yz for a message that
+// is not complete does not.
+func (x *session) interrupted(e *ending) failure {
+	r, lost := x.reply(patience)
+	if lost == nil {
+		x.noteReply(r)
+	}
+	switch {
+	case lost != nil && e == originTalks:
+		return failure{outcome: event.Deferred, reason: lost.end.String(), then: lost, at: atOnce}
+	case lost != nil:
+		return failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce}
+	case r.Code == 421:
+		return failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce}
+	case r.Code.Class() == 4 || r.Code.Class() == 5:
+		return failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
+	}
+	return failure{reply: earlyReply, outcome: event.Deferred, reason: "reply inside content", then: originGone}
+}
+
+var (
+	earlyReply  = code(451, 4, 5, 0, "The mail server broke the protocol, please try again")
+	bareNewline = code(550, 5, 6, 11, "Message refused: it has a CR or LF that is not part of CRLF")
+	nulOctet    = code(554, 5, 6, 0, "Message refused: it has a NUL octet")
+	longLine    = code(554, 5, 6, 0, "Message refused: it has a line that is too long")
+)
+
+// faulty refuses a message for its octets.
+func faulty(f smtp.Fault) failure {
+	r := bareNewline
+	switch f {
+	case smtp.NUL:
+		r = nulOctet
+	case smtp.LongLine:
+		r = longLine
+	}
+	return failure{reply: r, outcome: event.Refused, reason: f.String(), then: afterContent}
+}
+
+// judged refuses a complete message by policy.
+func judged(v inspect.Verdict) failure {
+	f := failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), reason: v.Reason, then: afterContent}
+	if v.Action == inspect.Disconnect {
+		f.then, f.at = policyEnding(v), atOnce
+	}
+	return f
+}

@@ -1,0 +1,308 @@
+package session
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/inspect"
+)
+
+// A dialogue is a text file of steps, one per line:
+//
+//	C> text      the client sends a line
+//	C>| "raw"    the client sends octets, written as a Go string
+//	C< text      the client reads exactly this line next
+//	C! eof       the client closes; reset: resets
+//	O> O>| O< O<| O!   the same for the origin
+//	wait 5m      nobody does anything for that long
+//	drain        the daemon wants to stop
+//	quiet        neither side was sent anything more
+//	aborted      the origin leg was reset already
+//	whole        this file is about groups, so its sends must not be cut
+//	rules errors=2 size=100 textline=80 drain=1000
+//	message TEXT the next message record, see summary
+//	end WORD client=graceful origin=abort   the session is over
+//
+// After each sending step everything runs until it waits. Time is virtual.
+type dialogue struct {
+	name  string
+	lines []string
+}
+
+func loadDialogues(t testing.TB) (list []dialogue) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no dialogues in testdata: %v", err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimSuffix(filepath.Base(f), ".txt")
+		list = append(list, dialogue{name, strings.Split(string(text), "\n")})
+	}
+	return list
+}
+
+func TestDialogues(t *testing.T) {
+	for _, d := range loadDialogues(t) {
+		t.Run(d.name, func(t *testing.T) { d.play(t, 0) })
+	}
+}
+
+// TestDialoguesInSegments plays every dialogue with reads of a few octets: how
+// the stream was cut must not show.
+func TestDialoguesInSegments(t *testing.T) {
+	for _, d := range loadDialogues(t) {
+		if d.lines[0] == "whole" {
+			continue
+		}
+		for _, size := range []int{1, 2, 3, 7} {
+			t.Run(fmt.Sprintf("%s/%d", d.name, size), func(t *testing.T) { d.play(t, size) })
+		}
+	}
+}
+
+func (d dialogue) play(t *testing.T, atMost int) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(atMost)
+		defer s.leave()
+		for i, line := range d.lines {
+			line = strings.TrimRight(line, "\r")
+			if line == "" || line == "whole" || strings.HasPrefix(line, "#") {
+				continue
+			}
+			if err := s.step(line); err != nil {
+				t.Fatalf("%s.txt:%d: %s: %v", d.name, i+1, line, err)
+			}
+		}
+		if !s.ended {
+			t.Fatalf("%s.txt has no end step", d.name)
+		}
+	})
+}
+
+// stage is a session with a script for its peers.
+type stage struct {
+	client, origin *memoryLeg
+	rules          inspect.Protocol
+	draining       bool
+	messages       []string
+	started, ended bool
+	outcome        chan Outcome
+	heard          map[string][]byte // written by the session, not yet checked
+}
+
+func newStage(atMost int) *stage {
+	s := &stage{
+		client: newMemoryLeg(), origin: newMemoryLeg(),
+		rules:   inspect.Default(),
+		outcome: make(chan Outcome, 1),
+		heard:   map[string][]byte{},
+	}
+	s.client.atMost, s.origin.atMost = atMost, atMost
+	return s
+}
+
+func (s *stage) start() {
+	s.started = true
+	o := Options{
+		Flow: flow.Flow{Service: "mx"}, Sink: s, Inspector: inspect.New(s.rules),
+		Draining: func() bool { return s.draining },
+	}
+	go func() { s.outcome <- Run(o, s.client, s.origin) }()
+	synctest.Wait()
+}
+
+// leave ends a session that a failed test left behind.
+func (s *stage) leave() {
+	s.client.hangUp(errReset)
+	s.origin.hangUp(errReset)
+	synctest.Wait()
+}
+
+func (s *stage) Opened(*flow.Flow)        {}
+func (s *stage) Session(*event.Session)   {}
+func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
+func (s *stage) leg(name byte) *memoryLeg {
+	if name == 'C' {
+		return s.client
+	}
+	return s.origin
+}
+
+// summary: outcome <sender> to recipient=code... said code (reason).
+func summary(m *event.Message) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s <%s>", m.Outcome, m.Sender)
+	for _, r := range m.Recipients {
+		fmt.Fprintf(&b, " %s=%d", r.Address, r.Answer.Code)
+	}
+	fmt.Fprintf(&b, " said %d", m.Client.Code)
+	if m.Reason != "" {
+		fmt.Fprintf(&b, " (%s)", m.Reason)
+	}
+	return b.String()
+}
+
+func (s *stage) step(line string) error {
+	word, arg, _ := strings.Cut(line, " ")
+	if word == "rules" {
+		return s.setRules(arg)
+	}
+	if !s.started {
+		s.start()
+	}
+	switch word {
+	case "C>", "O>":
+		return s.send(word[0], []byte(arg+"\r\n"))
+	case "C>|", "O>|":
+		raw, err := strconv.Unquote(arg)
+		if err != nil {
+			return err
+		}
+		return s.send(word[0], []byte(raw))
+	case "C<", "O<":
+		return s.hear(word[:1], arg+"\r\n")
+	case "C<|", "O<|":
+		raw, err := strconv.Unquote(arg)
+		if err != nil {
+			return err
+		}
+		return s.hear(word[:1], raw)
+	case "C!", "O!":
+		return s.hangUp(word[0], arg)
+	case "wait":
+		return s.wait(arg)
+	case "drain":
+		s.draining = true
+		s.client.SetReadDeadline(time.Now().Add(-time.Second))
+		synctest.Wait()
+		return nil
+	case "quiet":
+		return s.quiet()
+	case "aborted":
+		if !s.origin.aborted {
+			return fmt.Errorf("the origin leg was not aborted")
+		}
+		return nil
+	case "message":
+		return s.expectMessage(arg)
+	case "end":
+		return s.end(arg)
+	}
+	return fmt.Errorf("unknown step %q", word)
+}
+
+func (s *stage) setRules(arg string) error {
+	for _, f := range strings.Fields(arg) {
+		name, text, _ := strings.Cut(f, "=")
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		switch name {
+		case "errors":
+			s.rules.Errors = n
+		case "recipients":
+			s.rules.Recipients = n
+		case "size":
+			s.rules.Size = int64(n)
+		case "textline":
+			s.rules.TextLine = n
+		case "drain":
+			s.rules.Drain = int64(n)
+		default:
+			return fmt.Errorf("unknown rule %q", name)
+		}
+	}
+	return nil
+}
+
+func (s *stage) send(who byte, p []byte) error {
+	s.leg(who).send(p)
+	synctest.Wait()
+	return nil
+}
+
+func (s *stage) hangUp(who byte, how string) error {
+	err := errReset
+	if how == "eof" {
+		err = io.EOF
+	}
+	s.leg(who).hangUp(err)
+	synctest.Wait()
+	return nil
+}
+
+func (s *stage) wait(arg string) error {
+	d, err := time.ParseDuration(arg)
+	if err != nil {
+		return err
+	}
+	time.Sleep(d) // virtual
+	synctest.Wait()
+	return nil
+}
+
+// hear checks what the session has written next.
+func (s *stage) hear(who, want string) error {
+	got := append(s.heard[who], s.leg(who[0]).taken()...)
+	s.heard[who] = got
+	if !bytes.HasPrefix(got, []byte(want)) {
+		return fmt.Errorf("got %q", got)
+	}
+	s.heard[who] = got[len(want):]
+	return nil
+}
+
+func (s *stage) quiet() error {
+	for _, who := range []string{"C", "O"} {
+		s.heard[who] = append(s.heard[who], s.leg(who[0]).taken()...)
+		if len(s.heard[who]) > 0 {
+			return fmt.Errorf("%s was sent %q", who, s.heard[who])
+		}
+	}
+	return nil
+}
+
+func (s *stage) expectMessage(want string) error {
+	if len(s.messages) == 0 {
+		return fmt.Errorf("no message record")
+	}
+	got := s.messages[0]
+	s.messages = s.messages[1:]
+	if got != want {
+		return fmt.Errorf("got %s", got)
+	}
+	return nil
+}
+
+func (s *stage) end(want string) error {
+	s.ended = true
+	select {
+	case o := <-s.outcome:
+		got := fmt.Sprintf("%s client=%s origin=%s", o.End, o.Client, o.Origin)
+		if got != want {
+			return fmt.Errorf("got %s", got)
+		}
+	default:
+		return fmt.Errorf("the session goes on")
+	}
+	if len(s.messages) > 0 {
+		return fmt.Errorf("unexpected message record: %s", s.messages[0])
+	}
+	return s.quiet()
+}

@@ -1,0 +1,67 @@
+package session
+
+import (
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// ending is why and how a session ends. Functions return one to end the
+// session, and nil to go on.
+type ending struct {
+	end    event.End
+	detail string
+	reply  *smtp.Reply // our last words to the client
+	last   []byte      // or the origin's, ready to be sent
+	client Close
+	origin Close
+}
+
+func code(c smtp.Code, class, subject, detail uint8, text string) *smtp.Reply {
+	return &smtp.Reply{Code: c, Enhanced: smtp.Enhanced{Class: class, Subject: subject, Detail: detail}, Text: text}
+}
+
+// Trouble of our own or of the origin is never permanent for the client.
+var (
+	clientGone    = &ending{end: event.EndClientGone, client: Abort}
+	clientDeaf    = &ending{end: event.EndClientTimeout, detail: "the client does not read", client: Abort}
+	clientTimeout = &ending{end: event.EndClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
+	draining      = &ending{end: event.EndDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
+
+	originGone    = &ending{end: event.EndOriginGone, reply: lostReply, origin: Abort}
+	originTimeout = &ending{end: event.EndOriginTimeout, reply: code(421, 4, 4, 2, "The mail server does not answer, please try again"), origin: Abort}
+
+	quit         = &ending{end: event.EndQuit}
+	localQuit    = &ending{end: event.EndQuit, reply: code(221, 2, 0, 0, "Bye")}
+	earlyTalker  = &ending{end: event.EndEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
+	foreign      = &ending{end: event.EndForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
+	tooMany      = &ending{end: event.EndErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
+	unframed     = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here")}
+	afterContent = &ending{end: event.EndContent, reply: code(421, 4, 3, 0, "Closing the connection after a refused message"), origin: Abort}
+)
+
+var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, please try again")
+
+// brokenLine ends a session whose client broke the rules of lines: where the
+// next command starts is no longer agreed.
+func brokenLine(f smtp.Fault) *ending {
+	return &ending{end: event.EndClientSyntax, detail: f.String(), reply: lineReply}
+}
+
+var lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have no other CR, LF or NUL in them, closing the connection")
+
+// brokenReply ends a session whose origin broke the rules of replies: which
+// reply belongs to which command is no longer known.
+func brokenReply(what string) *ending {
+	return &ending{end: event.EndOriginProtocol, detail: what, reply: lostReply, origin: Abort}
+}
+
+// originClosing passes the origin's 421 on.
+func originClosing(r smtp.WireReply) *ending {
+	return &ending{end: event.EndOriginClosing, last: r.AppendTo(nil)}
+}
+
+// policyEnding carries out a verdict to disconnect.
+func policyEnding(v inspect.Verdict) *ending {
+	return &ending{end: event.EndPolicy, detail: v.Reason, reply: v.Reply}
+}

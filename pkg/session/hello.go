@@ -1,0 +1,140 @@
+package session
+
+import (
+	"strconv"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// greet passes the origin's greeting on. A client that has spoken before it is
+// not let in: it does not wait for replies, so it may be a machine that was
+// told what to say.
+func (x *session) greet() *ending {
+	r, e := x.reply(x.o.Timeouts.Greet)
+	if e != nil {
+		return e
+	}
+	x.noteGreeting(r)
+	switch class := r.Code.Class(); {
+	case class == 4 || class == 5:
+		return &ending{end: event.EndOriginRefused, last: r.AppendTo(nil)}
+	case r.Code != 220:
+		return brokenReply("greeting with code " + strconv.Itoa(int(r.Code)))
+	case len(x.origin.window()) > 0:
+		return x.surprise()
+	}
+	if n, _ := x.client.leg.Pending(); n > 0 {
+		return earlyTalker
+	}
+	return x.pass(r)
+}
+
+// hello forwards HELO and EHLO, which stand alone: what the origin offers
+// decides how everything after it is read.
+func (x *session) hello() step {
+	if x.ledger.n > 0 {
+		return hold
+	}
+	if r, s := x.judge(); r != nil {
+		return s
+	}
+	x.noteHello()
+	x.forward(entry{verb: x.cmd.Verb})
+	return barrier
+}
+
+// concludeHello: a refused greeting changes nothing (RFC 5321 section 4.1.4), an
+// accepted one starts afresh.
+func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
+	if !r.Code.Positive() {
+		return x.pass(r)
+	}
+	x.endTransaction(event.Abandoned, v.String())
+	x.hailed, x.theirs, x.offered = true, 0, 0
+	x.rec.Extended = v == smtp.EHLO
+	if v == smtp.HELO {
+		return x.pass(r)
+	}
+	return x.offer(r)
+}
+
+// offer passes the reply to EHLO on, with the extensions that both the origin
+// offers and we carry. Its first line is the origin's, word for word.
+func (x *session) offer(r smtp.WireReply) *ending {
+	text, list, _ := r.Next()
+	if e := x.reserve(len(text) + 6 + maxKeywords); e != nil {
+		return e
+	}
+	x.theirs = keywordsOf(list)
+	may := x.mayOffer()
+	last := len(x.out.b)
+	x.out.b = smtp.AppendReplyLine(x.out.grow(), r.Code, text, false)
+	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
+		k, good := smtp.ParseKeyword(text)
+		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
+			x.noteRemoved(text)
+			continue
+		}
+		last = len(x.out.b)
+		x.out.b = x.appendKeyword(append(x.out.b, "250-"...), k)
+		x.offered = x.offered.With(k.Ext)
+	}
+	x.out.b[last+3] = ' '
+	x.endRemoved()
+	x.rec.Offered = x.offered
+	return nil
+}
+
+// maxKeywords is the most octets that the lines of all extensions take, each
+// being offered once.
+const maxKeywords = 1024
+
+// keywordsOf returns the extensions in a list of EHLO keywords.
+func keywordsOf(list smtp.WireReply) (s smtp.Extensions) {
+	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
+		if k, good := smtp.ParseKeyword(text); good && k.Known {
+			s = s.With(k.Ext)
+		}
+	}
+	return s
+}
+
+// mayOffer returns what the origin offers and we carry. SMTPUTF8 is nothing
+// without 8BITMIME (RFC 6531 section 3.1).
+func (x *session) mayOffer() smtp.Extensions {
+	s := x.theirs & x.rules.Keywords & carried
+	if !s.Has(smtp.Ext8BitMIME) {
+		s = s.Without(smtp.ExtSMTPUTF8)
+	}
+	return s
+}
+
+// carried are the extensions that this package can speak on both sides.
+var carried = smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
+	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8)
+
+// appendKeyword appends the rest of an EHLO line, generated anew.
+func (x *session) appendKeyword(b []byte, k smtp.Keyword) []byte {
+	b = append(b, k.Ext.String()...)
+	if k.Ext == smtp.ExtSize {
+		b = x.appendSize(b, k.Args)
+	}
+	return append(b, '\r', '\n')
+}
+
+// appendSize appends the smaller of the origin's limit and our own; 0 or
+// nothing is no limit (RFC 1870 section 4).
+func (x *session) appendSize(b, args []byte) []byte {
+	size, err := strconv.ParseInt(string(args), 10, 64)
+	if err != nil || size < 0 {
+		size = 0
+	}
+	if own := x.rules.Size; own > 0 && (size == 0 || own < size) {
+		size = own
+	}
+	if size == 0 {
+		return b
+	}
+	return strconv.AppendInt(append(b, ' '), size, 10)
+}

@@ -1,0 +1,93 @@
+package session
+
+import "github.com/portreeve/portreeve/pkg/smtp"
+
+// window is the most commands that wait for their replies at once.
+const window = 32
+
+// entry is one command of the client and where its reply comes from.
+type entry struct {
+	reply *smtp.Reply // ours
+	end   *ending     // ours, and it ends the session
+	verb  smtp.Verb   // else the origin's, which is read when its turn comes
+	rcpt  int         // RCPT: its number in the message, from 0
+}
+
+// ledger lists the commands that have no reply yet, in the client's order. It is
+// filled while a group of commands is collected, and settled as a whole.
+type ledger struct {
+	entries [window]entry
+	n       int
+}
+
+func (l *ledger) full() bool { return l.n == window }
+
+func (l *ledger) add(e entry) {
+	l.entries[l.n] = e
+	l.n++
+}
+
+// settle sends the group to the origin and queues a reply for each of its
+// commands, in order.
+func (x *session) settle() *ending {
+	lost := x.send()
+	for i := 0; i < x.ledger.n; i++ {
+		if e := x.answer(&x.ledger.entries[i], lost); e != nil {
+			return e
+		}
+	}
+	x.ledger.n = 0
+	x.endFailed()
+	if len(x.origin.window()) > 0 {
+		return x.surprise()
+	}
+	return nil
+}
+
+// answer queues the reply to one command. lost says that the group never
+// reached the origin.
+func (x *session) answer(en *entry, lost *ending) *ending {
+	switch {
+	case en.reply != nil:
+		return x.tell(en.reply)
+	case en.end != nil:
+		return en.end
+	}
+	var r smtp.WireReply
+	if lost == nil {
+		r, lost = x.reply(x.replyTime(en.verb))
+	}
+	if lost != nil && en.verb == smtp.QUIT && lost.last == nil {
+		return localQuit
+	}
+	if lost != nil {
+		return lost
+	}
+	return x.conclude(en, r)
+}
+
+// conclude lets the origin's reply take effect and queues it.
+func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
+	if r.Code == 421 {
+		x.noteClosing(r)
+		return originClosing(r)
+	}
+	if r.Code.Class() == 3 && en.verb != smtp.DATA {
+		return brokenReply("intermediate reply to " + en.verb.String())
+	}
+	switch en.verb {
+	case smtp.HELO, smtp.EHLO:
+		return x.concludeHello(en.verb, r)
+	case smtp.MAIL:
+		return x.concludeMail(r)
+	case smtp.RCPT:
+		return x.concludeRcpt(en, r)
+	case smtp.DATA:
+		return x.concludeData(r)
+	case smtp.RSET:
+		return x.concludeRset(r)
+	case smtp.QUIT:
+		return x.concludeQuit(r)
+	}
+	return x.pass(r)
+}

@@ -1,0 +1,123 @@
+package session
+
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// This file is the only one that writes to the origin.
+//
+// Before each write the origin must have nothing to say: a reply that nobody
+// waits for would be taken for the reply to what we are about to send, and every
+// later one for that of the command before it, until a refusal reads as 250.
+
+// send writes the collected commands.
+func (x *session) send() *ending {
+	if len(x.fwd.b) == 0 {
+		return nil
+	}
+	defer x.fwd.free()
+	if x.talking() {
+		return x.surprise()
+	}
+	return x.toOrigin(x.fwd.b)
+}
+
+// stream writes content. It returns nil, or why the message cannot go on.
+func (x *session) stream(p []byte) *ending {
+	if len(p) == 0 {
+		return nil
+	}
+	if x.talking() {
+		return originTalks
+	}
+	return x.toOrigin(p)
+}
+
+// commit ends the message: it writes tail, the last of the content, and the end
+// of data in one go. It is called once per message, when every verdict is in.
+// tail is followed by room for the end of data, as Body.Next leaves it. An
+// error means that the end of data was not sent completely.
+func (x *session) commit(tail []byte) *ending {
+	if x.talking() {
+		return originTalks
+	}
+	n := len(tail)
+	return x.toOrigin(append(tail[:n:n+len(smtp.EndOfData)], smtp.EndOfData...))
+}
+
+func (x *session) toOrigin(p []byte) *ending {
+	err := x.origin.write(p, x.now, x.o.Timeouts.Block)
+	switch {
+	case err == nil:
+		return nil
+	case timedOut(err):
+		return originDeaf
+	}
+	return originGone
+}
+
+var originDeaf = &ending{end: event.EndOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
+
+// originTalks stands for an origin that speaks, or has closed, in the middle of
+// content. It never ends a session: see interrupted.
+var originTalks = &ending{end: event.EndOriginProtocol, detail: "reply inside content", reply: lostReply, origin: Abort}
+
+// talking reports whether the origin has said something, or has closed.
+func (x *session) talking() bool {
+	if len(x.origin.window()) > 0 {
+		return true
+	}
+	n, err := x.origin.leg.Pending()
+	return n > 0 || err != nil
+}
+
+// surprise is called when the origin speaks out of turn. Only 421 may come
+// unasked; it is passed on.
+func (x *session) surprise() *ending {
+	r, e := x.reply(patience)
+	switch {
+	case e != nil:
+		return e
+	case r.Code == 421:
+		return originClosing(r)
+	}
+	return brokenReply("reply without a command")
+}
+
+// reply waits for one reply of the origin.
+func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
+	until := x.now.Add(limit)
+	for {
+		r, n, f := smtp.CutReply(x.origin.window())
+		if f != smtp.NoFault {
+			return r, brokenReply(f.String())
+		}
+		if n > 0 {
+			x.origin.skip(n)
+			return r, nil
+		}
+		if e := x.await(&x.origin, smallSize, until); e != nil {
+			return r, e
+		}
+	}
+}
+
+// replyTime is how long the origin may take for its reply.
+func (x *session) replyTime(v smtp.Verb) time.Duration {
+	if v == smtp.DATA {
+		return x.o.Timeouts.Data
+	}
+	return x.o.Timeouts.Reply
+}
+
+// drop ends the origin leg although the session goes on: a message must not be
+// completed. why is what the client's next command is told.
+func (x *session) drop(why *ending) {
+	x.dropped = why
+	if a, ok := x.origin.leg.(Aborter); ok {
+		a.Abort() // best effort: the caller aborts it in any case
+	}
+}

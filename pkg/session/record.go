@@ -1,0 +1,251 @@
+package session
+
+import (
+	"bytes"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// notes keeps the texts of the records: one piece of memory per session, in
+// itself while they are short. What belongs to a message lies behind mark and
+// is overwritten by the next one.
+type notes struct {
+	text         []byte
+	mark         int
+	removedNoted bool
+	number       int // of messages begun
+	kept         []event.Recipient
+	caller       []byte // argument of HELO
+	few          [256]byte
+	name         [64]byte
+	one          [2]event.Recipient
+}
+
+// Bounds on what a peer can make us remember, so that a session stays far below
+// 1 MiB.
+const (
+	maxNotes      = 128 << 10 // octets of text
+	maxNote       = 1024      // octets of one text
+	maxRecipients = 1024      // recipients in a record
+)
+
+// note copies s, cut to maxNote.
+func (n *notes) note(s []byte) event.Text {
+	at := len(n.text)
+	n.text = append(n.text, n.clip(s)...)
+	return n.text[at:len(n.text):len(n.text)]
+}
+
+func (n *notes) clip(s []byte) []byte {
+	if n.text == nil {
+		n.text = n.few[:0]
+	}
+	return s[:min(len(s), maxNote, max(maxNotes-len(n.text), 0))]
+}
+
+// noteAnswer copies a reply of the origin.
+func (n *notes) noteAnswer(r smtp.WireReply) event.Answer {
+	at := len(n.text)
+	for text, rest, ok := r.Next(); ok; text, rest, ok = rest.Next() {
+		n.text = append(n.text, n.clip(text)...)
+		if rest.Size() > 0 && len(n.text)-at < maxNote {
+			n.text = append(n.text, '\n')
+		}
+	}
+	return event.Answer{Code: r.Code, Text: n.text[at:len(n.text):len(n.text)]}
+}
+
+// noteOwn copies a reply of ours.
+func (n *notes) noteOwn(r *smtp.Reply) event.Answer {
+	n.clip(nil)
+	at := len(n.text)
+	n.text = r.AppendText(n.text)
+	return event.Answer{Code: r.Code, Text: n.text[at:len(n.text):len(n.text)]}
+}
+
+func (x *session) openRecord() {
+	x.rec = event.Session{Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Start: x.now}
+	x.env.Flow = &x.o.Flow
+}
+
+func (x *session) noteGreeting(r smtp.WireReply) {
+	x.rec.Greeted = x.now.Sub(x.rec.Start)
+	x.rec.Greeting = x.noteAnswer(r)
+	x.mark = len(x.text)
+}
+
+// noteHello keeps the name that the client calls itself.
+func (x *session) noteHello() {
+	if x.caller == nil {
+		x.caller = x.name[:0]
+	}
+	x.caller = append(x.caller[:0], x.cmd.Arg...)
+	x.rec.Hello, x.env.Hello = x.caller, x.caller
+}
+
+// noteRemoved keeps a line of the origin's EHLO list that we do not pass on,
+// once per session. No message is open then.
+func (x *session) noteRemoved(line []byte) {
+	if x.removedNoted {
+		return
+	}
+	if i := bytes.IndexByte(line, ' '); i >= 0 {
+		line = line[:i]
+	}
+	if len(x.rec.Removed) > 0 {
+		x.note(space)
+	}
+	x.note(line)
+	x.rec.Removed = x.text[x.mark:]
+}
+
+var space = []byte(" ")
+
+// endRemoved makes the list part of the session's own notes.
+func (x *session) endRemoved() {
+	x.removedNoted = true
+	x.mark = len(x.text)
+}
+
+// noteSender begins the record of a message.
+func (x *session) noteSender() {
+	x.number++
+	if x.kept == nil {
+		x.kept = x.one[:0]
+	}
+	p := &x.cmd.Params
+	x.msg = event.Message{
+		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
+		Hello: x.rec.Hello, Start: x.now,
+		Sender:   x.noteMailbox(),
+		Declared: p.Number(smtp.ParamSize),
+		Used:     p.Extensions(),
+		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
+	}
+	x.env.Sender, x.env.Recipients, x.env.Size = x.msg.Sender, 0, 0
+}
+
+func (x *session) noteMailbox() event.Text {
+	x.clip(nil)
+	at := len(x.text)
+	if at < maxNotes {
+		x.text = x.cmd.Path.AppendMailbox(x.text)
+	}
+	return x.text[at:len(x.text):len(x.text)]
+}
+
+// noteRecipient begins the record of a recipient and returns its number.
+func (x *session) noteRecipient() int {
+	x.msg.Used |= x.cmd.Params.Extensions()
+	if len(x.kept) == maxRecipients {
+		return maxRecipients
+	}
+	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox()})
+	return len(x.kept) - 1
+}
+
+func (x *session) noteRecipientReply(n int, r smtp.WireReply) {
+	x.countRecipient(r.Code)
+	if n < len(x.kept) {
+		x.kept[n].Answer = x.noteAnswer(r)
+	}
+}
+
+func (x *session) noteRefusedRecipient(n int, r *smtp.Reply) {
+	x.countRecipient(r.Code)
+	if n < len(x.kept) {
+		x.kept[n].Answer = x.noteOwn(r)
+	}
+}
+
+func (x *session) countRecipient(c smtp.Code) {
+	if c.Positive() {
+		x.msg.Accepted++
+	} else {
+		x.msg.Refused++
+	}
+}
+
+// noteReply keeps what the origin said to the message, which is what the client
+// is told.
+func (x *session) noteReply(r smtp.WireReply) {
+	x.msg.Reply = x.noteAnswer(r)
+	x.msg.Client = x.msg.Reply
+}
+
+// noteClosing keeps the origin's 421 to a command of the message.
+func (x *session) noteClosing(r smtp.WireReply) {
+	if x.msg.Number != 0 {
+		x.noteReply(r)
+	}
+}
+
+// noteVerdict keeps what we tell the client about the message.
+func (x *session) noteVerdict(r *smtp.Reply) { x.msg.Client = x.noteOwn(r) }
+
+// closeMessage hands the record of the message to the sink and forgets it.
+func (x *session) closeMessage(o event.Outcome, reason string) {
+	m := &x.msg
+	m.Outcome, m.Reason = x.abandoned(o), reason
+	m.Total = x.now.Sub(m.Start)
+	m.Recipients = x.kept
+	x.rec.Used |= m.Used
+	x.o.Sink.Message(m)
+	x.kept = x.kept[:0]
+	x.text = x.text[:x.mark]
+	x.msg = event.Message{}
+}
+
+// abandoned says why a client gave a message up, when it was refused before.
+func (x *session) abandoned(o event.Outcome) event.Outcome {
+	switch {
+	case o != event.Abandoned:
+		return o
+	case x.msg.Reply.Code != 0:
+		return outcomeOf(x.msg.Reply.Code)
+	case x.msg.Accepted > 0 || x.msg.Refused == 0:
+		return event.Abandoned
+	}
+	for _, r := range x.kept {
+		if r.Answer.Code.Class() == 4 {
+			return event.Deferred
+		}
+	}
+	return event.Refused
+}
+
+// closeRecord hands out the records that a session's end completes.
+func (x *session) closeRecord(e *ending) {
+	if x.msg.Number != 0 {
+		if e.reply != nil {
+			x.noteVerdict(e.reply)
+		}
+		x.endTransaction(x.lostOutcome(e.end), e.end.String())
+	}
+	r := &x.rec
+	r.End, r.Detail = e.end, e.detail
+	if e.reply != nil {
+		r.Last = x.noteOwn(e.reply)
+	}
+	r.ClientIn, r.ClientOut = x.client.in, x.client.sent
+	r.OriginIn, r.OriginOut = x.origin.in, x.origin.sent
+	r.Duration = x.now.Sub(r.Start)
+	x.o.Sink.Session(r)
+}
+
+// lostOutcome is what became of a message that was open when its session ended.
+func (x *session) lostOutcome(e event.End) event.Outcome {
+	if x.tx.committed {
+		return event.Unknown
+	}
+	switch e {
+	case event.EndQuit:
+		return event.Abandoned
+	case event.EndPolicy, event.EndErrors, event.EndContent:
+		return event.Refused
+	case event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
+		return event.Deferred
+	}
+	return event.Aborted
+}

@@ -1,0 +1,213 @@
+// Package session holds one SMTP conversation between a client and an origin.
+//
+// It owns the state machine: what may be said when, what is forwarded, whose
+// reply belongs to which command, and when a message is committed. It knows no
+// sockets: relay hands it two legs, and tests hand it two made of memory. It
+// never closes a leg, never keeps a message, and never tells a client that a
+// message was taken before the origin said so.
+//
+// One goroutine serves a session, one side at a time: read commands from the
+// client, write them to the origin, read its replies, write them to the client.
+// Everything that reaches the origin is generated from values by package smtp
+// and written in origin.go, and nowhere else.
+//
+// A session that waits holds no buffer. Each side has a few hundred octets of
+// its own, enough for a command; more is taken from a pool when there is
+// something to read, and given back when a wait lasts.
+package session
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// Options are what a session needs to know. Zero values stand for the defaults
+// named at each field.
+type Options struct {
+	Flow      flow.Flow
+	Origin    netip.AddrPort // for the record
+	Forged    netip.AddrPort // for the record: source address of the origin leg
+	Timeouts  Timeouts
+	Sink      event.Sink        // default event.Discard
+	Inspector inspect.Inspector // default inspect.Default
+
+	// Draining says that the daemon wants to stop. The session then ends with
+	// 421 as soon as no transaction is open. To end a wait for the client's next
+	// command, set this first and then interrupt the client leg's read by a read
+	// deadline in the past; inside a transaction that does no harm. Default:
+	// never.
+	Draining func() bool
+}
+
+// Timeouts bound each wait, RFC 5321 section 4.5.3.2. A zero means the default.
+type Timeouts struct {
+	Greet   time.Duration // the origin's 220; default 60 s
+	Command time.Duration // the client's next command; default 5 min
+	Reply   time.Duration // the origin's reply to a command; default 5 min
+	Data    time.Duration // the origin's 354; default 2 min
+	Block   time.Duration // one read or write of content; default 3 min
+	End     time.Duration // the origin's reply to the end of data; default 10 min
+}
+
+func (t Timeouts) complete() Timeouts {
+	for _, d := range []struct {
+		of *time.Duration
+		or time.Duration
+	}{
+		{&t.Greet, time.Minute},
+		{&t.Command, 5 * time.Minute},
+		{&t.Reply, 5 * time.Minute},
+		{&t.Data, 2 * time.Minute},
+		{&t.Block, 3 * time.Minute},
+		{&t.End, 10 * time.Minute},
+	} {
+		if *d.of <= 0 {
+			*d.of = d.or
+		}
+	}
+	return t
+}
+
+// Close says how a leg is to be closed.
+type Close uint8
+
+const (
+	// Graceful: everything written is to be delivered, then the end of the
+	// stream. Unread input may be left, and must not destroy what was written.
+	Graceful Close = iota
+	// Abort: reset. An origin leg that is inside a message must look broken, so
+	// that the origin throws the message away.
+	Abort
+)
+
+// String returns the word used in messages.
+func (c Close) String() string {
+	if c == Abort {
+		return "abort"
+	}
+	return "graceful"
+}
+
+// Outcome is how a session ended. The caller closes the legs accordingly.
+type Outcome struct {
+	Client Close
+	Origin Close
+	End    event.End
+	Record *event.Session // as given to the sink
+}
+
+// session is the state of one conversation.
+type session struct {
+	o     Options
+	rules *inspect.Protocol
+	now   time.Time // when the last read returned
+
+	client side
+	origin side
+	out    outbox // replies for the client
+	fwd    outbox // commands for the origin
+	ledger ledger
+
+	cmd     smtp.Command
+	refusal *smtp.Reply // why cmd is no command we carry
+	broken  *ending     // why the line was not even a line
+	held    bool        // cmd waits until the ledger is settled
+
+	hailed  bool            // HELO or EHLO was accepted
+	theirs  smtp.Extensions // what the origin offers
+	offered smtp.Extensions // what we offer
+	dropped *ending         // the origin leg is gone; the next command ends the session so
+
+	tx   transaction
+	body smtp.Body
+	env  inspect.Envelope
+	rec  event.Session
+	msg  event.Message
+	notes
+}
+
+// Run carries the conversation from the origin's greeting to its end. It blocks
+// until then. The legs stay open; the outcome says how to close them.
+func Run(o Options, client, origin Leg) Outcome {
+	x := open(o, client)
+	x.origin.init(origin)
+	return x.finish(x.run())
+}
+
+// Refuse tells a client for whom there is no origin leg so, by the reply r, and
+// makes the record. r closes the session, so its code is 421, or 554 for good.
+func Refuse(o Options, client Leg, r smtp.Reply) Outcome {
+	x := open(o, client)
+	return x.finish(&ending{end: event.EndNoOrigin, reply: &r})
+}
+
+func open(o Options, client Leg) *session {
+	x := &session{o: o, now: time.Now()}
+	x.o.Timeouts = o.Timeouts.complete()
+	if o.Sink == nil {
+		x.o.Sink = event.Discard
+	}
+	if o.Inspector == nil {
+		x.o.Inspector = ordinary
+	}
+	if o.Draining == nil {
+		x.o.Draining = never
+	}
+	x.rules = x.o.Inspector.Protocol()
+	x.client.init(client)
+	x.openRecord()
+	x.o.Sink.Opened(&x.o.Flow)
+	return x
+}
+
+var ordinary = inspect.New(inspect.Default())
+
+func never() bool { return false }
+
+func (x *session) run() *ending {
+	if e := x.greet(); e != nil {
+		return e
+	}
+	for {
+		if e := x.collect(); e != nil {
+			return e
+		}
+		if e := x.settle(); e != nil {
+			return e
+		}
+		if x.tx.state == inContent {
+			if e := x.content(); e != nil {
+				return e
+			}
+		}
+	}
+}
+
+// finish says the last words, writes the record and lets go of everything.
+func (x *session) finish(e *ending) Outcome {
+	client := e.client
+	if e.reply != nil {
+		x.tell(e.reply)
+	}
+	if e.last != nil {
+		x.say(e.last)
+	}
+	if client == Graceful && x.flush() != nil {
+		client = Abort
+	}
+	origin := e.origin
+	if x.dropped != nil || x.tx.state == inContent {
+		origin = Abort
+	}
+	x.closeRecord(e)
+	x.out.free()
+	x.fwd.free()
+	x.client.free()
+	x.origin.free()
+	return Outcome{Client: client, Origin: origin, End: e.end, Record: &x.rec}
+}

@@ -1,0 +1,129 @@
+package session
+
+import (
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// mailState is how far a mail transaction has come. It follows the origin's
+// replies, except that MAIL counts as said when it is sent, so that RCPT can go
+// with it in one group.
+type mailState uint8
+
+const (
+	noMail    mailState = iota
+	opening             // MAIL is sent
+	opened              // MAIL is accepted
+	failed              // MAIL is refused, the group is not settled yet
+	inContent           // the origin said 354, and has not said what became of the content
+)
+
+// transaction is the mail transaction in force.
+type transaction struct {
+	state      mailState
+	utf8       bool // MAIL had SMTPUTF8
+	recipients int  // accepted
+	committed  bool // the end of data was sent completely
+}
+
+// mail handles MAIL.
+func (x *session) mail() step {
+	switch {
+	case !x.hailed:
+		return x.refuse(helloFirst)
+	case x.tx.state != noMail && x.ledger.n > 0:
+		return hold // what is outstanding may end the transaction
+	case x.tx.state != noMail:
+		return x.refuse(nestedMail)
+	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Null():
+		return x.refuse(senderDomain)
+	}
+	x.noteSender()
+	if r, s := x.judge(); r != nil {
+		x.noteVerdict(r)
+		x.endTransaction(outcomeOf(r.Code), "policy")
+		return s
+	}
+	x.tx = transaction{state: opening, utf8: x.cmd.Params.Has(smtp.ParamSMTPUTF8)}
+	return x.forward(entry{verb: smtp.MAIL})
+}
+
+func (x *session) concludeMail(r smtp.WireReply) *ending {
+	x.tx.state = opened
+	if !r.Code.Positive() {
+		x.tx.state = failed
+		x.noteReply(r)
+	}
+	return x.pass(r)
+}
+
+// endFailed closes a transaction whose MAIL was refused, after the replies to
+// the commands that went with it.
+func (x *session) endFailed() {
+	if x.tx.state == failed {
+		x.endTransaction(outcomeOf(x.msg.Reply.Code), "")
+	}
+}
+
+// rcpt handles RCPT.
+func (x *session) rcpt() step {
+	switch {
+	case x.tx.state == noMail:
+		return x.refuse(mailFirst)
+	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
+		return x.refuse(noDomain)
+	}
+	n := x.noteRecipient()
+	x.env.Recipients = x.tx.recipients
+	if r, s := x.judge(); r != nil {
+		x.noteRefusedRecipient(n, r)
+		return s
+	}
+	return x.forward(entry{verb: smtp.RCPT, rcpt: n})
+}
+
+func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
+	if r.Code.Positive() {
+		x.tx.recipients++
+	}
+	x.noteRecipientReply(en.rcpt, r)
+	return x.pass(r)
+}
+
+// concludeRset: only an origin that says so has forgotten the transaction.
+func (x *session) concludeRset(r smtp.WireReply) *ending {
+	if r.Code.Positive() {
+		x.endTransaction(event.Abandoned, "RSET")
+	}
+	return x.pass(r)
+}
+
+func (x *session) concludeQuit(r smtp.WireReply) *ending {
+	if !r.Code.Positive() {
+		return localQuit
+	}
+	if e := x.pass(r); e != nil {
+		return e
+	}
+	return quit
+}
+
+// endTransaction writes the message's record, if there is one, and forgets the
+// transaction.
+func (x *session) endTransaction(o event.Outcome, reason string) {
+	if x.tx.state != noMail || x.msg.Number != 0 {
+		x.closeMessage(o, reason)
+	}
+	x.tx = transaction{}
+}
+
+// outcomeOf is what a reply makes of a message.
+func outcomeOf(c smtp.Code) event.Outcome {
+	switch c.Class() {
+	case 2:
+		return event.Accepted
+	case 5:
+		return event.Refused
+	}
+	return event.Deferred
+}

@@ -1,0 +1,224 @@
+package smtp
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// MaxCommandLine is the longest command line in octets, CRLF included. RFC 5321
+// section 4.5.3.1.4 asks for 512, extensions add to it; what is longer is
+// neither forwarded nor cut, because its tail would be read as a command.
+const MaxCommandLine = 2048
+
+// Grammar is what a session accepts in a command line.
+type Grammar struct {
+	Offered     Extensions // a parameter is taken only if its extension was offered
+	UTF8        bool       // the transaction in force has SMTPUTF8
+	BareAddress bool       // MAIL FROM:user@example.com without angle brackets
+}
+
+// Command is one command line as a value. It refers to the line that it was
+// parsed from. Parse reuses it from command to command.
+type Command struct {
+	Verb   Verb
+	Arg    []byte // HELO, EHLO: the name; VRFY, EXPN, HELP, NOOP, ETRN: the argument
+	Path   Path   // MAIL, RCPT
+	Params Params // MAIL, RCPT
+	Chunk  Chunk  // BDAT
+}
+
+// Chunk is the argument of BDAT, RFC 3030 section 2.
+type Chunk struct {
+	Size int64 // octets that follow the command line, at most 10 digits
+	Last bool
+}
+
+// Replies to lines that are not commands we carry.
+var (
+	badLine      = &Reply{500, Enhanced{5, 5, 2}, "Syntax error: a command is printable ASCII ended by CRLF"}
+	badVerb      = &Reply{500, Enhanced{5, 5, 1}, "Command not recognized"}
+	badArgument  = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in the argument"}
+	needName     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: a host name or address literal is needed"}
+	noArgument   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: the command takes no argument"}
+	mailSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: MAIL FROM:<address>"}
+	rcptSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: RCPT TO:<address>"}
+	badSender    = &Reply{501, Enhanced{5, 1, 7}, "Syntax error in the sender's address"}
+	badRecipient = &Reply{501, Enhanced{5, 1, 3}, "Syntax error in the recipient's address"}
+	needUTF8     = &Reply{553, Enhanced{5, 6, 7}, "An address outside ASCII needs SMTPUTF8"}
+	badChunk     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: BDAT size [LAST]"}
+)
+
+// Parse reads a command line without its CRLF. It returns nil, or the reply
+// that refuses it; Verb is set in either case.
+func (c *Command) Parse(line []byte, g Grammar) *Reply {
+	c.Verb, c.Arg = Unknown, nil
+	line = bytes.TrimRight(line, " ") // RFC 5321 section 4.1.1: tolerate trailing spaces
+	word, rest := line, []byte(nil)
+	if i := bytes.IndexByte(line, ' '); i >= 0 {
+		word, rest = line[:i], line[i+1:]
+	}
+	for _, b := range line {
+		if b < ' ' || b == 0x7F {
+			return badLine
+		}
+	}
+	c.Verb = lookupVerb(word)
+	return c.parseArgument(bytes.TrimLeft(rest, " "), g)
+}
+
+func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
+	switch c.Verb {
+	case MAIL:
+		return c.parseMail(arg, g)
+	case RCPT:
+		return c.parseRcpt(arg, g)
+	}
+	if !isPrintable(arg) {
+		return badLine
+	}
+	c.Arg = arg
+	switch c.Verb {
+	case HELO, EHLO:
+		if !isHelloName(arg) {
+			return needName
+		}
+	case DATA, RSET, QUIT, STARTTLS:
+		if len(arg) > 0 {
+			return noArgument
+		}
+	case BDAT:
+		return c.parseChunk(arg)
+	case Unknown:
+		return badVerb
+	}
+	return nil
+}
+
+// isHelloName: RFC 5321 wants a domain or an address literal; what clients send
+// is any word. One word of harmless octets is passed on for the origin to judge.
+func isHelloName(s []byte) bool {
+	if len(s) == 0 || len(s) > maxDomain {
+		return false
+	}
+	for _, c := range s {
+		if !isAlnum(c) && bytes.IndexByte(helloMarks, c) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+var helloMarks = []byte("-._:[]/+=@~!#")
+
+func (c *Command) parseMail(arg []byte, g Grammar) *Reply {
+	arg, ok := cutLabel(arg, "FROM:")
+	if !ok {
+		return mailSyntax
+	}
+	utf8 := g.Offered.Has(ExtSMTPUTF8)
+	rest, ok := c.Path.parse(arg, utf8, g.BareAddress)
+	if !ok && !utf8 && !isPrintable(arg) {
+		return needUTF8
+	}
+	if !ok {
+		return badSender
+	}
+	if r := c.Params.parse(rest, MAIL, g.Offered, utf8); r != nil {
+		return r
+	}
+	if c.Path.UTF8 && !c.Params.Has(ParamSMTPUTF8) {
+		return needUTF8
+	}
+	return nil
+}
+
+func (c *Command) parseRcpt(arg []byte, g Grammar) *Reply {
+	arg, ok := cutLabel(arg, "TO:")
+	if !ok {
+		return rcptSyntax
+	}
+	rest, ok := c.Path.parse(arg, g.UTF8, g.BareAddress)
+	if !ok && !g.UTF8 && !isPrintable(arg) {
+		return needUTF8
+	}
+	if !ok || c.Path.Null() {
+		return badRecipient
+	}
+	return c.Params.parse(rest, RCPT, g.Offered, g.UTF8)
+}
+
+// cutLabel removes "FROM:" or "TO:" and the spaces that careless clients put
+// after it.
+func cutLabel(s []byte, label string) ([]byte, bool) {
+	if len(s) < len(label) || !equalFold(s[:len(label)], label) {
+		return nil, false
+	}
+	return bytes.TrimLeft(s[len(label):], " "), true
+}
+
+// parseChunk reads the argument of BDAT by the narrowest grammar there is:
+// servers read "+5", "0x5", "5LAST" and numbers beyond 32 bits in their own
+// ways, and where two readings differ content becomes commands.
+func (c *Command) parseChunk(arg []byte) *Reply {
+	c.Chunk = Chunk{}
+	digits := arg
+	if i := bytes.IndexByte(arg, ' '); i >= 0 {
+		digits = arg[:i]
+		if !equalFold(arg[i+1:], "LAST") {
+			return badChunk
+		}
+		c.Chunk.Last = true
+	}
+	n, ok := parseNumber(digits, 10)
+	if !ok || (len(digits) > 1 && digits[0] == '0') {
+		return badChunk
+	}
+	c.Chunk.Size = int64(n)
+	return nil
+}
+
+// parseNumber reads 1 to max decimal digits.
+func parseNumber(s []byte, max int) (n uint64, ok bool) {
+	if len(s) == 0 || len(s) > max {
+		return 0, false
+	}
+	for _, c := range s {
+		if !isDigit(c) {
+			return 0, false
+		}
+		if n > (1<<64-10)/10 {
+			return 0, false
+		}
+		n = n*10 + uint64(c-'0')
+	}
+	return n, true
+}
+
+// AppendTo appends the command line, generated anew, with its CRLF.
+func (c *Command) AppendTo(b []byte) []byte {
+	b = append(b, c.Verb.String()...)
+	switch c.Verb {
+	case MAIL:
+		b = append(b, " FROM:"...)
+		b = c.Params.appendTo(c.Path.AppendTo(b))
+	case RCPT:
+		b = append(b, " TO:"...)
+		b = c.Params.appendTo(c.Path.AppendTo(b))
+	case BDAT:
+		b = c.Chunk.appendTo(append(b, ' '))
+	default:
+		if len(c.Arg) > 0 {
+			b = append(b, ' ')
+			b = append(b, c.Arg...)
+		}
+	}
+	return append(b, '\r', '\n')
+}
+
+func (k Chunk) appendTo(b []byte) []byte {
+	b = strconv.AppendInt(b, k.Size, 10)
+	if k.Last {
+		b = append(b, " LAST"...)
+	}
+	return b
+}

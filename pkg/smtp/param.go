@@ -1,0 +1,346 @@
+package smtp
+
+import (
+	"bytes"
+	"strconv"
+)
+
+// Param is a parameter of MAIL or RCPT.
+type Param uint8
+
+const (
+	ParamSize       Param = iota // RFC 1870
+	ParamBody                    // RFC 6152, RFC 3030
+	ParamSMTPUTF8                // RFC 6531
+	ParamRet                     // RFC 3461
+	ParamEnvID                   // RFC 3461
+	ParamNotify                  // RFC 3461
+	ParamORcpt                   // RFC 3461
+	ParamAuth                    // RFC 4954
+	ParamBy                      // RFC 2852
+	ParamMTPriority              // RFC 6710
+	ParamHoldFor                 // RFC 4865
+	ParamHoldUntil               // RFC 4865
+	ParamRequireTLS              // RFC 8689
+	params                       // how many there are
+)
+
+// Values of ParamBody and ParamRet.
+const (
+	Body7Bit = iota
+	Body8BitMIME
+	BodyBinaryMIME
+)
+
+// Bits of the value of ParamNotify.
+const (
+	NotifyNever = 1 << iota
+	NotifySuccess
+	NotifyFailure
+	NotifyDelay
+)
+
+// value is a parameter's value: a number, a choice, a set of bits or a text.
+type value struct {
+	number int64
+	text   []byte
+}
+
+// paramSpec is the grammar of one parameter. parse has nil for a parameter
+// without a value.
+type paramSpec struct {
+	name   string
+	ext    Extension
+	verb   Verb
+	parse  func(s []byte, utf8 bool) (value, bool)
+	append func(b []byte, v value) []byte
+}
+
+var paramSpecs = [params]paramSpec{
+	ParamSize:       {"SIZE", ExtSize, MAIL, parseSize, appendNumber},
+	ParamBody:       {"BODY", Ext8BitMIME, MAIL, parseChoice(bodyWords), appendChoice(bodyWords)},
+	ParamSMTPUTF8:   {"SMTPUTF8", ExtSMTPUTF8, MAIL, nil, nil},
+	ParamRet:        {"RET", ExtDSN, MAIL, parseChoice(retWords), appendChoice(retWords)},
+	ParamEnvID:      {"ENVID", ExtDSN, MAIL, parseXtext, appendText},
+	ParamNotify:     {"NOTIFY", ExtDSN, RCPT, parseNotify, appendNotify},
+	ParamORcpt:      {"ORCPT", ExtDSN, RCPT, parseORcpt, appendText},
+	ParamAuth:       {"AUTH", ExtAuth, MAIL, parseAuth, appendText},
+	ParamBy:         {"BY", ExtDeliverBy, MAIL, parseBy, appendText},
+	ParamMTPriority: {"MT-PRIORITY", ExtMTPriority, MAIL, parsePriority, appendNumber},
+	ParamHoldFor:    {"HOLDFOR", ExtFutureRelease, MAIL, parseHoldFor, appendNumber},
+	ParamHoldUntil:  {"HOLDUNTIL", ExtFutureRelease, MAIL, parseHoldUntil, appendText},
+	ParamRequireTLS: {"REQUIRETLS", ExtRequireTLS, MAIL, nil, nil},
+}
+
+var (
+	bodyWords = []string{"7BIT", "8BITMIME", "BINARYMIME"}
+	retWords  = []string{"FULL", "HDRS"}
+)
+
+var (
+	unknownParam  = &Reply{555, Enhanced{5, 5, 4}, "Parameter not offered in this session"}
+	badParam      = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in a parameter"}
+	repeatedParam = &Reply{501, Enhanced{5, 5, 4}, "Parameter given twice"}
+	clashingParam = &Reply{501, Enhanced{5, 5, 4}, "Parameters exclude each other"}
+)
+
+// Params holds the parameters of one command.
+type Params struct {
+	seen   uint32
+	order  [params]Param
+	count  int
+	values [params]value
+}
+
+// Has reports whether the parameter was given.
+func (p *Params) Has(k Param) bool { return p.seen&(1<<k) != 0 }
+
+// Number returns the value of a parameter that is a number, a choice or a set
+// of bits; 0 when it was not given.
+func (p *Params) Number(k Param) int64 {
+	if !p.Has(k) {
+		return 0
+	}
+	return p.values[k].number
+}
+
+// Text returns the value of a parameter that is a text; nil when it was not
+// given.
+func (p *Params) Text(k Param) []byte {
+	if !p.Has(k) {
+		return nil
+	}
+	return p.values[k].text
+}
+
+// Extensions returns the extensions that the parameters make use of.
+func (p *Params) Extensions() (s Extensions) {
+	for _, k := range p.order[:p.count] {
+		s = s.With(paramSpecs[k].ext)
+	}
+	return s
+}
+
+// parse reads *(SP esmtp-param). Each parameter may be given once, because
+// servers differ on whether the first or the last of two counts.
+func (p *Params) parse(s []byte, verb Verb, offered Extensions, utf8 bool) *Reply {
+	p.seen, p.count = 0, 0
+	for s = bytes.TrimLeft(s, " "); len(s) > 0; s = bytes.TrimLeft(s, " ") {
+		word := s
+		if i := bytes.IndexByte(s, ' '); i >= 0 {
+			word = s[:i]
+		}
+		s = s[len(word):]
+		if r := p.add(word, verb, offered, utf8); r != nil {
+			return r
+		}
+	}
+	if p.Has(ParamHoldFor) && p.Has(ParamHoldUntil) {
+		return clashingParam
+	}
+	return nil
+}
+
+func (p *Params) add(word []byte, verb Verb, offered Extensions, utf8 bool) *Reply {
+	name, val, hasValue := bytes.Cut(word, []byte{'='})
+	if !isKeyword(name) {
+		return badParam
+	}
+	k, ok := lookupParam(name, verb)
+	if !ok || !offered.Has(paramSpecs[k].ext) {
+		return unknownParam
+	}
+	if p.Has(k) {
+		return repeatedParam
+	}
+	spec := &paramSpecs[k]
+	if hasValue != (spec.parse != nil) {
+		return badParam
+	}
+	if spec.parse != nil {
+		if p.values[k], ok = spec.parse(val, utf8); !ok {
+			return badParam
+		}
+	}
+	if k == ParamBody && p.values[k].number == BodyBinaryMIME && !offered.Has(ExtBinaryMIME) {
+		return unknownParam
+	}
+	p.seen |= 1 << k
+	p.order[p.count] = k
+	p.count++
+	return nil
+}
+
+func lookupParam(name []byte, verb Verb) (Param, bool) {
+	for k := range paramSpecs {
+		if s := &paramSpecs[k]; s.verb == verb && equalFold(name, s.name) {
+			return Param(k), true
+		}
+	}
+	return 0, false
+}
+
+// appendTo appends the parameters in the order in which they were given.
+func (p *Params) appendTo(b []byte) []byte {
+	for _, k := range p.order[:p.count] {
+		spec := &paramSpecs[k]
+		b = append(b, ' ')
+		b = append(b, spec.name...)
+		if spec.append != nil {
+			b = spec.append(append(b, '='), p.values[k])
+		}
+	}
+	return b
+}
+
+// parseSize: 1*20DIGIT. What does not fit 63 bits is as good as infinite, and
+// refused.
+func parseSize(s []byte, _ bool) (value, bool) {
+	n, ok := parseNumber(s, 20)
+	return value{number: int64(n)}, ok && n < 1<<63
+}
+
+// parseHoldFor: 1*9DIGIT seconds.
+func parseHoldFor(s []byte, _ bool) (value, bool) {
+	n, ok := parseNumber(s, 9)
+	return value{number: int64(n)}, ok
+}
+
+// parsePriority: -9 to 9.
+func parsePriority(s []byte, _ bool) (value, bool) {
+	sign := int64(1)
+	if len(s) > 0 && s[0] == '-' {
+		sign, s = -1, s[1:]
+	}
+	n, ok := parseNumber(s, 1)
+	return value{number: sign * int64(n)}, ok
+}
+
+// parseHoldUntil: a date and time of RFC 3339 in UTC or with an offset.
+func parseHoldUntil(s []byte, _ bool) (value, bool) {
+	for _, c := range s {
+		if !isDigit(c) && bytes.IndexByte([]byte("-:.+TZtz"), c) < 0 {
+			return value{}, false
+		}
+	}
+	return value{text: s}, len(s) >= 20 && len(s) <= 40
+}
+
+// parseBy: by-time ";" by-mode [by-trace], RFC 2852 section 4.
+func parseBy(s []byte, _ bool) (value, bool) {
+	when, mode, ok := bytes.Cut(s, []byte{';'})
+	digits := when
+	if len(when) > 0 && when[0] == '-' {
+		digits = when[1:]
+	}
+	if _, number := parseNumber(digits, 9); !number {
+		return value{}, false
+	}
+	if len(mode) == 2 && upper(mode[1]) == 'T' {
+		mode = mode[:1]
+	}
+	ok = ok && len(mode) == 1 && (upper(mode[0]) == 'R' || upper(mode[0]) == 'N')
+	return value{text: s}, ok
+}
+
+// parseAuth: xtext or "<>", RFC 4954 section 5.
+func parseAuth(s []byte, utf8 bool) (value, bool) {
+	if string(s) == "<>" {
+		return value{text: s}, true
+	}
+	return parseXtext(s, utf8)
+}
+
+// parseNotify: NEVER, or a list of SUCCESS, FAILURE and DELAY.
+func parseNotify(s []byte, _ bool) (value, bool) {
+	var bits int64
+	for more := true; more; {
+		var word []byte
+		word, s, more = bytes.Cut(s, []byte{','})
+		bit, ok := notifyBit(word)
+		if !ok || bits&bit != 0 {
+			return value{}, false
+		}
+		bits |= bit
+	}
+	return value{number: bits}, bits&NotifyNever == 0 || bits == NotifyNever
+}
+
+var notifyWords = [...]string{"NEVER", "SUCCESS", "FAILURE", "DELAY"}
+
+func notifyBit(word []byte) (int64, bool) {
+	for i, w := range notifyWords {
+		if equalFold(word, w) {
+			return 1 << i, true
+		}
+	}
+	return 0, false
+}
+
+func appendNotify(b []byte, v value) []byte {
+	first := true
+	for i, w := range notifyWords {
+		if v.number&(1<<i) == 0 {
+			continue
+		}
+		if !first {
+			b = append(b, ',')
+		}
+		b, first = append(b, w...), false
+	}
+	return b
+}
+
+// parseORcpt: addr-type ";" xtext, RFC 3461 section 4.2; with SMTPUTF8 the
+// address may be UTF-8, RFC 6533 section 3.
+func parseORcpt(s []byte, utf8 bool) (value, bool) {
+	kind, addr, ok := bytes.Cut(s, []byte{';'})
+	if !ok || !isKeyword(kind) {
+		return value{}, false
+	}
+	return value{text: s}, isXtext(addr, utf8)
+}
+
+func parseXtext(s []byte, _ bool) (value, bool) { return value{text: s}, isXtext(s, false) }
+
+// isXtext: printable ASCII without "+" and "=", and octets written as "+" and
+// two upper-case hex digits, RFC 3461 section 4. A hidden control octet is no
+// part of an address or an envelope id.
+func isXtext(s []byte, utf8 bool) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '+':
+			if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) || s[i+1] < '2' || string(s[i+1:i+3]) == "7F" {
+				return false
+			}
+			i += 2
+		case c >= 0x80:
+			if !utf8 {
+				return false
+			}
+		case c <= ' ' || c > '~' || c == '=':
+			return false
+		}
+	}
+	return len(s) > 0 && (!utf8 || isPlainUTF8(s))
+}
+
+func isHex(c byte) bool { return isDigit(c) || c-'A' < 6 }
+
+func parseChoice(words []string) func([]byte, bool) (value, bool) {
+	return func(s []byte, _ bool) (value, bool) {
+		for i, w := range words {
+			if equalFold(s, w) {
+				return value{number: int64(i)}, true
+			}
+		}
+		return value{}, false
+	}
+}
+
+func appendChoice(words []string) func([]byte, value) []byte {
+	return func(b []byte, v value) []byte { return append(b, words[v.number]...) }
+}
+
+func appendNumber(b []byte, v value) []byte { return strconv.AppendInt(b, v.number, 10) }
+func appendText(b []byte, v value) []byte   { return append(b, v.text...) }
