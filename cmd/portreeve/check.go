@@ -1,0 +1,61 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
+)
+
+func newCheck(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check -c FILE",
+		Short: "say what is wrong with a configuration file",
+		Long: `Check reads a configuration file and prints everything that is wrong with it, one
+finding a line, with file, line and key. It looks at the file only: what depends
+on the machine is the doctor's.`,
+		Example: "  portreeve check -c /etc/portreeve.yaml",
+		Args:    noArgs,
+		RunE:    func(*cobra.Command, []string) error { return check(e) },
+	}
+	e.needConfig(c)
+	return c
+}
+
+func check(e *env) error {
+	c, err := e.load()
+	if list, ok := errors.AsType[finding.List](err); ok {
+		for _, f := range list {
+			if err := e.printf("%s\n", f); err != nil {
+				return err
+			}
+		}
+		return errFound
+	}
+	if err != nil {
+		return err
+	}
+	return e.printf("%s: ok: %s\n", c.File, summary(c))
+}
+
+// summary tells in one line what a configuration is about.
+func summary(c *config.Config) string {
+	names := make([]string, len(c.Services))
+	for i, s := range c.Services {
+		names[i] = s.Name
+	}
+	const most = 5
+	if len(names) > most {
+		names = append(names[:most], "...")
+	}
+	noun := "services"
+	if len(c.Services) == 1 {
+		noun = "service"
+	}
+	return fmt.Sprintf("%d %s (%s), clients on %s, origins on %s", len(c.Services), noun,
+		strings.Join(names, ", "), strings.Join(c.Interfaces.Client, ", "), strings.Join(c.Interfaces.Origin, ", "))
+}
