@@ -21,6 +21,7 @@ type Packet struct {
 	FIN, RST bool
 	Fragment bool // the first of several IPv4 fragments
 	Size     int  // of the IP packet, in octets
+	TTL      int  // or hop limit; every router on the way took one off
 }
 
 // Capture sees what passes an interface of a node, in both directions, from
@@ -165,6 +166,7 @@ func parseIP(b []byte) (Packet, []byte, error) {
 		if len(b) < 40 || b[6] != unix.IPPROTO_TCP {
 			return Packet{}, nil, errNotTCP
 		}
+		p.TTL = int(b[7])
 		p.From = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[8:24])), 0)
 		p.To = netip.AddrPortFrom(netip.AddrFrom16([16]byte(b[24:40])), 0)
 		return p, b[40:], nil
@@ -175,6 +177,7 @@ func parseIP(b []byte) (Packet, []byte, error) {
 		return Packet{}, nil, errNotTCP
 	}
 	p.Fragment = fragment&0x2000 != 0
+	p.TTL = int(b[8])
 	p.From = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:16])), 0)
 	p.To = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[16:20])), 0)
 	return p, b[header:], nil

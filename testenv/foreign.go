@@ -15,6 +15,7 @@ import (
 // counts packets and lets them go on. It is there to be left alone.
 type ForeignTCX struct {
 	counter, program, link int // descriptors; the link lives as long as its own
+	counted                uint64
 }
 
 // AttachForeignTCX attaches the program behind those that are there. It needs
@@ -122,6 +123,14 @@ func (f *ForeignTCX) Packets() (uint64, error) {
 		return 0, fmt.Errorf("read the foreign program's counter: %w", err)
 	}
 	return value, nil
+}
+
+// Ran returns how many packets have passed the program since the last call.
+func (f *ForeignTCX) Ran() (uint64, error) {
+	packets, err := f.Packets()
+	ran := packets - f.counted
+	f.counted = packets
+	return ran, err
 }
 
 // Close detaches the program.

@@ -55,6 +55,7 @@ func TestClientReachesOriginThroughGateway(t *testing.T) {
 			hello(t, e, e.Client4, e.Origin4)
 			hello(t, e, e.Client6, e.Origin6)
 			hello(t, e, e.MoreClients[len(e.MoreClients)-1], e.More4)
+			hello(t, e, e.MoreClients6[0], e.More6)
 		})
 	}
 }

@@ -19,6 +19,7 @@ var machineScript string
 type Topology struct {
 	Client4, Client6 netip.Addr   // the client's preferred source
 	MoreClients      []netip.Addr // further IPv4 sources of the client, for load
+	MoreClients6     []netip.Addr // and IPv6 ones
 	Gateway4         netip.Addr   // of ext0, where clients come in
 	Gateway6         netip.Addr
 	Origin4, Origin6 netip.Addr // the origin's preferred source
@@ -71,9 +72,15 @@ func (t *Topology) moreClients() error {
 		return fmt.Errorf("topology.env: CLIENT_MORE_LAST: %w", err)
 	}
 	base := t.Client4.As4()
+	network := strings.TrimRight(t.vars["CLIENT6"], "0123456789abcdef")
 	for n := first; n <= last; n++ {
 		base[3] = byte(n)
 		t.MoreClients = append(t.MoreClients, netip.AddrFrom4(base))
+		addr, err := netip.ParseAddr(network + strconv.Itoa(n))
+		if err != nil {
+			return fmt.Errorf("topology.env: CLIENT6 with the last part %d: %w", n, err)
+		}
+		t.MoreClients6 = append(t.MoreClients6, addr)
 	}
 	return nil
 }

@@ -50,7 +50,7 @@ type Session struct {
 
 // Origin is a server that accepts mail for tests.
 type Origin struct {
-	listener  net.Listener
+	listeners []net.Listener
 	behaviour Behaviour
 	serving   sync.WaitGroup
 
@@ -60,24 +60,29 @@ type Origin struct {
 	open     map[net.Conn]bool
 }
 
-// Serve accepts connections until Close.
-func Serve(listener net.Listener, b Behaviour) *Origin {
-	o := &Origin{listener: listener, behaviour: b, changed: make(chan struct{}), open: make(map[net.Conn]bool)}
-	o.serving.Add(1)
-	go o.accept()
+// Serve accepts connections until Close, which closes the listeners too.
+func Serve(b Behaviour, listeners ...net.Listener) *Origin {
+	o := &Origin{listeners: listeners, behaviour: b, changed: make(chan struct{}), open: make(map[net.Conn]bool)}
+	for _, listener := range listeners {
+		o.serving.Add(1)
+		go o.accept(listener)
+	}
 	return o
 }
 
-// Close ends the listener and every session, and waits for them.
+// Close ends the listeners and every session, and waits for them.
 func (o *Origin) Close() error {
-	err := o.listener.Close()
+	var failures []error
+	for _, listener := range o.listeners {
+		failures = append(failures, listener.Close())
+	}
 	o.mu.Lock()
 	for conn := range o.open {
 		conn.Close()
 	}
 	o.mu.Unlock()
 	o.serving.Wait()
-	return err
+	return errors.Join(failures...)
 }
 
 // Sessions returns what has been seen so far.
@@ -115,10 +120,10 @@ func (o *Origin) Await(ctx context.Context, condition func([]Session) bool) ([]S
 	}
 }
 
-func (o *Origin) accept() {
+func (o *Origin) accept(listener net.Listener) {
 	defer o.serving.Done()
 	for {
-		conn, err := o.listener.Accept()
+		conn, err := listener.Accept()
 		if err != nil {
 			return
 		}

@@ -17,7 +17,7 @@ func listen(t *testing.T, b Behaviour) (*Origin, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	origin := Serve(listener, b)
+	origin := Serve(b, listener)
 	t.Cleanup(func() { origin.Close() })
 	return origin, listener.Addr().String()
 }

@@ -1,0 +1,64 @@
+// Package scenario tells whole-system stories: the built binary, a network of
+// namespaces, real or exact mail servers, and the kernel. Each file of testdata
+// is one story; commands_test.go lists the commands that they are written in.
+package scenario
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// binary is the portreeve that the stories run, built once.
+var binary string
+
+func TestMain(m *testing.M) {
+	dir, err := os.MkdirTemp("", "portreeve-scenario-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binary = filepath.Join(dir, "portreeve")
+	build := exec.Command("go", "build", "-o", binary, "github.com/portreeve/portreeve/cmd/portreeve")
+	if output, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build portreeve: %v\n%s", err, bytes.TrimSpace(output))
+		os.RemoveAll(dir)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// patience is how long a story waits for any one thing before it fails.
+const patience = 30 * time.Second
+
+func TestScenarios(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                "testdata",
+		RequireUniqueNames: true,
+		Setup:              func(env *testscript.Env) error { return setUp(t.Context(), env) },
+		Cmds:               commands,
+	})
+}
+
+// setUp gives a story its stage.
+func setUp(ctx context.Context, env *testscript.Env) error {
+	s := &stage{ctx: ctx, work: env.WorkDir, processes: make(map[string]*process)}
+	env.Values[stageKey{}] = s
+	env.Setenv("PATH", filepath.Join(env.WorkDir, ".bin")+":"+filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	env.Defer(func() {
+		if err := s.close(); err != nil {
+			env.T().Log(err)
+			env.T().FailNow()
+		}
+	})
+	return nil
+}
