@@ -68,22 +68,23 @@ type Answer struct {
 type End uint8
 
 const (
-	EndQuit            End = iota // the client said QUIT
-	EndClientGone                 // the client closed or reset the connection
-	EndClientTimeout              // the client was silent for too long, or did not read
-	EndClientSyntax               // the client broke the rules of lines
-	EndEarlyTalker                // the client spoke before it was its turn
-	EndForeign                    // the client speaks another protocol
-	EndErrors                     // the client made too many errors
-	EndPolicy                     // the policy said so
-	EndOriginRefused              // the origin's greeting was a refusal
-	EndOriginClosing              // the origin said 421
-	EndOriginGone                 // the origin closed or reset the connection
-	EndOriginTimeout              // the origin was silent for too long, or did not read
-	EndOriginProtocol             // the origin broke the rules of replies
-	EndNoOrigin                   // no origin could be reached, or the gateway is full
-	EndContent                    // a message with forbidden content was refused
-	EndDraining                   // the gateway is being stopped
+	EndQuit           End = iota // the client said QUIT
+	EndClientGone                // the client closed or reset the connection
+	EndClientTimeout             // the client was silent for too long, or did not read
+	EndClientSyntax              // the client broke the rules of lines
+	EndEarlyTalker               // the client spoke before it was its turn
+	EndForeign                   // the client speaks another protocol
+	EndErrors                    // the client made too many errors
+	EndPolicy                    // the policy said so
+	EndOriginRefused             // the origin's greeting was a refusal
+	EndOriginClosing             // the origin said 421
+	EndOriginGone                // the origin closed or reset the connection
+	EndOriginTimeout             // the origin was silent for too long, or did not read
+	EndOriginProtocol            // the origin broke the rules of replies
+	EndNoOrigin                  // no origin could be reached, or the gateway is full
+	EndContent                   // a message with forbidden content was refused
+	EndDraining                  // the gateway is being stopped
+	EndFault                     // a fault of ours: both connections were reset
 	ends
 )
 
@@ -104,6 +105,7 @@ var endWords = [ends]string{
 	EndNoOrigin:       "no-origin",
 	EndContent:        "content",
 	EndDraining:       "draining",
+	EndFault:          "fault",
 }
 
 // String returns the word used in records.

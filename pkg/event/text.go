@@ -1,0 +1,104 @@
+package event
+
+import (
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/flow"
+)
+
+// textFormat writes records for a reader at a terminal.
+type textFormat struct{}
+
+func (textFormat) message(b []byte, m *Message) []byte {
+	b = appendHead(b, m.Start.Add(m.Total), "message", m.Outcome.String(), &m.Flow)
+	b = appendTextAddr(b, "origin", m.Origin)
+	b = appendTextAddr(b, "forged", m.Forged)
+	b = append(b, " from=<"...)
+	b = append(appendEscaped(b, m.Sender), '>')
+	for i := range m.Recipients {
+		b = append(b, " to=<"...)
+		b = append(appendEscaped(b, m.Recipients[i].Address), '>')
+	}
+	b = append(b, " size="...)
+	b = strconv.AppendInt(b, m.Size, 10)
+	b = appendDuration(b, m.Total)
+	b = appendReason(b, m.Reason)
+	return append(appendTextAnswer(b, m.Client), '\n')
+}
+
+func (textFormat) session(b []byte, s *Session) []byte {
+	b = appendHead(b, s.Start.Add(s.Duration), "session", s.End.String(), &s.Flow)
+	b = appendTextAddr(b, "origin", s.Origin)
+	b = append(b, " helo="...)
+	b = appendEscaped(b, s.Hello)
+	b = append(b, " messages="...)
+	b = strconv.AppendInt(b, int64(s.Messages), 10)
+	if s.Errors > 0 {
+		b = append(b, " errors="...)
+		b = strconv.AppendInt(b, int64(s.Errors), 10)
+	}
+	if len(s.Removed) > 0 {
+		b = append(b, " removed=\""...)
+		b = append(appendEscaped(b, s.Removed), '"')
+	}
+	b = appendDuration(b, s.Duration)
+	b = appendReason(b, s.Detail)
+	return append(appendTextAnswer(b, s.Last), '\n')
+}
+
+func (textFormat) lost(b []byte, at time.Time, records uint64) []byte {
+	b = at.UTC().AppendFormat(b, timeLayout)
+	b = append(b, " lost records="...)
+	return append(strconv.AppendUint(b, records, 10), '\n')
+}
+
+func appendHead(b []byte, t time.Time, kind, word string, f *flow.Flow) []byte {
+	b = t.UTC().AppendFormat(b, timeLayout)
+	b = append(b, ' ')
+	b = append(b, kind...)
+	b = append(b, ' ')
+	b = append(b, word...)
+	b = append(b, " id="...)
+	b, _ = f.ID.AppendText(b) // cannot fail
+	b = append(b, " service="...)
+	b = appendEscaped(b, []byte(f.Service))
+	b = append(b, " way="...)
+	b = append(b, f.Way.String()...)
+	b = appendTextAddr(b, "client", f.Client)
+	return appendTextAddr(b, "server", f.Server)
+}
+
+func appendTextAddr(b []byte, name string, a netip.AddrPort) []byte {
+	if !a.IsValid() {
+		return b
+	}
+	b = append(b, ' ')
+	b = append(b, name...)
+	b = append(b, '=')
+	return a.AppendTo(b)
+}
+
+func appendDuration(b []byte, d time.Duration) []byte {
+	b = append(b, " seconds="...)
+	return strconv.AppendFloat(b, d.Seconds(), 'f', 3, 64)
+}
+
+func appendReason(b []byte, reason string) []byte {
+	if reason == "" {
+		return b
+	}
+	b = append(b, " reason=\""...)
+	return append(appendEscaped(b, []byte(reason)), '"')
+}
+
+func appendTextAnswer(b []byte, a Answer) []byte {
+	if a.Code == 0 {
+		return b
+	}
+	b = append(b, " reply=\""...)
+	b = strconv.AppendInt(b, int64(a.Code), 10)
+	b = append(b, ' ')
+	return append(appendEscaped(b, a.Text), '"')
+}
