@@ -47,7 +47,11 @@ func newRoot(e *env) *cobra.Command {
 	e.addSetting(root, "run-dir", "kernel.run_dir", "directory of journal and lock (default "+defaults.RunDir+")")
 	root.SetHelpCommand(newHelp())
 	root.AddCommand(
+		newAttach(e),
 		newCheck(e),
+		newDetach(e),
+		newRun(e),
+		newStatus(e),
 		newVersion(e),
 		newCompletion(e),
 		newMan(),

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -26,9 +27,10 @@ func Build(c *config.Config, f Facts) []Item {
 	}, Lookup{}}
 	for _, s := range c.Services {
 		items = append(items, Service{Name: s.Name, Open: s.Fail == config.FailOpen})
-		items = append(items, bindings(s)...)
 	}
-	items = append(items, bypasses(c, f.Local)...)
+	for _, b := range Bindings(c, f.Local) {
+		items = append(items, b)
+	}
 	items = append(items, origins(c)...)
 	items = append(items, roles(c)...)
 	items = append(items, routing(c)...)
@@ -39,9 +41,19 @@ func Build(c *config.Config, f Facts) []Item {
 	return unique(items)
 }
 
+// Bindings returns the addresses and ports that are bound to services, and
+// those of the gateway's own addresses that are kept out.
+func Bindings(c *config.Config, local []netip.Addr) []Binding {
+	var all []Binding
+	for _, s := range c.Services {
+		all = append(all, bindings(s)...)
+	}
+	return append(all, bypasses(c, local)...)
+}
+
 // bindings are the addresses that clients of a service connect to. An
 // address may be both listened on and intercepted.
-func bindings(s config.Service) []Item {
+func bindings(s config.Service) []Binding {
 	at := map[config.Target]Binding{}
 	bind := func(t config.Target) Binding {
 		b := at[t]
@@ -58,24 +70,20 @@ func bindings(s config.Service) []Item {
 		b.Transit = true
 		at[t] = b
 	}
-	items := make([]Item, 0, len(at))
-	for _, b := range at {
-		items = append(items, b)
-	}
-	return items
+	return slices.Collect(maps.Values(at))
 }
 
 // bypasses keep the gateway's own addresses out of intercepted prefixes that
 // contain them: the gateway is not one of its origins, and an inspector that
 // dialled itself would loop.
-func bypasses(c *config.Config, local []netip.Addr) []Item {
+func bypasses(c *config.Config, local []netip.Addr) []Binding {
 	bound := map[config.Target]bool{}
 	for _, s := range c.Services {
 		for _, t := range slices.Concat(s.Listen, s.Intercept) {
 			bound[t] = true
 		}
 	}
-	var items []Item
+	var items []Binding
 	for _, s := range c.Services {
 		for _, t := range s.Intercept {
 			for _, a := range local {

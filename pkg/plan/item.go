@@ -13,6 +13,8 @@ import (
 	"fmt"
 	"net/netip"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
 )
 
 // Kind orders items: an item may rely on items of lower kinds. Additions run
@@ -183,6 +185,9 @@ type Binding struct {
 	Addressed bool   // the prefix is ours
 	Transit   bool   // the prefix is an origin's, packets pass through
 }
+
+// Target returns the address and port as the configuration writes them.
+func (b Binding) Target() string { return config.Target{Prefix: b.Prefix, Port: b.Port}.String() }
 
 // Lookup is the sk_lookup program's link to this network namespace.
 type Lookup struct{}

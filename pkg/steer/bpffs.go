@@ -19,14 +19,17 @@ const threadNetns = "/proc/thread-self/ns/net"
 // file system cannot contain a dot.
 const building = "_new"
 
+// ErrNoBPFFS says that there is no BPF file system where one is looked for.
+var ErrNoBPFFS = errors.New("no BPF file system")
+
 // checkBPFFS tells a mounted BPF file system from a plain directory.
 func checkBPFFS(dir string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return fmt.Errorf("BPF file system %s: %w; mount one: mkdir -p %[1]s && mount -t bpf bpf %[1]s", dir, err)
+		return fmt.Errorf("%w at %s: %w; mount one: mkdir -p %[2]s && mount -t bpf bpf %[2]s", ErrNoBPFFS, dir, err)
 	}
 	if uint32(st.Type) != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("BPF file system %s: none is mounted there; mount one: mount -t bpf bpf %[1]s", dir)
+		return fmt.Errorf("%w at %s; mount one: mount -t bpf bpf %[2]s", ErrNoBPFFS, dir)
 	}
 	return nil
 }

@@ -1,0 +1,62 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+func newDetach(e *env) *cobra.Command {
+	var dryRun bool
+	c := &cobra.Command{
+		Use:   "detach",
+		Short: "remove all that attach installed",
+		Long: `Detach removes from the kernel all that attach installed in this network namespace,
+also what a crash left half done, and nothing else. It needs no configuration. Where one
+thing cannot be removed the others are removed all the same.
+
+Connections that the inspector carries come to their end; new ones are no longer
+steered.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return detach(e, dryRun) },
+	}
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
+	return c
+}
+
+func detach(e *env, dryRun bool) (err error) {
+	if err := privileged("detach"); err != nil {
+		return err
+	}
+	c, err := e.settings()
+	if err != nil {
+		return err
+	}
+	side, err := openKernel(c.Kernel, !dryRun)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, side.close()) }()
+	if err := side.useSteer(c.Kernel.BPFFS); errors.Is(err, steer.ErrNoBPFFS) {
+		fmt.Fprintf(e.stderr, "portreeve: warning: %v; no BPF object of ours can be there\n", err)
+	} else if err != nil {
+		return err
+	}
+	changes, failed := remove(side, dryRun)
+	return errors.Join(e.printChanges(changes, "nothing to remove"), failed)
+}
+
+func remove(side *kernelSide, dryRun bool) ([]plan.Change, error) {
+	if dryRun {
+		return side.runner.Changes(nil)
+	}
+	changes, err := side.runner.Clear()
+	if err != nil {
+		err = fmt.Errorf("detach: %w", err)
+	}
+	return changes, err
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/apply"
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/route"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// lockWait is how long a verb that changes the kernel side waits for another.
+const lockWait = 10 * time.Second
+
+// kernelSide is what the verbs about the kernel work with: the hands of this
+// network namespace and the journal of what they made.
+type kernelSide struct {
+	steer  *steer.Steer // nil where there is no BPF file system
+	runner *apply.Runner
+	lock   *apply.Lock // nil for a verb that only looks
+}
+
+// openKernel opens the kernel side to look at it. With change it is locked
+// against other runners first.
+func openKernel(k config.Kernel, change bool) (*kernelSide, error) {
+	s := &kernelSide{}
+	state, err := statePath(k.RunDir)
+	if err != nil {
+		return nil, err
+	}
+	if change {
+		if s.lock, err = apply.Acquire(state+".lock", lockWait); err != nil {
+			return nil, err
+		}
+	}
+	journal, err := apply.OpenJournal(state + ".journal")
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.runner = &apply.Runner{Journal: journal, Hands: []apply.Hand{
+		route.New(route.Options{Tables: tables(k, journal)}),
+		netfilter.New(),
+	}}
+	return s, nil
+}
+
+// useSteer adds the hand that needs a BPF file system.
+func (s *kernelSide) useSteer(bpffs string) error {
+	hand, err := steer.New(bpffs)
+	if err != nil {
+		return err
+	}
+	hand.UseFilters(filters())
+	s.steer = hand
+	s.runner.Hands = append(s.runner.Hands, hand)
+	return nil
+}
+
+// filters attaches TC programs where the kernel has no TCX. A filter is ours
+// if its program is, or was loaded from one of our pins.
+func filters() steer.Filters { return route.NewFilters(steer.OwnProgram) }
+
+func (s *kernelSide) close() error {
+	var err error
+	if s.steer != nil {
+		err = s.steer.Close()
+	}
+	if s.lock != nil {
+		err = errors.Join(err, s.lock.Release())
+	}
+	return err
+}
+
+// statePath is where journal and lock of this network namespace are, without
+// their endings.
+func statePath(runDir string) (string, error) {
+	info, err := os.Stat("/proc/thread-self/ns/net")
+	if err != nil {
+		return "", fmt.Errorf("identify the network namespace: %w", err)
+	}
+	inode := info.Sys().(*syscall.Stat_t).Ino
+	return filepath.Join(runDir, strconv.FormatUint(inode, 10)), nil
+}
+
+// tables are the routing tables that may hold rules of ours: that of the
+// settings and those of the journal.
+func tables(k config.Kernel, j *apply.Journal) []uint32 {
+	known := []uint32{k.Table}
+	for _, i := range j.Items() {
+		if r, is := i.(plan.Route); is {
+			known = append(known, r.Table)
+		}
+	}
+	return known
+}
+
+// facts asks the machine what a plan depends on.
+func facts(c *config.Config) (plan.Facts, error) {
+	var f plan.Facts
+	links, err := route.Links()
+	if err != nil {
+		return f, err
+	}
+	for _, l := range links {
+		f.Interfaces = append(f.Interfaces, l.Name)
+	}
+	if f.Local, err = route.LocalAddrs(); err != nil {
+		return f, err
+	}
+	if f.TCX, err = steer.TCXSupported(); err != nil {
+		return f, fmt.Errorf("try TCX links: %w", err)
+	}
+	f.Legacy, err = legacy(c.Kernel.Netfilter)
+	return f, err
+}
+
+// legacy tells the flavour of iptables that our chains belong in.
+func legacy(n config.Netfilter) (bool, error) {
+	if n == config.NetfilterAuto {
+		return netfilter.Legacy()
+	}
+	return n == config.NetfilterLegacy, nil
+}
+
+// wanted turns a configuration into the plan for this machine. What does not
+// fit the machine is an error; warnings are printed.
+func (e *env) wanted(c *config.Config) ([]plan.Item, error) {
+	f, err := facts(c)
+	if err != nil {
+		return nil, err
+	}
+	findings := plan.Judge(c, f)
+	if findings.Failed() {
+		return nil, findings
+	}
+	for _, w := range findings {
+		fmt.Fprintf(e.stderr, "portreeve: %s: %s\n", w.Severity, w)
+	}
+	return plan.Build(c, f), nil
+}

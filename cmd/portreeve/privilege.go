@@ -1,0 +1,68 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// needed are the capabilities that a verb cannot do without. CAP_SYS_ADMIN
+// stands in for CAP_BPF, as the kernel has it.
+var needed = map[string][]capability{
+	"attach": {capNetAdmin, capBPF},
+	"detach": {capNetAdmin, capBPF},
+	"run":    {capNetAdmin, capBPF},
+	"status": {capNetAdmin, capBPF},
+	"doctor": {capNetAdmin, capBPF},
+}
+
+type capability struct {
+	name string
+	bits []uint
+}
+
+var (
+	capNetAdmin = capability{"CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}}
+	capBPF      = capability{"CAP_BPF", []uint{unix.CAP_BPF, unix.CAP_SYS_ADMIN}}
+)
+
+// privileged refuses a verb that lacks capabilities before it begins, with
+// one sentence in place of whatever system call would fail first.
+func privileged(verb string) error {
+	have, err := effective()
+	if err != nil {
+		return err
+	}
+	var missing []string
+	for _, c := range needed[verb] {
+		if !c.in(have) {
+			missing = append(missing, c.name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s: this process (uid %d) lacks %s; run it as root, or give it these capabilities",
+		verb, os.Geteuid(), strings.Join(missing, " and "))
+}
+
+func (c capability) in(set uint64) bool {
+	for _, bit := range c.bits {
+		if set&(1<<bit) != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// effective returns the capabilities of this thread as bits.
+func effective() (uint64, error) {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return 0, fmt.Errorf("read capabilities: %w", err)
+	}
+	return uint64(data[1].Effective)<<32 | uint64(data[0].Effective), nil
+}

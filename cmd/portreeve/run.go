@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/daemon"
+)
+
+func newRun(e *env) *cobra.Command {
+	var withAttach bool
+	c := &cobra.Command{
+		Use:   "run -c FILE",
+		Short: "run the inspector in the foreground",
+		Long: `Run is the inspector. It takes the slots of its services in the kernel side, which must
+be attached (or give --attach), and serves until SIGTERM or SIGINT, or until a newer
+inspector takes over; then it accepts what is queued, lets sessions end until the drain
+timeout, and exits. One record for each message and session goes to standard output,
+notices go to standard error.`,
+		Example: "  portreeve run -c /etc/portreeve.yaml --attach",
+		Args:    cobra.NoArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return inspect(c.Context(), e, withAttach)
+		},
+	}
+	e.needConfig(c)
+	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side first, as attach does")
+	return c
+}
+
+func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
+	c, err := e.load()
+	if err != nil {
+		return err
+	}
+	if err := privileged("run"); err != nil {
+		return err
+	}
+	if withAttach {
+		if _, err := e.install(c, false); err != nil {
+			return err
+		}
+	}
+	side, err := openKernel(c.Kernel, false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, side.close()) }()
+	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
+		return err
+	}
+	sink, flush := records(c.Log, e.stdout)
+	defer flush()
+	return daemon.Run(ctx, daemon.Options{Config: c, Steer: side.steer, Sink: sink, Log: notices(e.stderr)})
+}

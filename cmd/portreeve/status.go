@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/status"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+func newStatus(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "show what is attached, alive, counted and left over",
+		Long: `Status reads the kernel and says whether the kernel side is attached and since when,
+whether an inspector lives, what each service does, how often each verdict had
+which reason, what was lost since the attach (somebody removed it), and what is
+left over from a crash. It needs neither a configuration nor an inspector.
+
+The exit code is 0 also when nothing is attached, and 1 when something was lost or
+is left over.`,
+		Args: cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
+	}
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return c
+}
+
+func showStatus(e *env, asJSON bool) error {
+	report, err := e.readStatus()
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = e.printJSON(report)
+	} else {
+		err = report.WriteText(e.stdout)
+	}
+	if err == nil && len(report.Lost)+len(report.Leftovers) > 0 {
+		err = errFound
+	}
+	return err
+}
+
+// readStatus reads the state of this network namespace.
+func (e *env) readStatus() (_ status.Report, err error) {
+	if err := privileged("status"); err != nil {
+		return status.Report{}, err
+	}
+	c, err := e.settings()
+	if err != nil {
+		return status.Report{}, err
+	}
+	side, err := openKernel(c.Kernel, false)
+	if err != nil {
+		return status.Report{}, err
+	}
+	defer func() { err = errors.Join(err, side.close()) }()
+	if err := side.useSteer(c.Kernel.BPFFS); err != nil && !errors.Is(err, steer.ErrNoBPFFS) {
+		return status.Report{}, err
+	}
+	return status.Read(side.runner, side.steer)
+}
+
+func (e *env) printJSON(v any) error {
+	enc := json.NewEncoder(e.stdout)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return fmt.Errorf("cannot write to standard output: %w", err)
+	}
+	return nil
+}

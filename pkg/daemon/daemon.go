@@ -1,0 +1,206 @@
+// Package daemon puts the inspector together and runs it until it is told to
+// stop or another inspector takes over.
+//
+// Run makes every part from the parts above it, in one place: listeners,
+// dialers, relay, heartbeat. The services' slots are filled last, when everything
+// behind them is ready, and emptied first. The package installs nothing in
+// the kernel that outlives the process: that is apply's.
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/portreeve/portreeve/pkg/accept"
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/relay"
+	"github.com/portreeve/portreeve/pkg/route"
+	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// queueQuiet is how long a listener that gets no new connections any more
+// waits for handshakes that it began: longer than the first retransmission of
+// a SYN-ACK that was lost (one second, RFC 6298) and a round trip.
+const queueQuiet = 3 * time.Second
+
+// Options are what Run works with.
+type Options struct {
+	Config *config.Config
+	Steer  *steer.Steer // attached
+	Sink   event.Sink   // records
+	Log    *slog.Logger // the daemon's own notices
+}
+
+// inspector is the running daemon.
+type inspector struct {
+	Options
+	kernel    *steer.Inspector
+	services  []string
+	listeners *accept.Listeners
+	relay     *relay.Relay
+	pulse     *pulse
+}
+
+// Run serves until ctx ends or a newer inspector takes over, then drains: it
+// leaves the slots, accepts what is queued, and waits for sessions until the
+// drain timeout. It returns nil when it ended in order.
+func Run(ctx context.Context, o Options) error {
+	i := &inspector{Options: o}
+	defer i.close()
+	if err := i.prepare(); err != nil {
+		return err
+	}
+	served := make(chan error, 1)
+	go func() { served <- i.relay.Serve(i.listeners) }()
+	if err := i.register(); err != nil {
+		return err
+	}
+	o.Log.Info("ready", "services", len(i.services), "instance", i.pulse.instance)
+	daemon.SdNotify(false, daemon.SdNotifyReady)
+
+	err := i.wait(ctx, served)
+	daemon.SdNotify(false, daemon.SdNotifyStopping)
+	i.drain()
+	return err
+}
+
+// prepare makes every part; nothing reaches them yet.
+func (i *inspector) prepare() error {
+	var err error
+	if i.kernel, err = i.Steer.Inspector(); err != nil {
+		return err
+	}
+	local, err := route.LocalAddrs()
+	if err != nil {
+		return err
+	}
+	own := set(local)
+	c := i.Config
+	i.listeners, err = accept.Listen(accept.Options{
+		Mark:    c.Kernel.ClientMark,
+		Table:   accept.NewTable(plan.Bindings(c, local)),
+		Local:   own.has,
+		Trouble: func(err error) { i.Log.Warn("cannot accept", "error", err) },
+	})
+	if err != nil {
+		return err
+	}
+	i.relay = relay.New(relay.Options{
+		Services: i.serve(own),
+		Timeouts: timeouts(c.Timeouts),
+		Sessions: c.Limits.Sessions,
+		Sink:     i.Sink,
+		Log:      i.Log,
+	})
+	return nil
+}
+
+// serve returns what the relay has to know of each service.
+func (i *inspector) serve(own addresses) map[string]relay.Service {
+	c := i.Config
+	services := make(map[string]relay.Service, len(c.Services))
+	for _, s := range c.Services {
+		i.services = append(i.services, s.Name)
+		services[s.Name] = relay.Service{Dialer: &forward.Dialer{
+			Origins: s.Origins,
+			Forge:   s.Forge,
+			Mark:    c.Kernel.OriginMark,
+			Timeout: c.Timeouts.Connect,
+			Local:   own.has,
+		}}
+	}
+	return services
+}
+
+// register begins the heartbeat and fills the slots: from here on clients
+// come.
+func (i *inspector) register() error {
+	var err error
+	if i.pulse, err = newPulse(i.kernel, i.Config.Kernel.Heartbeat); err != nil {
+		return err
+	}
+	return i.kernel.Register(i.services, i.listeners.IPv4(), i.listeners.IPv6())
+}
+
+// wait blocks until there is a reason to stop. Being replaced or told to stop
+// is no error.
+func (i *inspector) wait(ctx context.Context, served <-chan error) error {
+	beating, stop := context.WithCancel(ctx)
+	defer stop()
+	pulsed := make(chan error, 1)
+	go func() { pulsed <- i.pulse.run(beating) }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("accept connections: %w", err)
+	case err := <-pulsed:
+		switch {
+		case errors.Is(err, errReplaced):
+			i.Log.Info("a newer inspector has taken over, draining")
+			return nil
+		case ctx.Err() != nil:
+			i.Log.Info("told to stop, draining")
+			return nil
+		}
+		return err
+	}
+}
+
+// drain ends the inspector without losing a connection: no new ones come
+// once the slots are left, those that are queued are accepted, and sessions end
+// by themselves until the drain timeout.
+func (i *inspector) drain() {
+	ctx, cancel := context.WithTimeout(context.Background(), i.Config.Timeouts.Drain)
+	defer cancel()
+	if err := i.kernel.Unregister(i.services); err != nil {
+		i.Log.Warn("cannot leave the services' slots", "error", err)
+	}
+	if err := i.listeners.Drain(ctx, queueQuiet); err != nil {
+		i.Log.Warn("connections may be lost", "error", err)
+	}
+	if cut := i.relay.Drain(ctx); cut > 0 {
+		i.Log.Warn("sessions cut at the drain timeout", "sessions", cut)
+	}
+	i.Log.Info("ended")
+}
+
+func (i *inspector) close() {
+	if i.listeners != nil {
+		i.listeners.Close()
+	}
+	if i.kernel != nil {
+		i.kernel.Close()
+	}
+}
+
+// timeouts are those of the configuration that a session minds.
+func timeouts(t config.Timeouts) session.Timeouts {
+	return session.Timeouts{
+		Greet: t.Greet, Command: t.Command, Reply: t.Reply,
+		Data: t.Data, Block: t.Block, End: t.End,
+	}
+}
+
+// addresses are the gateway's own when the inspector started. An address that
+// it gets later cannot be the origin of a service (plan.Judge), and one inside
+// an intercepted prefix is kept out by the next attach.
+type addresses map[netip.Addr]bool
+
+func set(list []netip.Addr) addresses {
+	own := make(addresses, len(list))
+	for _, a := range list {
+		own[a] = true
+	}
+	return own
+}
+
+func (a addresses) has(addr netip.Addr) bool { return a[addr] }

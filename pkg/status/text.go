@@ -1,0 +1,69 @@
+package status
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// WriteText prints the report for a person at a terminal.
+func (r Report) WriteText(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	if !r.Attached {
+		fmt.Fprintln(t, "kernel side\tnot attached")
+	} else {
+		fmt.Fprintf(t, "kernel side\tattached since %s, data path %s\n", r.Since.Local().Format(time.DateTime), r.Datapath)
+		fmt.Fprintf(t, "inspector\t%s\n", r.Inspector)
+	}
+	for _, s := range r.Services {
+		fmt.Fprintf(t, "service %s\t%s\n", s.Name, s)
+	}
+	for _, c := range r.Counters {
+		fmt.Fprintf(t, "%s\t%d\t%s\n", c.Reason, c.Count, c.Meaning)
+	}
+	for _, i := range r.Lost {
+		fmt.Fprintf(t, "lost\t%s\n", i)
+	}
+	for _, i := range r.Leftovers {
+		fmt.Fprintf(t, "leftover\t%s\n", i)
+	}
+	if err := t.Flush(); err != nil {
+		return fmt.Errorf("print status: %w", err)
+	}
+	return nil
+}
+
+// String says in a few words how the inspector is.
+func (i Inspector) String() string {
+	switch {
+	case i.State == Absent:
+		return "absent: new connections meet the fail policy"
+	case i.State == Hung:
+		return fmt.Sprintf("hung: last heartbeat %.1f s ago, limit %.1f s; new connections meet the fail policy", i.Age, i.Limit)
+	}
+	return fmt.Sprintf("alive: last heartbeat %.1f s ago, limit %.1f s", i.Age, i.Limit)
+}
+
+// String says in a few words what the service is about.
+func (s Service) String() string {
+	parts := []string{"fail " + s.Fail}
+	if len(s.Addressed) > 0 {
+		parts = append(parts, "addressed "+some(s.Addressed))
+	}
+	if len(s.Transit) > 0 {
+		parts = append(parts, "transit "+some(s.Transit))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// mostShown is how many addresses of a service are printed.
+const mostShown = 4
+
+func some(all []string) string {
+	if len(all) <= mostShown {
+		return strings.Join(all, " ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:mostShown], " "), len(all)-mostShown)
+}
