@@ -21,8 +21,11 @@ func notices(w io.Writer) *slog.Logger {
 	}))
 }
 
-// records returns the sink for records, in the configured form, and what
-// writes out the last of them.
-func records(l config.Log, w io.Writer) (event.Sink, func()) {
-	return event.Discard, func() {}
+// records returns the log of messages and sessions in the configured form.
+// Its Close writes out the last of them.
+func records(l config.Log, w io.Writer) *event.Log {
+	if l.Format == "text" {
+		return event.NewText(w)
+	}
+	return event.NewJSON(w)
 }

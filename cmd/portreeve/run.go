@@ -51,7 +51,7 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
 		return err
 	}
-	sink, flush := records(c.Log, e.stdout)
-	defer flush()
+	sink := records(c.Log, e.stdout)
+	defer func() { err = errors.Join(err, sink.Close()) }()
 	return daemon.Run(ctx, daemon.Options{Config: c, Steer: side.steer, Sink: sink, Log: notices(e.stderr)})
 }
