@@ -21,14 +21,11 @@ type Peeker struct {
 
 // NewPeeker returns a Peeker for a connection, which it neither owns nor keeps
 // open.
-func NewPeeker(c syscall.Conn) (*Peeker, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	p := &Peeker{conn: raw}
+func NewPeeker(c syscall.Conn) *Peeker {
+	p := &Peeker{}
 	p.look = p.peek
-	return p, nil
+	p.conn, p.err = c.SyscallConn()
+	return p
 }
 
 // Pending reports what a read would meet now: 1 when at least one octet is
@@ -38,6 +35,9 @@ func NewPeeker(c syscall.Conn) (*Peeker, error) {
 // It sees the socket alone: what the caller has read ahead into a buffer of its
 // own is the caller's to count.
 func (p *Peeker) Pending() (int, error) {
+	if p.conn == nil { // there never was a connection
+		return 0, p.err
+	}
 	if err := p.conn.Control(p.look); err != nil {
 		return 0, err
 	}

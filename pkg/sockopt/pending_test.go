@@ -27,11 +27,7 @@ func pair(t testing.TB) (a, b *net.TCPConn, p *Peeker) {
 	}
 	a, b = conn.(*net.TCPConn), other.(*net.TCPConn)
 	t.Cleanup(func() { a.Close(); b.Close() })
-	p, err = NewPeeker(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, b, p
+	return a, b, NewPeeker(a)
 }
 
 // await waits until the connection has something to read or has ended.
@@ -100,6 +96,12 @@ func TestPendingOfAClosedConnection(t *testing.T) {
 	a.Close()
 	if _, err := p.Pending(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("after our close: %v, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestPendingWithoutAConnection(t *testing.T) {
+	if _, err := NewPeeker(new(net.TCPConn)).Pending(); err == nil {
+		t.Error("no error")
 	}
 }
 

@@ -1,0 +1,169 @@
+package relay
+
+import (
+	"context"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// dialPatience bounds all attempts to reach an origin together: a client waits
+// five minutes for its greeting (RFC 5321 section 4.5.3.2.1) and shall rather
+// read our reply.
+const dialPatience = 4 * time.Minute
+
+// call is one client connection from accept to close. It owns both legs.
+type call struct {
+	r      *Relay
+	flow   flow.Flow
+	start  time.Time
+	client *leg
+
+	mu      sync.Mutex
+	origin  *leg // nil before there is one
+	path    forward.Path
+	severed bool // the legs were or are to be reset
+}
+
+// serve is the life of an admitted call.
+func (c *call) serve() {
+	defer c.r.live.remove(c)
+	defer c.survive()
+	service, ok := (*c.r.services.Load())[c.flow.Service]
+	if !ok { // a replaced configuration overtook the connection
+		c.refuse(broken)
+		return
+	}
+	if err := c.reach(service.Dialer); err != nil {
+		c.r.opts.Log.Warn("no origin", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
+		c.refuse(replyTo(err))
+		return
+	}
+	o := c.options()
+	o.Inspector = service.Inspector
+	c.close(session.Run(o, c.client, c.origin))
+}
+
+// turnAway is the life of a call that is one too many.
+func (c *call) turnAway() {
+	defer c.survive()
+	session.Refuse(c.options(), c.client, full)
+	c.client.Close() // at once: a client over the limit is not worth a wait
+}
+
+// reach dials the origin. It comes before the greeting: a client whose origin is
+// down is told so by a greeting of 421, and turns to another MX by itself.
+func (c *call) reach(d *forward.Dialer) error {
+	ctx, cancel := context.WithTimeout(c.r.dialling, dialPatience)
+	defer cancel()
+	conn, path, err := d.Dial(ctx, c.flow)
+	if err != nil {
+		return err
+	}
+	if path.Fallback != nil {
+		c.r.opts.Log.Warn("origin does not see the client's address", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", path.Fallback)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.origin, c.path = newLeg(conn), path // the connection is the call's from here on
+	if c.severed {
+		c.origin.Abort()
+	}
+	return nil
+}
+
+// options describes the call to the session.
+func (c *call) options() session.Options {
+	o := session.Options{
+		Flow:     c.flow,
+		Origin:   c.path.Origin,
+		Timeouts: c.r.opts.Timeouts,
+		Sink:     c.r.opts.Sink,
+		Draining: c.r.draining.Load,
+	}
+	if c.path.Forged() {
+		o.Forged = c.path.Source
+	}
+	return o
+}
+
+// refuse tells the client that there is no origin for it, and closes.
+func (c *call) refuse(reply smtp.Reply) {
+	c.close(session.Refuse(c.options(), c.client, reply))
+}
+
+// close closes both legs as the session asks. The origin comes first: an aborted
+// message is not to wait for a client that lingers.
+func (c *call) close(o session.Outcome) {
+	switch {
+	case c.origin == nil:
+	case o.Origin == session.Abort:
+		c.origin.Abort()
+	default:
+		c.origin.Close()
+	}
+	switch {
+	case o.Client == session.Abort:
+		c.client.Abort()
+	case o.End == event.EndQuit, o.End == event.EndNoOrigin: // the client waits for our last words
+		c.client.closeQuiet()
+	default:
+		c.client.closeBusy()
+	}
+}
+
+// survive keeps a fault in one session from ending all others. Nobody knows how
+// far the session had come, so both legs are reset: the origin never takes a
+// message that was under way, and the client tries again.
+func (c *call) survive() {
+	fault := recover()
+	if fault == nil {
+		return
+	}
+	c.sever()
+	c.r.opts.Log.Error("fault in a session, please report it", "flow", c.flow.ID, "service", c.flow.Service,
+		"client", c.flow.Client, "fault", fault, "stack", string(debug.Stack()))
+	c.recordFault(fault)
+}
+
+// recordFault makes the record that the session did not come to make.
+func (c *call) recordFault(fault any) {
+	defer func() { recover() }() // the fault may be in the sink
+	o := c.options()
+	c.r.opts.Sink.Session(&event.Session{
+		Flow: c.flow, Origin: o.Origin, Forged: o.Forged,
+		Start: c.start, Duration: time.Since(c.start),
+		End: event.EndFault, Detail: fmt.Sprint(fault),
+	})
+}
+
+// sever resets both legs, the origin's first, so that no end of data follows
+// from what the session makes of the client's end. The session notices at its
+// next read or write.
+func (c *call) sever() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.severed = true
+	if c.origin != nil {
+		c.origin.Abort()
+	}
+	c.client.Abort()
+}
+
+// interrupt wakes a session that waits for its client, so that it sees that the
+// relay drains.
+func (c *call) interrupt() { c.client.SetReadDeadline(time.Unix(1, 0)) }
+
+// describe returns the call as others see it.
+func (c *call) describe() Session {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Session{Flow: c.flow, Path: c.path, Start: c.start}
+}

@@ -1,0 +1,50 @@
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/sockopt"
+)
+
+// leg is a connection as the session sees it: a session.Leg and a
+// session.Aborter.
+type leg struct {
+	*net.TCPConn
+	*sockopt.Peeker
+}
+
+// newLeg takes a connection over.
+func newLeg(conn *net.TCPConn) *leg { return &leg{conn, sockopt.NewPeeker(conn)} }
+
+// Abort resets the connection: what was not delivered yet is thrown away, and
+// the peer sees a broken connection instead of an end of stream.
+func (l *leg) Abort() error {
+	return errors.Join(l.SetLinger(0), l.Close())
+}
+
+// lingering is how long a client may go on sending after our last words.
+const lingering = 2 * time.Second
+
+// closeQuiet closes a connection whose peer says nothing more. Should there be
+// unread input all the same, a close would reset the connection and the peer
+// might lose our last words (RFC 1122 section 4.2.2.13), so it is read first.
+func (l *leg) closeQuiet() {
+	if n, err := l.Pending(); n > 0 && err == nil {
+		l.closeBusy()
+		return
+	}
+	l.Close()
+}
+
+// closeBusy closes a connection whose peer may be sending: it ends our half,
+// throws away what still comes, for a bounded time, and closes. An error means
+// that the connection is gone already.
+func (l *leg) closeBusy() {
+	l.CloseWrite()
+	l.SetReadDeadline(time.Now().Add(lingering))
+	io.Copy(io.Discard, l.TCPConn)
+	l.Close()
+}

@@ -1,0 +1,112 @@
+// Package relay is a connection's life: accepted, admitted or refused, joined to
+// an origin before the client is greeted, handed to a session, and closed.
+//
+// It owns both connections of a flow from accept and forward to their close,
+// and is the only one that closes them. It never reads or writes SMTP: what is
+// said, also when there is no origin, the session says. The daemon calls it.
+package relay
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/accept"
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/session"
+)
+
+// Service is what a flow's service needs to be served.
+type Service struct {
+	Dialer    *forward.Dialer
+	Inspector inspect.Inspector // nil: the session's default
+}
+
+// Options say how a Relay works.
+type Options struct {
+	Services map[string]Service // by name
+	Timeouts session.Timeouts
+	Sessions int          // at once; a client beyond them is refused; 0: no limit
+	Sink     event.Sink   // records; nil: none
+	Log      *slog.Logger // why an origin was not reached, and faults of our own; nil: nowhere
+}
+
+// Relay serves connections.
+type Relay struct {
+	opts     Options
+	services atomic.Pointer[map[string]Service]
+	draining atomic.Bool
+	live     registry
+
+	dialling context.Context // ends when sessions are cut
+	cut      context.CancelFunc
+}
+
+// New returns a Relay that waits for Serve.
+func New(o Options) *Relay {
+	if o.Sink == nil {
+		o.Sink = event.Discard
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	r := &Relay{opts: o, live: registry{limit: o.Sessions}}
+	r.dialling, r.cut = context.WithCancel(context.Background())
+	r.Replace(o.Services)
+	return r
+}
+
+// Replace makes connections accepted from now on be served by other services.
+// The map is the Relay's from here on.
+func (r *Relay) Replace(services map[string]Service) { r.services.Store(&services) }
+
+// Serve accepts and serves connections until the listeners are closed or
+// drained; its error is net.ErrClosed then. Sessions go on after that, until
+// they end or Drain cuts them.
+func (r *Relay) Serve(listeners *accept.Listeners) error {
+	var loops sync.WaitGroup
+	for _, l := range listeners.All() {
+		loops.Go(func() { r.loop(l) })
+	}
+	loops.Wait()
+	return net.ErrClosed
+}
+
+// loop serves what one listener accepts. A client over the limit is refused
+// right here: a flood of them makes no goroutines, and the next one waits in the
+// kernel's queue.
+func (r *Relay) loop(l *accept.Listener) {
+	for {
+		conn, f, err := l.Accept()
+		if err != nil {
+			return
+		}
+		if c := r.adopt(conn, f); r.live.add(c) {
+			go c.serve()
+		} else {
+			c.turnAway()
+		}
+	}
+}
+
+// adopt takes a connection over from accept: whatever happens to it, the call
+// closes it.
+func (r *Relay) adopt(conn *net.TCPConn, f flow.Flow) *call {
+	return &call{r: r, flow: f, start: time.Now(), client: newLeg(conn)}
+}
+
+// Session is a session that is under way.
+type Session struct {
+	Flow  flow.Flow
+	Path  forward.Path // zero while the origin is being dialled
+	Start time.Time
+}
+
+// Sessions returns the sessions that are under way, oldest first.
+func (r *Relay) Sessions() []Session { return r.live.snapshot() }

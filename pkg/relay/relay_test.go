@@ -1,0 +1,261 @@
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/testenv/peer"
+)
+
+func TestCarriesMailFromTheClientsAddress(t *testing.T) {
+	g := start(t, peer.Behaviour{}, forging)
+	from := netip.MustParseAddr("127.0.0.99")
+	c := g.dialFrom(from, g.addr())
+	reply, err := c.Deliver(mail)
+	if err != nil || reply.Raw != "250 2.0.0 Queued as TEST1\r\n" {
+		t.Fatalf("%q, %v", reply.Raw, err)
+	}
+	c.expectEnd()
+	g.empty()
+	seen := g.await(over)[0]
+	if seen.Client.Addr() != from || len(seen.Messages) != 1 || seen.Messages[0].Content != mail.Content {
+		t.Errorf("origin saw %+v", seen)
+	}
+	if g.records.forged[0] != seen.Client || g.records.ends[0] != event.EndQuit {
+		t.Errorf("recorded %+v", g.records)
+	}
+}
+
+func TestCarriesMailOverIPv6(t *testing.T) {
+	g := start(t, peer.Behaviour{}, notForging)
+	c := g.dialFrom(netip.Addr{}, g.listeners.All()[1].Addr())
+	if _, err := c.Deliver(mail); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSessionsTellsWhatIsUnderWay(t *testing.T) {
+	g := start(t, peer.Behaviour{}, forging)
+	first, second := g.open(), g.open()
+	sessions := g.relay.Sessions()
+	if len(sessions) != 2 || sessions[1].Start.Before(sessions[0].Start) {
+		t.Fatalf("%+v", sessions)
+	}
+	for i, c := range []*client{first, second} {
+		s := sessions[i]
+		if s.Flow.Client.String() != c.conn.LocalAddr().String() || s.Flow.Service != "mx" || s.Flow.Server != g.addr() ||
+			!s.Path.Forged() || s.Path.Source.Addr() != s.Flow.Client.Addr() {
+			t.Errorf("session %d: %+v", i, s)
+		}
+		c.Command("QUIT")
+	}
+	g.empty()
+	if left := g.relay.Sessions(); len(left) != 0 {
+		t.Errorf("left: %+v", left)
+	}
+}
+
+func TestLimitOfSessions(t *testing.T) {
+	g := start(t, peer.Behaviour{}, func(o *Options) { o.Sessions = 2 })
+	first, second := g.open(), g.open()
+	third := g.dial()
+	third.expect("421 4.3.2 ")
+	third.expectEnd()
+	first.Command("QUIT")
+	second.Command("QUIT")
+	g.empty()
+	if _, err := g.dial().Deliver(mail); err != nil {
+		t.Errorf("after the others have left: %v", err)
+	}
+}
+
+func TestRefusesBeforeTheGreetingWithoutAnOrigin(t *testing.T) {
+	g := start(t, peer.Behaviour{})
+	g.origin.Close()
+	c := g.dial()
+	c.expect("421 4.4.1 The mail server refuses connections")
+	c.expectEnd()
+	g.empty()
+	if g.records.ends[0] != event.EndNoOrigin {
+		t.Errorf("recorded %+v", g.records.ends)
+	}
+	if log := g.log.String(); !strings.Contains(log, "connection refused") || !strings.Contains(log, "service=mx") {
+		t.Errorf("log %q does not say why", log)
+	}
+}
+
+func TestRepliesToDialErrors(t *testing.T) {
+	refused := &forward.Error{Class: forward.ErrRefused}
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{refused, "421 4.4.1 The mail server refuses"},
+		{&forward.Error{Class: forward.ErrTimeout}, "421 4.4.1 The mail server does not answer"},
+		{&forward.Error{Class: forward.ErrUnreachable}, "421 4.4.1 The mail server cannot be reached,"},
+		{&forward.Error{Class: forward.ErrNoAddress}, "421 4.4.5 "},
+		{&forward.Error{Class: forward.ErrLoop}, "421 4.4.6 "},
+		{&forward.Error{Class: forward.ErrResources}, "421 4.3.2 "},
+		{&forward.Error{Class: context.Canceled}, "421 4.3.2 Service is restarting"},
+		{errors.New("else"), "421 4.3.0 "},
+		{forward.Failures{refused, &forward.Error{Class: forward.ErrLoop}}, "421 4.4.6 "},
+	} {
+		reply := replyTo(c.err)
+		if got := reply.String(); !strings.HasPrefix(got, c.want) {
+			t.Errorf("%v: %q, want %s", c.err, got, c.want)
+		}
+	}
+}
+
+func TestServiceThatIsGone(t *testing.T) {
+	g := start(t, peer.Behaviour{})
+	services := *g.relay.services.Load()
+	g.relay.Replace(map[string]Service{})
+	g.dial().expect("421 4.3.0 ")
+	g.relay.Replace(services)
+	if _, err := g.dial().Deliver(mail); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestFallbackIsLogged(t *testing.T) {
+	g := start(t, peer.Behaviour{}, func(o *Options) {
+		o.Services["mx"].Dialer.Forge.Address = config.ForgePrefer
+	})
+	if _, err := g.dialFrom(netip.Addr{}, g.listeners.All()[1].Addr()).Deliver(mail); err != nil { // IPv6 to an IPv4 origin
+		t.Fatal(err)
+	}
+	g.empty()
+	if g.records.forged[0].IsValid() || !strings.Contains(g.log.String(), "origin does not see the client's address") {
+		t.Errorf("forged %v, log %q", g.records.forged, g.log.String())
+	}
+}
+
+// Whatever the client was still sending, it reads our last words.
+func TestLastWordsSurviveUnreadInput(t *testing.T) {
+	garbage := strings.Repeat("NOOP\r\n", 50_000)
+	for name, sent := range map[string]string{"after QUIT": "QUIT\r\n" + garbage, "too many errors": strings.Repeat("WHAT\r\n", 30) + garbage} {
+		t.Run(name, func(t *testing.T) {
+			g := start(t, peer.Behaviour{})
+			c := g.open()
+			go c.Write(sent) // may block until the relay reads, or fail at the end
+			last := peer.Reply{}
+			for {
+				reply, err := c.Reply()
+				if err != nil {
+					if err != io.EOF {
+						t.Errorf("the stream ended with %v", err)
+					}
+					break
+				}
+				last = reply
+			}
+			if last.Code != 221 && last.Code != 421 {
+				t.Errorf("last words were %q", last.Raw)
+			}
+		})
+	}
+}
+
+func TestClientResetInContentLeavesNoMessage(t *testing.T) {
+	g := start(t, peer.Behaviour{})
+	c := g.open()
+	if err := c.Envelope(mail); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(mail.Content); err != nil {
+		t.Fatal(err)
+	}
+	peer.Reset(c.conn)
+	g.empty()
+	if seen := g.await(over)[0]; len(seen.Messages) != 0 {
+		t.Errorf("origin took %+v", seen.Messages)
+	}
+	if !slices.Equal(g.records.messages, []event.Outcome{event.Aborted}) {
+		t.Errorf("recorded %v", g.records.messages)
+	}
+}
+
+func TestOriginResetNeverReadsAsSuccess(t *testing.T) {
+	for _, point := range peer.Points {
+		t.Run(string(point), func(t *testing.T) {
+			g := start(t, peer.Behaviour{Reset: point})
+			c := g.dial()
+			reply, err := c.Deliver(mail)
+			c.conn.Close()
+			if err == nil && reply.Code/100 != 4 || reply.Code == 250 && point != peer.AtEHLO {
+				t.Errorf("client read %q, %v", reply.Raw, err)
+			}
+			g.empty()
+		})
+	}
+}
+
+// trap is an inspector with a fault.
+type trap struct{ inspect.Inspector }
+
+func (trap) Command(*inspect.Envelope, *smtp.Command) inspect.Verdict { panic("trap") }
+
+func TestFaultEndsOneSessionOnly(t *testing.T) {
+	g := start(t, peer.Behaviour{}, func(o *Options) {
+		o.Services["trap"] = Service{Dialer: o.Services["mx"].Dialer, Inspector: trap{inspect.New(inspect.Default())}}
+	})
+	other := g.open()
+	services := *g.relay.services.Load()
+	g.relay.Replace(map[string]Service{"mx": services["trap"]})
+	if reply, err := g.dial().Open("client.example.net"); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("client read %q, %v; want a reset", reply.Raw, err)
+	}
+	g.await(func(s []peer.Session) bool { return len(s) == 2 && s[1].Done })
+	if reply, err := other.Send(mail); err != nil || reply.Code != 250 {
+		t.Errorf("the other session: %q, %v", reply.Raw, err)
+	}
+	other.Command("QUIT")
+	g.empty()
+	if log := g.log.String(); !strings.Contains(log, "fault=trap") || !strings.Contains(log, "relay_test.go") {
+		t.Errorf("log %q does not say where the fault was", log)
+	}
+	if !slices.Contains(g.records.ends, event.EndFault) {
+		t.Errorf("recorded %v, want the fault", g.records.ends)
+	}
+}
+
+func TestServeEndsWithItsListeners(t *testing.T) {
+	g := start(t, peer.Behaviour{})
+	g.listeners.Close()
+	if err := <-g.served; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Serve: %v, want %v", err, net.ErrClosed)
+	}
+}
+
+func TestManySessionsAtOnce(t *testing.T) {
+	g := start(t, peer.Behaviour{}, forging)
+	results := make(chan error, 50)
+	for i := range cap(results) {
+		c := g.dialFrom(netip.MustParseAddr(fmt.Sprintf("127.0.1.%d", i+1)), g.addr())
+		go func() {
+			_, err := c.Deliver(mail)
+			results <- err
+		}()
+	}
+	for range cap(results) {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+	g.empty()
+}
