@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -79,7 +80,7 @@ func silent(s *stage, _ *testscript.TestScript, args []string) error {
 		conn.Close()
 		return fmt.Errorf("%s answered", to)
 	}
-	if ctx.Err() == nil {
+	if !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, context.DeadlineExceeded) {
 		return fmt.Errorf("%s answered: %w", to, err)
 	}
 	return nil
