@@ -49,13 +49,16 @@ func (b *Body) Next(in []byte) (out []byte, n int, ev BodyEvent) {
 	w := 0 // in[:w] is what we send
 	for n < len(in) {
 		drop, ev, ok := b.lineStart(in[n:])
+		if ev == BodyFault {
+			return nil, n, ev
+		}
 		if !ok {
 			return in[:w], n + drop, ev
 		}
 		n += drop
 		seg, whole := b.segment(in[n:])
 		if b.Fault != NoFault {
-			return in[:w], n, BodyFault
+			return nil, n, BodyFault
 		}
 		if w != n {
 			copy(in[w:], in[n:n+seg])
@@ -92,32 +95,32 @@ func (b *Body) lineStart(in []byte) (drop int, ev BodyEvent, ok bool) {
 }
 
 // segment returns the length of what can be sent of the line in front, and
-// whether that is the whole line with its CRLF. On a violation it sets Fault.
+// whether that is the whole line with its CRLF. On a violation it sets Fault: the
+// first one in the stream, wherever the input was cut.
 func (b *Body) segment(in []byte) (n int, whole bool) {
 	lf := bytes.IndexByte(in, '\n')
 	text := in // without line end
 	if lf >= 0 {
 		text = in[:lf]
 	}
-	cr := bytes.IndexByte(text, '\r')
-	if cr >= 0 && cr != len(text)-1 {
-		b.Fault = BareCR
-		return 0, false
-	}
-	if lf >= 0 && cr < 0 {
-		b.Fault = BareLF
-		return 0, false
-	}
-	if cr >= 0 {
+	fault := NoFault
+	switch cr := bytes.IndexByte(text, '\r'); {
+	case cr >= 0 && cr != len(text)-1:
+		text, fault = text[:cr], BareCR
+	case cr >= 0:
 		text = text[:cr]
+	case lf >= 0:
+		fault = BareLF
 	}
-	if bytes.IndexByte(text, 0) >= 0 {
-		b.Fault = NUL
-		return 0, false
+	if nul := bytes.IndexByte(text, 0); nul >= 0 {
+		text, fault = text[:nul], NUL
 	}
 	b.column += len(text)
 	if b.MaxLine > 0 && b.column > b.MaxLine {
-		b.Fault = LongLine
+		fault = LongLine
+	}
+	b.Fault = fault
+	if fault != NoFault {
 		return 0, false
 	}
 	if lf < 0 {
