@@ -21,6 +21,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
+
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
@@ -56,7 +58,7 @@ func (h *Hand) Have() ([]plan.Item, error) {
 }
 
 // haveNFT asks the kernel which tables and chains there are, and starts
-// iptables-nft only where one of the chains is ours.
+// iptables-nft only for the rules in chains of ours.
 func (h *Hand) haveNFT() ([]plan.Item, error) {
 	r, err := readRuleset()
 	if err != nil {
@@ -64,11 +66,13 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 	}
 	items := r.shared()
 	for _, t := range r.ownTables() {
-		l, err := h.list(tool{family: t.Family}, t.Name)
-		if err != nil {
-			return nil, err
+		for _, c := range r.chainsOf(t) {
+			l, err := h.listChain(c)
+			if err != nil {
+				return nil, err
+			}
+			items = append(items, l.own(t.Family, false, t.Name)...)
 		}
-		items = append(items, l.own(t.Family, false, t.Name)...)
 	}
 	return items, nil
 }
@@ -83,7 +87,7 @@ func (h *Hand) haveLegacy() ([]plan.Item, error) {
 			return nil, err
 		}
 		for _, name := range names {
-			l, err := h.list(tool{family: f, legacy: true}, name)
+			l, err := h.tools.list(tool{family: f, legacy: true}, name, "")
 			if errors.Is(err, ErrMissing) {
 				break
 			}
@@ -143,8 +147,11 @@ func (h *Hand) addChain(c plan.Chain) error {
 	if err := ours(c.Name); err != nil {
 		return err
 	}
-	t := tool{c.Family, c.Legacy}
-	l, err := h.listIfPresent(t, c.Table)
+	if !c.Legacy {
+		return addNFTChain(c)
+	}
+	t := tool{c.Family, true}
+	l, err := h.listLegacy(t, c.Table)
 	if err != nil || slices.Contains(l.chains, c.Name) {
 		return err
 	}
@@ -154,7 +161,7 @@ func (h *Hand) addChain(c plan.Chain) error {
 	}
 	if err := cmd.NewChain(c.Table, c.Name); err != nil {
 		// Somebody was quicker with the same chain: that is a success too.
-		if l, again := h.list(t, c.Table); again == nil && slices.Contains(l.chains, c.Name) {
+		if l, again := h.listLegacy(t, c.Table); again == nil && slices.Contains(l.chains, c.Name) {
 			return nil
 		}
 		return explain(t, c.Table, err, "")
@@ -162,21 +169,23 @@ func (h *Hand) addChain(c plan.Chain) error {
 	return nil
 }
 
-// removeChain deletes an empty chain of ours. The kernel refuses when a rule
-// leads there that is not ours, and then that rule is named.
+// removeChain deletes a chain of ours. The kernel refuses when a rule leads
+// there that is not ours, and then that rule is named.
 func (h *Hand) removeChain(c plan.Chain) error {
 	if err := ours(c.Name); err != nil {
 		return err
 	}
-	t := tool{c.Family, c.Legacy}
-	l, err := h.listIfPresent(t, c.Table)
+	if !c.Legacy {
+		return removeNFTChain(c)
+	}
+	t := tool{c.Family, true}
+	l, err := h.listLegacy(t, c.Table)
 	if err != nil || !slices.Contains(l.chains, c.Name) {
 		return err
 	}
 	for _, r := range l.rules {
 		if r.target() == c.Name {
-			return fmt.Errorf("chain %s is still used by a rule that is not ours: remove it first: %s -t %s -D %s %s",
-				c.Name, t, c.Table, r.chain, r.spec)
+			return usedBy(c, fmt.Sprintf("%s -t %s -D %s %s", t, c.Table, r.chain, r.spec))
 		}
 	}
 	cmd, err := h.tools.get(t)
@@ -186,6 +195,11 @@ func (h *Hand) removeChain(c plan.Chain) error {
 	return explain(t, c.Table, cmd.DeleteChain(c.Table, c.Name), "")
 }
 
+// usedBy says that a rule of somebody leads to a chain, and how to remove it.
+func usedBy(c plan.Chain, remove string) error {
+	return fmt.Errorf("chain %s is still used by a rule that is not ours: remove it first: %s", c.Name, remove)
+}
+
 // addFilter appends a rule to a chain of ours, or inserts a jump at the head
 // of a base chain, unless it is there already.
 func (h *Hand) addFilter(f plan.Filter) error {
@@ -193,8 +207,8 @@ func (h *Hand) addFilter(f plan.Filter) error {
 		return err
 	}
 	t := tool{f.Family, f.Legacy}
-	l, err := h.listIfPresent(t, f.Table)
-	if err != nil || l.count(f.Chain, f.Spec) > 0 {
+	n, err := h.count(t, f)
+	if err != nil || n > 0 {
 		return err
 	}
 	cmd, err := h.tools.get(t)
@@ -209,19 +223,22 @@ func (h *Hand) addFilter(f plan.Filter) error {
 	return explain(t, f.Table, err, f.Spec)
 }
 
-// removeFilter deletes a rule as often as it is there. It is named by its
-// content, never by its number: numbers move under a concurrent change, and
-// the neighbour is not ours.
+// removeFilter deletes a rule as often as it is there. iptables is told its
+// content, never its number: numbers move under a concurrent change, and the
+// neighbour is not ours.
 func (h *Hand) removeFilter(f plan.Filter) error {
 	if err := mayTouch(f); err != nil {
 		return err
 	}
+	if f.First && !f.Legacy {
+		return removeJump(f)
+	}
 	t := tool{f.Family, f.Legacy}
-	l, err := h.listIfPresent(t, f.Table)
+	n, err := h.count(t, f)
 	if err != nil {
 		return err
 	}
-	for range l.count(f.Chain, f.Spec) {
+	for range n {
 		cmd, err := h.tools.get(t)
 		if err != nil {
 			return err
@@ -233,29 +250,53 @@ func (h *Hand) removeFilter(f plan.Filter) error {
 	return nil
 }
 
-// listIfPresent lists a table of which nobody knows that it exists, without
-// making it. A table that does not exist is empty.
-func (h *Hand) listIfPresent(t tool, table string) (listing, error) {
-	var names []string
-	var err error
+// count returns how often a rule is there.
+func (h *Hand) count(t tool, f plan.Filter) (int, error) {
 	if t.legacy {
-		names, err = legacyTables(t.family)
-	} else {
-		names, err = nftTables(t.family)
+		l, err := h.listLegacy(t, f.Table)
+		return l.count(f.Chain, f.Spec), err
 	}
+	r, err := readRuleset()
+	if err != nil {
+		return 0, err
+	}
+	for _, c := range r.chainsOf(plan.Table{Family: f.Family, Name: f.Table}) {
+		if c.Name == f.Chain {
+			l, err := h.listChain(c)
+			return l.count(f.Chain, f.Spec), err
+		}
+	}
+	return 0, nil
+}
+
+// listLegacy reads a table without making it. One that does not exist is
+// empty.
+func (h *Hand) listLegacy(t tool, table string) (listing, error) {
+	names, err := legacyTables(t.family)
 	if err != nil || !slices.Contains(names, table) {
 		return listing{}, err
 	}
-	return h.list(t, table)
+	return h.tools.list(t, table, "")
 }
 
-// list reads a table that exists.
-func (h *Hand) list(t tool, table string) (listing, error) {
-	lines, err := h.tools.list(t, table)
-	if err != nil {
-		return listing{}, explain(t, table, err, "")
+// listChain reads one of our chains by iptables-nft, and from a base chain our
+// jumps. iptables-nft is not asked about chains of others: it stumbles over
+// rules made with nft, or shows them as something else.
+func (h *Hand) listChain(c *nftables.Chain) (listing, error) {
+	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
+		return h.tools.list(tool{family: family(c.Table.Family)}, c.Table.Name, c.Name)
 	}
-	return parse(lines), nil
+	var l listing
+	if c.Hooknum == nil {
+		return l, nil
+	}
+	jumps, err := jumpsIn(c)
+	for _, j := range jumps {
+		if j.ours {
+			l.rules = append(l.rules, rule{chain: c.Name, spec: plan.Jump(j.target)})
+		}
+	}
+	return l, err
 }
 
 // ours refuses the name of a chain that is not ours.

@@ -1,9 +1,11 @@
 package netfilter
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -74,3 +76,5 @@ func inNamespace(t *testing.T, ns *os.File, f func()) {
 	}
 	f()
 }
+
+func sortedKeys(m map[string]bool) []string { return slices.Sorted(maps.Keys(m)) }

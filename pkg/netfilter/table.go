@@ -49,20 +49,47 @@ type ruleset struct {
 // readRuleset reads tables and chains of all families. A kernel without
 // nftables has none.
 func readRuleset() (ruleset, error) {
-	c, err := nftables.New()
-	if err != nil {
-		return ruleset{}, noNFTables(err)
+	var r ruleset
+	err := unchanged(func(c *nftables.Conn) (err error) {
+		if r.tables, err = c.ListTables(); err != nil {
+			return err
+		}
+		r.chains, err = c.ListChains()
+		return err
+	})
+	if err = noNFTables(err); err != nil {
+		return ruleset{}, fmt.Errorf("list nftables: %w", err)
 	}
-	tables, err := c.ListTables()
-	if err != nil {
-		return ruleset{}, noNFTables(err)
-	}
-	chains, err := c.ListChains()
-	if err != nil {
-		return ruleset{}, noNFTables(err)
-	}
-	return ruleset{tables, chains}, nil
+	return r, nil
 }
+
+// unchanged calls read, and again while somebody changes the ruleset in the
+// middle of it: a listing may then miss what was there all the time.
+func unchanged(read func(*nftables.Conn) error) error {
+	for range readTries {
+		before, err := generation()
+		if err != nil {
+			return err
+		}
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		failed := read(c)
+		after, err := generation()
+		if err != nil {
+			return err
+		}
+		if before == after {
+			return failed
+		}
+	}
+	return errors.New("the ruleset changed each time while it was read: try again when the firewall is at rest")
+}
+
+// readTries is how often a read is tried. Busy programs change the ruleset
+// some times a second; a read takes milliseconds.
+const readTries = 20
 
 // noNFTables drops the errors that mean that the kernel has no nftables.
 func noNFTables(err error) error {
@@ -116,21 +143,6 @@ func (r ruleset) chainsOf(t plan.Table) []*nftables.Chain {
 	})
 }
 
-// nftTables returns the names of a family's nftables tables.
-func nftTables(f plan.Family) ([]string, error) {
-	r, err := readRuleset()
-	if err != nil {
-		return nil, fmt.Errorf("list nftables: %w", err)
-	}
-	var names []string
-	for _, t := range r.tables {
-		if t.Family == nftFamily(f) {
-			names = append(names, t.Name)
-		}
-	}
-	return names, nil
-}
-
 // legacyTables returns the names of a family's iptables-legacy tables in the
 // calling thread's network namespace. /proc/net would be that of the process.
 func legacyTables(f plan.Family) ([]string, error) {
@@ -158,6 +170,19 @@ func family(f nftables.TableFamily) plan.Family {
 	return 0
 }
 
+// familyWord is how nft calls a family.
+func familyWord(f nftables.TableFamily) string {
+	switch f {
+	case nftables.TableFamilyIPv4:
+		return "ip"
+	case nftables.TableFamilyIPv6:
+		return "ip6"
+	case nftables.TableFamilyINet:
+		return "inet"
+	}
+	return fmt.Sprintf("family %d", f)
+}
+
 func nftFamily(f plan.Family) nftables.TableFamily {
 	if f == plan.IPv6 {
 		return nftables.TableFamilyIPv6
@@ -173,6 +198,61 @@ func addTable(t plan.Table) error {
 	}
 	c.AddTable(&nftables.Table{Family: nftFamily(t.Family), Name: t.Name})
 	return c.Flush()
+}
+
+// addNFTChain makes a chain of ours unless it exists.
+func addNFTChain(ch plan.Chain) error {
+	c, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	c.AddChain(&nftables.Chain{Name: ch.Name, Table: &nftables.Table{Family: nftFamily(ch.Family), Name: ch.Table}})
+	return c.Flush()
+}
+
+// removeNFTChain deletes a chain of ours with what somebody may have put into
+// it. The kernel refuses while a rule leads there.
+func removeNFTChain(ch plan.Chain) error {
+	r, err := readRuleset()
+	if err != nil {
+		return err
+	}
+	all := r.chainsOf(plan.Table{Family: ch.Family, Name: ch.Table})
+	for _, own := range all {
+		if own.Name != ch.Name {
+			continue
+		}
+		c, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		c.DelChain(own)
+		err = c.Flush()
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if errors.Is(err, unix.EBUSY) {
+			return nameUser(ch, all, err)
+		}
+		return err
+	}
+	return nil
+}
+
+// nameUser finds the rule because of which a chain cannot be deleted.
+func nameUser(ch plan.Chain, all []*nftables.Chain, busy error) error {
+	for _, c := range all {
+		jumps, err := jumpsIn(c)
+		if err != nil {
+			return err
+		}
+		for _, j := range jumps {
+			if j.target == ch.Name {
+				return usedBy(ch, fmt.Sprintf("nft delete rule %s %s %s handle %d", familyWord(c.Table.Family), c.Table.Name, c.Name, j.handle))
+			}
+		}
+	}
+	return fmt.Errorf("chain %s is still used: %w", ch.Name, busy)
 }
 
 // addBaseChain makes a base chain unless it exists. No policy is sent: a new

@@ -129,20 +129,24 @@ func (t *tools) get(which tool) (found, error) {
 	return t.found[which], nil
 }
 
-// list returns the lines of `iptables -S` for a whole table. The library
-// lists chain by chain only, a process for each.
-func (t *tools) list(which tool, table string) ([]string, error) {
+// list returns what `iptables -S` shows of a table that exists, or of one of
+// its chains.
+func (t *tools) list(which tool, table, chain string) (listing, error) {
 	f, err := t.get(which)
 	if err != nil {
-		return nil, err
+		return listing{}, err
+	}
+	args := []string{"--wait", strconv.Itoa(lockWait), "-t", table, "-S"}
+	if chain != "" {
+		args = append(args, chain)
 	}
 	var out, complaint bytes.Buffer
-	cmd := exec.Command(f.path, "--wait", strconv.Itoa(lockWait), "-t", table, "-S")
+	cmd := exec.Command(f.path, args...)
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		return nil, fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+		return listing{}, explain(which, table, fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes())), "")
 	}
-	return strings.Split(strings.TrimSpace(out.String()), "\n"), nil
+	return parse(strings.Split(strings.TrimSpace(out.String()), "\n")), nil
 }
 
 // explain turns a failed command into a sentence with its remedy.

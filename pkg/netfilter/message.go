@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -53,14 +54,11 @@ func deleteAtOnce(all ...deletion) error {
 		batch = append(batch, m)
 	}
 	batch = append(batch, batchMark(unix.NFNL_MSG_BATCH_END))
-	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	c, err := dial()
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return err
 	}
 	defer c.Close()
-	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
-		return fmt.Errorf("open netlink: %w", err)
-	}
 	if _, err := c.SendMessages(batch); err != nil {
 		return fmt.Errorf("delete from nftables: %w", err)
 	}
@@ -71,6 +69,49 @@ func deleteAtOnce(all ...deletion) error {
 		}
 	}
 	return nil
+}
+
+// generation returns the number that the kernel counts up with every change
+// of the ruleset.
+func generation() (uint32, error) {
+	c, err := dial()
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	answer, err := c.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
+		Data:   header(unix.AF_UNSPEC, 0),
+	})
+	if err != nil {
+		return 0, err
+	}
+	if len(answer) != 1 || len(answer[0].Data) < len(header(0, 0)) {
+		return 0, errors.New("the kernel names no generation of the ruleset")
+	}
+	a, err := netlink.NewAttributeDecoder(answer[0].Data[len(header(0, 0)):])
+	if err != nil {
+		return 0, err
+	}
+	a.ByteOrder = binary.BigEndian
+	for a.Next() {
+		if a.Type() == unix.NFTA_GEN_ID {
+			return a.Uint32(), nil
+		}
+	}
+	return 0, errors.New("the kernel names no generation of the ruleset")
+}
+
+func dial() (*netlink.Conn, error) {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	if err := c.SetDeadline(time.Now().Add(answerTime)); err != nil {
+		c.Close()
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	return c, nil
 }
 
 func (d deletion) encode() (netlink.Message, error) {
