@@ -57,20 +57,26 @@ func (s *Steer) reading(f func(*pinSet) error) error {
 // error is ErrNotAttached where nothing counts.
 func (s *Steer) Counters() (counters []Counter, err error) {
 	err = s.reading(func(set *pinSet) error {
-		for _, r := range Reasons() {
-			var perCPU []uint64
-			if err := set.maps[bpfMapStats].Lookup(uint32(r), &perCPU); err != nil {
-				return fmt.Errorf("read the counter of %s: %w", r, err)
-			}
-			c := Counter{Reason: r}
-			for _, n := range perCPU {
-				c.Count += n
-			}
-			counters = append(counters, c)
-		}
-		return nil
+		counters, err = set.counters()
+		return err
 	})
 	return counters, err
+}
+
+func (s *pinSet) counters() ([]Counter, error) {
+	counters := make([]Counter, 0, numReasons)
+	for _, r := range Reasons() {
+		var perCPU []uint64
+		if err := s.maps[bpfMapStats].Lookup(uint32(r), &perCPU); err != nil {
+			return nil, fmt.Errorf("read the counter of %s: %w", r, err)
+		}
+		c := Counter{Reason: r}
+		for _, n := range perCPU {
+			c.Count += n
+		}
+		counters = append(counters, c)
+	}
+	return counters, nil
 }
 
 // Alive returns the state of the inspector as the programs see it.

@@ -1,10 +1,13 @@
 package steer
 
 import (
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,4 +49,34 @@ func up(t *testing.T, name string) {
 	must(t, unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, req))
 	req.SetUint16(req.Uint16() | unix.IFF_UP)
 	must(t, unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, req))
+}
+
+// addAddress gives lo an address.
+func addAddress(t *testing.T, a netip.Addr) {
+	t.Helper()
+	lo, err := net.InterfaceByName("lo")
+	must(t, err)
+	must(t, newAddress(a, a.BitLen(), uint32(lo.Index)))
+	awaitLocal(t, a)
+}
+
+// awaitLocal waits until an address has its route: the kernel makes that of
+// an IPv6 address in the background.
+func awaitLocal(t *testing.T, a netip.Addr) {
+	t.Helper()
+	to := &unix.SockaddrInet6{Addr: a.As16(), Port: 9}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	must(t, err)
+	defer unix.Close(fd)
+	await(t, func() bool { return unix.Connect(fd, to) == nil })
+}
+
+// await waits until a condition holds.
+func await(t *testing.T, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("waited in vain")
+		}
+	}
 }

@@ -1,0 +1,327 @@
+package steer
+
+import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+const (
+	clientSide = plan.ClientSide
+	originSide = plan.OriginSide
+)
+
+func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
+
+// fromClient is a segment of the client to port 25 of an address.
+func (w world) fromClient(to netip.Addr, flags byte) ip {
+	return segment(at(w.client, 40000), at(to, smtpPort), flags)
+}
+
+func TestClientSYN(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		for _, c := range []struct {
+			what  string
+			to    netip.Addr
+			flags byte
+			want  outcome
+		}{
+			{"SYN", w.origin, syn, diverted(bpfReasonREASON_CLIENT_SYN)},
+			{"SYN with ECN", w.origin, syn | 0xc0, diverted(bpfReasonREASON_CLIENT_SYN)},
+			{"SYN and FIN", w.origin, syn | fin, diverted(bpfReasonREASON_CLIENT_SYN)},
+			{"SYN to an open service", w.opened, syn, left(bpfReasonREASON_CLIENT_ABSENT_OPEN)},
+			{"SYN to a closed service", w.closed, syn, dropped(bpfReasonREASON_CLIENT_ABSENT_CLOSED)},
+			{"SYN to a bypassed address", w.bypass, syn, left(bpfReasonREASON_CLIENT_BYPASS)},
+			{"SYN to the gateway", w.own, syn, ignored},
+			{"SYN to nobody", w.nobody, syn, ignored},
+			{"SYN and ACK", w.origin, synAck, left(bpfReasonREASON_CLIENT_FORWARDED)},
+			{"ACK of a stranger", w.origin, ack, left(bpfReasonREASON_CLIENT_FORWARDED)},
+			{"RST of a stranger", w.origin, rst, left(bpfReasonREASON_CLIENT_FORWARDED)},
+			{"ACK of a stranger to a closed service", w.closed, ack, left(bpfReasonREASON_CLIENT_FORWARDED)},
+			{"ACK of a stranger to a bypassed address", w.bypass, ack, left(bpfReasonREASON_CLIENT_FORWARDED)},
+			{"ACK to nobody", w.nobody, ack, ignored},
+			{"no flags", w.origin, 0, left(bpfReasonREASON_CLIENT_FORWARDED)},
+		} {
+			g.want(clientSide, w.name()+" "+c.what, w.fromClient(c.to, c.flags).bytes(), c.want)
+		}
+		other := segment(at(w.client, 40000), at(w.origin, 26), syn)
+		g.want(clientSide, w.name()+" SYN to another port", other.bytes(), ignored)
+		reply := segment(at(w.client, smtpPort), at(w.origin, 40000), syn)
+		g.want(clientSide, w.name()+" SYN from the port", reply.bytes(), ignored)
+		udp := w.fromClient(w.origin, syn)
+		udp.proto = protoUDP
+		g.want(clientSide, w.name()+" UDP", udp.bytes(), ignored)
+	}
+}
+
+func TestClientHung(t *testing.T) {
+	g := newStage(t)
+	g.register("opened", "closed")
+	for _, w := range worlds {
+		g.want(clientSide, w.name()+" fresh", w.fromClient(w.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+	}
+	g.hang()
+	for _, w := range worlds {
+		g.want(clientSide, w.name()+" hung, open", w.fromClient(w.opened, syn).bytes(), left(bpfReasonREASON_CLIENT_HUNG_OPEN))
+		g.want(clientSide, w.name()+" hung, closed", w.fromClient(w.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
+	}
+	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{}))
+	g.want(clientSide, "never a heartbeat", world4.fromClient(world4.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
+	g.add(plan.Settings{ClientMark: clientMark, OriginMark: originMark})
+	g.want(clientSide, "no limit", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+}
+
+func TestClientWithoutSettingsLeavesEverything(t *testing.T) {
+	g := newStage(t)
+	must(t, g.Remove(plan.Settings{}))
+	for _, w := range worlds {
+		g.want(clientSide, w.name(), w.fromClient(w.origin, syn).bytes(), ignored)
+		g.want(clientSide, w.name()+" closed", w.fromClient(w.closed, syn).bytes(), ignored)
+	}
+}
+
+// A connection is diverted in every state, and its tuple nowhere else.
+func TestClientSocket(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		client, server := connect(t, w.client, w.origin, 0)
+		from := addrPort(client.LocalAddr())
+		to := at(w.origin, smtpPort)
+		ours := diverted(bpfReasonREASON_CLIENT_SOCKET)
+		for _, flags := range []byte{ack, ack | fin, rst, 0} {
+			g.want(clientSide, w.name()+" established", segment(from, to, flags).bytes(), ours)
+		}
+		g.want(clientSide, w.name()+" SYN on a connection", segment(from, to, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		stranger := netip.AddrPortFrom(w.router, from.Port())
+		g.want(clientSide, w.name()+" another client", segment(stranger, to, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
+
+		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort})
+		g.want(clientSide, w.name()+" bypassed since", segment(from, to, ack).bytes(), ours)
+		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort, Service: "mx", Transit: true})
+
+		must(t, server.Close()) // first: this end keeps TIME_WAIT
+		must(t, client.Close())
+		awaitState(t, timeWait, to, from)
+		g.want(clientSide, w.name()+" TIME_WAIT", segment(from, to, ack).bytes(), ours)
+	}
+}
+
+// A listener that defers the accept keeps the request socket after the
+// handshake.
+func TestClientRequestSocket(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		l := listen(t, at(w.origin, smtpPort).String())
+		raw, err := l.SyscallConn()
+		must(t, err)
+		must(t, setOption(unix.SOL_TCP, unix.TCP_DEFER_ACCEPT, 100)("", "", raw))
+		client := dial(t, w.client, l.Addr().String(), 0)
+		from := addrPort(client.LocalAddr())
+		awaitState(t, synReceived, at(w.origin, smtpPort), from)
+		g.want(clientSide, w.name(), segment(from, at(w.origin, smtpPort), ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
+		l.Close()
+	}
+}
+
+// TCP states as /proc/net/tcp shows them.
+const (
+	synReceived = "03"
+	timeWait    = "06"
+)
+
+// awaitState waits until a socket is in a state.
+func awaitState(t *testing.T, state string, local, remote netip.AddrPort) {
+	t.Helper()
+	file := "/proc/thread-self/net/tcp"
+	if local.Addr().Is6() {
+		file += "6"
+	}
+	want := fmt.Sprintf(" %s %s %s ", procAddr(local), procAddr(remote), state)
+	await(t, func() bool {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		return bytes.Contains(text, []byte(want))
+	})
+}
+
+// procAddr writes an address as /proc/net/tcp does: words in host order.
+func procAddr(a netip.AddrPort) string {
+	s := ""
+	for word := range slices.Chunk(a.Addr().AsSlice(), 4) {
+		s += fmt.Sprintf("%08X", binary.NativeEndian.Uint32(word))
+	}
+	return fmt.Sprintf("%s:%04X", s, a.Port())
+}
+
+// A handshake that was answered with a cookie has no socket before its ACK.
+func TestClientCookie(t *testing.T) {
+	g := newStage(t)
+	must(t, os.WriteFile("/proc/sys/net/ipv4/tcp_syncookies", []byte("2"), 0))
+	for _, w := range worlds {
+		to := at(w.origin, smtpPort)
+		l := listen(t, to.String())
+		if w.origin.Is4() {
+			must(t, g.inspector.Register([]string{"mx"}, l, nil))
+		} else {
+			must(t, g.inspector.Register([]string{"mx"}, nil, l))
+		}
+		lo := sniff(t, "lo")
+		client := dial(t, w.client, to.String(), 0)
+		server, err := l.AcceptTCP()
+		must(t, err)
+		from := addrPort(client.LocalAddr())
+		third := lo.await(func(p []byte) bool { return isHandshakeEnd(p, w, from.Port()) })
+		must(t, client.SetLinger(0))
+		must(t, client.Close())
+		must(t, server.Close())
+
+		forged := bytes.Clone(third)
+		forged[ipLen(w)+8] ^= 1 // the acknowledged number
+		g.want(clientSide, w.name()+" the ACK with the cookie", third, diverted(bpfReasonREASON_CLIENT_COOKIE))
+		g.want(clientSide, w.name()+" another ACK", forged, left(bpfReasonREASON_CLIENT_FORWARDED))
+		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort})
+		g.want(clientSide, w.name()+" with a bypass", third, left(bpfReasonREASON_CLIENT_FORWARDED))
+	}
+}
+
+func ipLen(w world) int {
+	if w.client.Is4() {
+		return 20
+	}
+	return 40
+}
+
+// isHandshakeEnd picks the ACK without data from a port of the client.
+func isHandshakeEnd(p []byte, w world, port uint16) bool {
+	if p[0]>>4 == 4 != w.client.Is4() {
+		return false
+	}
+	header := p[ipLen(w):]
+	return binary.BigEndian.Uint16(header) == port && header[13] == ack && len(header) == int(header[12]>>4)*4
+}
+
+func TestClientFragments(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		first := w.fromClient(w.origin, syn)
+		whole := first.payload
+		g.want(clientSide, w.name()+" first fragment", first.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientSide, w.name()+" atomic fragment", first.asFragment(0, false).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientSide, w.name()+" later fragment", first.asFragment(3, true).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
+		g.want(clientSide, w.name()+" last fragment", first.asFragment(3, false).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
+		stranger := w.fromClient(w.nobody, syn)
+		g.want(clientSide, w.name()+" first fragment to nobody", stranger.asFragment(0, true).bytes(), ignored)
+		for n := 4; n < len(whole); n++ {
+			tiny := first
+			tiny.payload = whole[:n]
+			what := fmt.Sprintf("%s first fragment with %d bytes of TCP", w.name(), n)
+			g.want(clientSide, what, tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
+			tiny.payload, tiny.claim = append(bytes.Clone(whole[:n]), tcp(0, 0, ack)...), -20
+			g.want(clientSide, what+" and padding", tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
+			tiny.dst = w.closed
+			g.want(clientSide, what+" to a closed service", tiny.asFragment(0, true).bytes(), dropped(bpfReasonREASON_CLIENT_ABSENT_CLOSED))
+			tiny.claim, tiny.payload = 0, whole[:n]
+			g.want(clientSide, what+", not a fragment", tiny.bytes(), ignored)
+		}
+	}
+}
+
+func TestClientOptions(t *testing.T) {
+	g := newStage(t)
+	for n := 4; n <= 40; n += 4 {
+		p := world4.fromClient(world4.origin, syn)
+		p.options = bytes.Repeat([]byte{1}, n)
+		g.want(clientSide, fmt.Sprintf("%d bytes of IP options", n), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+	}
+}
+
+func TestClientExtensionHeaders(t *testing.T) {
+	g := newStage(t)
+	ours := diverted(bpfReasonREASON_CLIENT_SYN)
+	chain := func(n int) []header { return slices.Repeat([]header{option(extOptions, 1)}, n) }
+	for _, c := range []struct {
+		what    string
+		headers []header
+		want    outcome
+	}{
+		{"hop-by-hop options", []header{option(extHop, 1)}, ours},
+		{"destination options of 64 bytes", []header{option(extOptions, 8)}, ours},
+		{"destination options of 2048 bytes", []header{option(extOptions, 256)}, ours},
+		{"a routing header at its end", []header{routing(0)}, ours},
+		{"a routing header with segments left", []header{routing(1)}, ignored},
+		{"one of each", []header{option(extHop, 1), option(extOptions, 2), routing(0), fragment6(0, false), option(extOptions, 1)}, ours},
+		{"eight", chain(8), ours},
+		{"nine", chain(9), left(bpfReasonREASON_CLIENT_HEADERS)},
+		{"eight of 400 bytes", slices.Repeat([]header{option(extOptions, 50)}, 8), ours},
+		{"one that ends behind the packet", []header{{extOptions, []byte{5, 0, 0, 0, 0, 0, 0}}}, ignored},
+		{"ESP", []header{{extESP, make([]byte, 7)}}, ignored},
+		{"a header nobody knows", []header{{253, make([]byte, 7)}}, ignored},
+		{"a later fragment with options", []header{option(extHop, 1), fragment6(4, true)}, left(bpfReasonREASON_CLIENT_FRAGMENT)},
+	} {
+		p := world6.fromClient(world6.origin, syn)
+		p.headers = c.headers
+		g.want(clientSide, c.what, p.bytes(), c.want)
+	}
+	late := ip{src: world6.client, dst: world6.origin, proto: extOptions, headers: []header{fragment6(4, true)}, payload: tcp(40000, 25, syn)}
+	g.want(clientSide, "a later fragment that looks like options", late.bytes(), ignored)
+}
+
+// The ICMP errors that count are about packets which a socket of ours sent.
+func TestClientICMP(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		client, _ := connect(t, w.client, w.origin, 0)
+		peer := addrPort(client.LocalAddr())
+		sent := segment(at(w.origin, smtpPort), peer, ack)
+		ours := diverted(bpfReasonREASON_CLIENT_ICMP)
+		for _, kind := range errorKinds(w.client) {
+			what := fmt.Sprintf("%s ICMP type %d", w.name(), kind)
+			g.want(clientSide, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ours)
+			cut := sent.bytes()[:ipLen(w)+8]
+			g.want(clientSide, what+" about 8 bytes of TCP", icmpError(w.router, w.origin, kind, cut).bytes(), ours)
+		}
+		for _, kind := range otherKinds(w.client) {
+			what := fmt.Sprintf("%s ICMP type %d", w.name(), kind)
+			g.want(clientSide, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ignored)
+		}
+		kind := errorKinds(w.client)[0]
+		about := func(what string, inner ip, want outcome) {
+			t.Helper()
+			g.want(clientSide, w.name()+" ICMP about "+what, icmpError(w.router, w.origin, kind, inner.bytes()).bytes(), want)
+		}
+		about("a first fragment", sent.asFragment(0, true), ours)
+		about("a later fragment", sent.asFragment(2, true), ignored)
+		about("a connection that is not ours", segment(at(w.origin, smtpPort), at(w.router, peer.Port()), ack), ignored)
+		about("the other direction", segment(peer, at(w.origin, smtpPort), ack), ignored)
+		about("another port", segment(at(w.origin, 26), peer, ack), ignored)
+		udp := sent
+		udp.proto = protoUDP
+		about("UDP", udp, ignored)
+		g.want(clientSide, w.name()+" ICMP to another than the sender", icmpError(w.router, w.nobody, kind, sent.bytes()).bytes(), ignored)
+		g.want(clientSide, w.name()+" fragment of ICMP", icmpError(w.router, w.origin, kind, sent.bytes()).asFragment(0, true).bytes(), ignored)
+		unbound := segment(at(w.nobody, smtpPort), peer, ack)
+		g.want(clientSide, w.name()+" ICMP about an unbound address", icmpError(w.router, w.nobody, kind, unbound.bytes()).bytes(), ignored)
+		g.checkInnerHeaders(w, kind, sent)
+	}
+}
+
+// checkInnerHeaders puts options into the packet that an error is about.
+func (g *stage) checkInnerHeaders(w world, kind byte, sent ip) {
+	g.Helper()
+	if w.client.Is4() {
+		sent.options = make([]byte, 40)
+	} else {
+		sent.headers = []header{option(extHop, 1), option(extOptions, 3)}
+	}
+	p := icmpError(w.router, w.origin, kind, sent.bytes())
+	g.want(clientSide, w.name()+" ICMP about a packet with options", p.bytes(), diverted(bpfReasonREASON_CLIENT_ICMP))
+}
