@@ -50,6 +50,7 @@ func newRoot(e *env) *cobra.Command {
 		newAttach(e),
 		newCheck(e),
 		newDetach(e),
+		newDoctor(e),
 		newRun(e),
 		newStatus(e),
 		newVersion(e),

@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"bytes"
+	"encoding/binary"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,7 @@ type Packet struct {
 	In, Out  string // interfaces
 	From, To netip.Addr
 	Port     uint16 // destination port
+	Mark     uint32 // fwmark
 }
 
 // fit says whether a rule concerns a packet.
@@ -40,6 +42,7 @@ const (
 	destination4
 	destination6
 	port // destination port
+	fwmark
 )
 
 // nameSize is the length of an interface's name in the kernel, filled up with
@@ -69,6 +72,10 @@ func (p Packet) value(f field) []byte {
 	case port:
 		if p.Port != 0 {
 			return []byte{byte(p.Port >> 8), byte(p.Port)}
+		}
+	case fwmark:
+		if p.Mark != 0 {
+			return binary.NativeEndian.AppendUint32(nil, p.Mark) // as a register holds it
 		}
 	}
 	return nil

@@ -216,6 +216,8 @@ func metaField(k expr.MetaKey) field {
 		return version
 	case expr.MetaKeyL4PROTO:
 		return protocol
+	case expr.MetaKeyMARK:
+		return fwmark
 	}
 	return unknownField
 }

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/doctor"
+	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+func newDoctor(e *env) *cobra.Command {
+	var asJSON bool
+	c := &cobra.Command{
+		Use:   "doctor -c FILE",
+		Short: "say what on this machine is in the way",
+		Long: `Doctor looks at this machine with the configuration in hand: kernel features and the
+data path that they allow, the BPF file system, interfaces, policy rules and marks of
+others, the packet filter (DNAT of the port, MASQUERADE towards origins, what drops at
+INPUT), local servers on the port, settings of the kernel and of systemd-networkd, the
+routes to origins and, while attached, their routes back. It prints what it finds, one
+finding a line, with the exact remedy, and changes nothing.
+
+To try an origin's route back, it opens a connection to it from an address that belongs
+to nobody (192.0.2.1, 2001:db8::1) and closes it again; the origin's log may say so.
+
+The exit code is 1 when something would keep mail from flowing.`,
+		Example: "  portreeve doctor -c /etc/portreeve.yaml",
+		Args:    cobra.NoArgs,
+		RunE:    func(c *cobra.Command, _ []string) error { return diagnose(c.Context(), e, asJSON) },
+	}
+	e.needConfig(c)
+	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	return c
+}
+
+func diagnose(ctx context.Context, e *env, asJSON bool) error {
+	c, err := e.load()
+	if err != nil {
+		return err
+	}
+	if err := privileged("doctor"); err != nil {
+		return err
+	}
+	list, err := examine(ctx, c)
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		err = e.printJSON(list)
+	} else {
+		err = e.printFindings(list)
+	}
+	if err == nil && list.Failed() {
+		err = errFound
+	}
+	return err
+}
+
+// examine looks at the machine and returns the findings.
+func examine(ctx context.Context, c *config.Config) (_ finding.List, err error) {
+	f, err := facts(c)
+	if err != nil {
+		return nil, err
+	}
+	side, err := openKernel(c.Kernel, false)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, side.close()) }()
+	a, err := attachment(c, f, side)
+	if err != nil {
+		return nil, err
+	}
+	m, err := doctor.Look(ctx, c, f, a)
+	if err != nil {
+		return nil, err
+	}
+	return doctor.Examine(c, m), nil
+}
+
+// attachment compares the kernel side with what the configuration asks for.
+func attachment(c *config.Config, f plan.Facts, side *kernelSide) (doctor.Attachment, error) {
+	var a doctor.Attachment
+	if a.BPFFS = side.useSteer(c.Kernel.BPFFS); a.BPFFS != nil && !errors.Is(a.BPFFS, steer.ErrNoBPFFS) {
+		return a, a.BPFFS
+	}
+	changes, err := side.runner.Changes(plan.Build(c, f))
+	if err != nil {
+		return a, err
+	}
+	have, _, err := side.runner.Have()
+	for _, i := range have {
+		if _, is := i.(plan.Lookup); is {
+			a.Attached, a.Drift = true, changes
+		}
+	}
+	return a, err
+}
+
+func (e *env) printFindings(list finding.List) error {
+	for _, f := range list {
+		if err := e.printf("%-8s %s\n", f.Severity, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}

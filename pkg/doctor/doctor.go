@@ -1,0 +1,191 @@
+// Package doctor looks at a gateway with a configuration in hand and says what
+// is in the way of it, each time with the exact remedy.
+//
+// Look reads the machine, Examine judges what was read; the judging is pure, so
+// that every finding has a test. Nothing is changed: where a connection is
+// tried (Probes), it is opened and closed again. Its caller is the doctor verb.
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/route"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// Machine is what was read of a gateway.
+type Machine struct {
+	Facts     plan.Facts
+	Features  []steer.Feature
+	BPFFS     error // nil: mounted
+	Attached  bool
+	Drift     []plan.Change // what attach would do
+	Links     []route.Link
+	Rules     []route.PolicyRule
+	Table     []route.TableRoute // what is in our table
+	Sysctl    func(path ...string) string
+	Listeners []netip.AddrPort
+	Networkd  Networkd
+	Firewall  *netfilter.Survey
+	Routes    map[netip.Addr]Route // to each origin
+	Probes    []Probe              // made only where attached
+	Files     uint64               // descriptors that a process may open
+}
+
+// Route is the way to an origin, or why there is none.
+type Route struct {
+	route.Path
+	Err error
+}
+
+// Examine returns the findings about a machine, by topic.
+func Examine(c *config.Config, m Machine) finding.List {
+	e := &exam{c: c, m: m}
+	e.kernel()
+	e.attachment()
+	e.List = append(e.List, plan.Judge(c, m.Facts)...)
+	e.links()
+	e.rules()
+	e.sysctls()
+	e.networkd()
+	e.firewall()
+	e.listeners()
+	e.origins()
+	e.probes()
+	e.files()
+	return e.List
+}
+
+// exam is one examination; each topic adds its findings.
+type exam struct {
+	finding.List
+	c *config.Config
+	m Machine
+}
+
+func (e *exam) info(object, text string)            { e.Add(finding.Info, object, text, "") }
+func (e *exam) warn(object, text, remedy string)    { e.Add(finding.Warning, object, text, remedy) }
+func (e *exam) problem(object, text, remedy string) { e.Add(finding.Error, object, text, remedy) }
+
+// transit reports whether some service intercepts.
+func (e *exam) transit() bool {
+	for _, s := range e.c.Services {
+		if len(s.Intercept) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// forges reports whether some service's origin legs bear the client's
+// address.
+func (e *exam) forges() bool {
+	for _, s := range e.c.Services {
+		if s.Forge.Address != config.ForgeNever {
+			return true
+		}
+	}
+	return false
+}
+
+// kernel judges what the kernel can do, and says which data path that means.
+func (e *exam) kernel() {
+	for _, f := range e.m.Features {
+		switch {
+		case f.Err == nil || !f.Needed && f.Missing():
+		case f.Missing():
+			e.problem("kernel", fmt.Sprintf("this kernel has no %s", f.Name),
+				fmt.Sprintf("run Linux %s or later with BPF enabled", f.Kernel))
+		case f.Needed:
+			e.problem("kernel", fmt.Sprintf("cannot tell whether there are %s: %v", f.Name, f.Err), "run doctor as root")
+		}
+	}
+	if e.transit() || e.forges() {
+		e.info("kernel", "data path: "+e.datapath())
+	} else {
+		e.info("kernel", "data path: sk_lookup alone, for no service intercepts or forges")
+	}
+	if e.m.BPFFS != nil {
+		e.problem("BPF file system", "none is mounted at "+e.c.Kernel.BPFFS, "mount -t bpf bpf "+e.c.Kernel.BPFFS)
+	}
+}
+
+// datapath says how TC programs are attached, and why so.
+func (e *exam) datapath() string {
+	switch {
+	case e.c.Kernel.Datapath == config.DatapathClsact:
+		return "clsact filters, as kernel.datapath asks for"
+	case e.c.Kernel.Datapath == config.DatapathTCX:
+		return "TCX links, as kernel.datapath asks for"
+	case e.m.Facts.TCX:
+		return "TCX links, which this kernel has"
+	}
+	return "clsact filters, for this kernel has no TCX links (Linux 6.6 and later)"
+}
+
+// attachment compares what is attached with the configuration.
+func (e *exam) attachment() {
+	switch {
+	case !e.m.Attached:
+		e.info("kernel side", "not attached; portreeve attach would install it")
+	case len(e.m.Drift) > 0:
+		e.warn("kernel side", fmt.Sprintf("what is attached differs from %s in %d things, the first: %s", e.c.File, len(e.m.Drift), e.m.Drift[0]),
+			"portreeve attach -c "+e.c.File)
+	default:
+		e.info("kernel side", "attached as "+e.c.File+" asks for")
+	}
+}
+
+// links judges the interfaces that exist; plan.Judge names those that do not.
+func (e *exam) links() {
+	byName := map[string]route.Link{}
+	for _, l := range e.m.Links {
+		byName[l.Name] = l
+	}
+	for _, name := range e.interfaces() {
+		l, found := byName[name]
+		object := "interface " + name
+		switch {
+		case !found:
+		case l.MasterOf == "bridge" || l.MasterOf == "bond":
+			e.problem(object, fmt.Sprintf("it is a port of the %s %s, whose packets do not arrive by it", l.MasterOf, l.Master),
+				fmt.Sprintf("name %s in its place", l.Master))
+		case !l.Up:
+			e.warn(object, "it is down", "ip link set "+name+" up")
+		case !l.Carrier:
+			e.warn(object, "it has no carrier", "check the cable, or the other end")
+		case len(l.Addresses) == 0:
+			e.warn(object, "it has no address", "a gateway routes by its addresses: give it one, or name the VLAN or bridge above it")
+		}
+	}
+}
+
+// interfaces are those of the configuration, each once.
+func (e *exam) interfaces() []string {
+	var names []string
+	seen := map[string]bool{}
+	for _, list := range [][]string{e.c.Interfaces.Client, e.c.Interfaces.Origin} {
+		for _, name := range list {
+			if !seen[name] {
+				names = append(names, name)
+			}
+			seen[name] = true
+		}
+	}
+	return names
+}
+
+// files judges whether the sessions allowed fit the process's descriptors.
+func (e *exam) files() {
+	const own, perSession = 64, 2
+	need := uint64(e.c.Limits.Sessions)*perSession + own
+	if e.m.Files != 0 && need > e.m.Files {
+		e.warn(e.c.File+": limits.sessions", fmt.Sprintf("%d sessions need %d file descriptors, and a process here may open %d", e.c.Limits.Sessions, need, e.m.Files),
+			fmt.Sprintf("raise the limit (LimitNOFILE=%d in the unit, or ulimit -n), or allow %d sessions", need, (e.m.Files-own)/perSession))
+	}
+}

@@ -1,0 +1,295 @@
+package doctor
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/route"
+	"github.com/portreeve/portreeve/pkg/steer"
+	"github.com/portreeve/portreeve/testenv/alone"
+)
+
+func TestMain(m *testing.M) { alone.Main(m) }
+
+const file = `
+interfaces: {client: [ext0], origin: [dmz0]}
+services:
+  - name: mx
+    listen: ["172.16.40.1:25"]
+    intercept: ["172.16.20.254:25"]
+    origins: ["172.16.20.254:25"]
+    fail: open
+limits: {sessions: 100}
+`
+
+func parse(t *testing.T) *config.Config {
+	t.Helper()
+	c, err := config.Parse("gw.yaml", []byte(file), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// healthy is a gateway with nothing to complain of, attached.
+func healthy() Machine {
+	origin := netip.MustParseAddr("172.16.20.254")
+	prefix := func(s string) []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix(s)} }
+	return Machine{
+		Facts: plan.Facts{
+			Interfaces: []string{"ext0", "dmz0"}, TCX: true,
+			Local: []netip.Addr{netip.MustParseAddr("172.16.40.1"), netip.MustParseAddr("172.16.20.1")},
+		},
+		Features: []steer.Feature{{Name: "sk_lookup programs", Kernel: "5.9", Needed: true}, {Name: "TCX links", Kernel: "6.6"}},
+		Attached: true,
+		Links: []route.Link{
+			{Name: "ext0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.40.1/24")},
+			{Name: "dmz0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.20.1/24")},
+		},
+		Rules: []route.PolicyRule{
+			{Family: plan.IPv4, Priority: 0, Table: localTable},
+			{Family: plan.IPv4, Priority: 25, In: "ext0", Mark: 0x01000000, Mask: 0x01000000, Table: 2525, Protocol: 2},
+			{Family: plan.IPv4, Priority: 32766, Table: 254},
+		},
+		Table:    []route.TableRoute{{Family: plan.IPv4, Table: 2525, Ours: true}},
+		Sysctl:   func(...string) string { return "1" },
+		Firewall: &netfilter.Survey{},
+		Routes:   map[netip.Addr]Route{origin: {Path: route.Path{Type: "unicast", Interface: "dmz0"}}},
+		Probes:   []Probe{{Origin: netip.AddrPortFrom(origin, 25), From: Nobody4}},
+		Files:    1024,
+	}
+}
+
+func TestHealthyMachineHasNoComplaint(t *testing.T) {
+	for _, f := range Examine(parse(t), healthy()) {
+		if f.Severity != finding.Info {
+			t.Errorf("%s: %s", f.Severity, f)
+		}
+	}
+}
+
+// Each row makes one thing wrong with the healthy machine and expects the
+// finding about it, and no other complaint.
+func TestFindings(t *testing.T) {
+	missing := fmt.Errorf("try: %w", ebpf.ErrNotSupported)
+	for name, test := range map[string]struct {
+		spoil    func(*config.Config, *Machine)
+		severity finding.Severity
+		want     string
+	}{
+		"feature missing": {func(_ *config.Config, m *Machine) { m.Features[0].Err = missing }, finding.Error,
+			"kernel: this kernel has no sk_lookup programs; run Linux 5.9 or later with BPF enabled"},
+		"feature unknown": {func(_ *config.Config, m *Machine) { m.Features[0].Err = errors.New("EPERM") }, finding.Error,
+			"kernel: cannot tell whether there are sk_lookup programs: EPERM; run doctor as root"},
+		"data path, new kernel": {func(*config.Config, *Machine) {}, finding.Info,
+			"kernel: data path: TCX links, which this kernel has"},
+		"data path, old kernel": {func(_ *config.Config, m *Machine) { m.Facts.TCX = false; m.Features[1].Err = missing }, finding.Info,
+			"kernel: data path: clsact filters, for this kernel has no TCX links (Linux 6.6 and later)"},
+		"data path, told": {func(c *config.Config, _ *Machine) { c.Kernel.Datapath = config.DatapathClsact }, finding.Info,
+			"kernel: data path: clsact filters, as kernel.datapath asks for"},
+		"no bpffs": {func(_ *config.Config, m *Machine) {
+			m.BPFFS = fmt.Errorf("%w at /sys/fs/bpf", steer.ErrNoBPFFS)
+		}, finding.Error, "BPF file system: none is mounted at /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf"},
+		"not attached": {func(_ *config.Config, m *Machine) { m.Attached, m.Probes = false, nil }, finding.Info,
+			"return routes: not tried: replies to a forged address are claimed only while attached"},
+		"drift": {func(_ *config.Config, m *Machine) {
+			m.Drift = []plan.Change{{Op: plan.Add, Item: plan.Lookup{}}}
+		}, finding.Warning, "kernel side: what is attached differs from gw.yaml in 1 things, the first: + link sk_lookup; portreeve attach -c gw.yaml"},
+		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
+			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,
+			"interface ext0: it is a port of the bridge br0, whose packets do not arrive by it; name br0 in its place"},
+		"down":       {func(_ *config.Config, m *Machine) { m.Links[1].Up = false }, finding.Warning, "interface dmz0: it is down; ip link set dmz0 up"},
+		"no carrier": {func(_ *config.Config, m *Machine) { m.Links[1].Carrier = false }, finding.Warning, "interface dmz0: it has no carrier; check the cable, or the other end"},
+		"no address": {func(_ *config.Config, m *Machine) { m.Links[1].Addresses = nil }, finding.Warning,
+			"interface dmz0: it has no address; a gateway routes by its addresses: give it one, or name the VLAN or bridge above it"},
+		"foreign rule in our table": {func(_ *config.Config, m *Machine) {
+			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 7000, Table: 2525})
+		}, finding.Error, "rule IPv4 pref 7000 lookup 2525 proto 0: it leads to routing table 2525, which is portreeve's; set kernel.table to a number that ip rule and ip route show table all do not show"},
+		"foreign route in our table": {func(_ *config.Config, m *Machine) {
+			m.Table = append(m.Table, route.TableRoute{Family: plan.IPv4, Table: 2525, Type: "unicast", To: netip.MustParsePrefix("192.0.2.0/24")})
+		}, finding.Error, "route unicast 192.0.2.0/24 table 2525 proto 0: it is in routing table 2525, which is portreeve's; set kernel.table to a free number"},
+		"foreign use of a mark": {func(_ *config.Config, m *Machine) {
+			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 7000, Mark: 0x03000000, Mask: 0xff000000, Table: 7})
+		}, finding.Warning, "rule IPv4 pref 7000 fwmark 0x3000000/0xff000000 lookup 7 proto 0: it looks at mark bits 0x3000000, which portreeve sets; set kernel.client_mark and kernel.origin_mark to bits that nobody else uses"},
+		"rule before ours": {func(_ *config.Config, m *Machine) {
+			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 10, In: "ext0", Table: 7})
+		}, finding.Warning, "rule IPv4 pref 10 iif ext0 lookup 7 proto 0: it comes before portreeve's rules and may route steered packets elsewhere; set kernel.priority below 10"},
+		"rule before ours, other interface": {func(_ *config.Config, m *Machine) {
+			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 10, In: "lan0", Table: 7})
+		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
+		"strict rp_filter": {func(*config.Config, *Machine) {}, finding.Info,
+			"sysctl net.ipv4.conf.ext0.rp_filter: strict: replies to a packet must leave by the interface that it came in by, which holds where routing is symmetric"},
+		"src_valid_mark": {func(*config.Config, *Machine) {}, finding.Info,
+			"sysctl net.ipv4.conf.all.src_valid_mark: harmless, for the rules of portreeve name their interface"},
+		"tcp_fwmark_accept": {func(*config.Config, *Machine) {}, finding.Info,
+			"sysctl net.ipv4.tcp_fwmark_accept: harmless, for the rules of portreeve name their interface"},
+		"no forwarding": {func(_ *config.Config, m *Machine) {
+			m.Sysctl = func(path ...string) string {
+				return map[bool]string{true: "0", false: "1"}[path[len(path)-1] == "ip_forward"]
+			}
+		}, finding.Warning, "sysctl net.ipv4.ip_forward: it is 0, so service mx cannot fail open: the kernel forwards no IPv4; sysctl -w net.ipv4.ip_forward=1"},
+		"networkd drops routes": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRoutes: true} }, finding.Warning,
+			"systemd-networkd: it may remove foreign routes when it starts, portreeve's among them if it manages lo; set ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/portreeve.conf, section [Network]; portreeve attach puts the route back"},
+		"networkd drops rules": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRules: true} }, finding.Info,
+			"systemd-networkd: it removes foreign policy rules when it starts; those of portreeve bear the protocol kernel, which it spares"},
+		"local listener": {func(_ *config.Config, m *Machine) {
+			m.Listeners = []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:25")}
+		}, finding.Info, "listener 0.0.0.0:25: a local server; connections to 172.16.40.1:25 by ext0 go to service mx and not to it, all others still do"},
+		"no route": {func(_ *config.Config, m *Machine) {
+			m.Routes = map[netip.Addr]Route{netip.MustParseAddr("172.16.20.254"): {Err: errors.New("network is unreachable")}}
+		}, finding.Error, "origin 172.16.20.254: no route leads to it: network is unreachable; add one"},
+		"route elsewhere": {func(_ *config.Config, m *Machine) {
+			m.Routes = map[netip.Addr]Route{netip.MustParseAddr("172.16.20.254"): {Path: route.Path{Type: "unicast", Interface: "ext0"}}}
+		}, finding.Error, "origin 172.16.20.254: packets to it leave by ext0, which is not on the origin side, so its replies are not looked for there; add ext0 to interfaces.origin, or correct the route"},
+		"origin answers": {func(*config.Config, *Machine) {}, finding.Info,
+			"origin 172.16.20.254:25: it answers a connection from 192.0.2.1, so its replies to clients pass this gateway"},
+		"origin refuses": {func(_ *config.Config, m *Machine) { m.Probes[0].Err = &forward.Error{Class: forward.ErrRefused} }, finding.Error,
+			"origin 172.16.20.254:25: it refuses connections; its replies to 192.0.2.1 do pass this gateway; start the mail server there, or correct the port"},
+		"no return route": {func(_ *config.Config, m *Machine) { m.Probes[0].Err = &forward.Error{Class: forward.ErrTimeout} }, finding.Error,
+			"origin 172.16.20.254:25: no answer to a connection from 192.0.2.1: its route to its clients does not lead through this gateway, or a packet filter drops them; on the origin, make this gateway the default route, and let port 25 in from everywhere"},
+		"few descriptors": {func(_ *config.Config, m *Machine) { m.Files = 164 }, finding.Warning,
+			"gw.yaml: limits.sessions: 100 sessions need 264 file descriptors, and a process here may open 164; raise the limit (LimitNOFILE=264 in the unit, or ulimit -n), or allow 50 sessions"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c, m := parse(t), healthy()
+			test.spoil(c, &m)
+			expect(t, Examine(c, m), test.severity, test.want)
+		})
+	}
+}
+
+// expect wants one finding of these words, and no complaint of others.
+func expect(t *testing.T, list finding.List, severity finding.Severity, want string) {
+	t.Helper()
+	found := false
+	for _, f := range list {
+		switch {
+		case f.String() == want && f.Severity == severity:
+			found = true
+		case f.Severity != finding.Info:
+			t.Errorf("unexpected %s: %s", f.Severity, f)
+		}
+	}
+	if !found {
+		t.Errorf("no %s: %s\nin:\n%v", severity, want, list)
+	}
+}
+
+// The packet filter is judged as it is read from this test's own network
+// namespace.
+func TestFirewallFindings(t *testing.T) {
+	const mark = "meta mark and 0x3000000 != 0 accept"
+	for name, test := range map[string]struct {
+		rules    string
+		cure     string // makes the complaint go away
+		severity finding.Severity
+		object   string
+		text     string
+	}{
+		"INPUT policy of iptables": {"iptables-nft -P INPUT DROP", "", finding.Info,
+			"iptables-nft table filter chain INPUT", "the chain PORTREEVE-INPUT at its head accepts"},
+		"INPUT policy of nftables": {"nft add table inet fw; nft add chain inet fw input { type filter hook input priority 0; policy drop; }",
+			"nft insert rule inet fw input " + mark, finding.Error,
+			"nft table inet fw chain input", "nft insert rule inet fw input " + mark},
+		"OUTPUT policy": {"nft add table inet fw; nft add chain inet fw output { type filter hook output priority 0; policy drop; }",
+			"nft insert rule inet fw output " + mark, finding.Warning,
+			"nft table inet fw chain output", "nft insert rule inet fw output " + mark},
+		"MASQUERADE of iptables": {"iptables-nft -t nat -A POSTROUTING -o dmz0 -j MASQUERADE", "", finding.Info,
+			"iptables-nft table nat chain POSTROUTING", "PORTREEVE-POSTROUTING comes before it"},
+		"MASQUERADE of nftables": {"nft add table ip n; nft add chain ip n post { type nat hook postrouting priority 100; }; nft add rule ip n post masquerade",
+			"nft insert rule ip n post meta mark and 0x2000000 != 0 accept", finding.Error,
+			"nft table ip n chain post", "nft insert rule ip n post meta mark and 0x2000000 != 0 accept"},
+		"DNAT of the port": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 25 -d 172.16.40.1 -j DNAT --to 172.16.20.9", "", finding.Error,
+			"iptables-nft table nat chain PREROUTING", "sends connections to 172.16.40.1:25 elsewhere (dnat)"},
+		"DNAT of another port": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to 172.16.20.9", "", finding.Info,
+			"kernel side", "attached as"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { shell(t, "nft flush ruleset") })
+			shell(t, test.rules)
+			found := false
+			for _, f := range judged(t) {
+				if f.Object == test.object && f.Severity == test.severity && strings.Contains(f.String(), test.text) {
+					found = true
+				} else if f.Severity != finding.Info {
+					t.Errorf("unexpected %s: %s", f.Severity, f)
+				}
+			}
+			if !found {
+				t.Errorf("no %s about %s in:\n%v", test.severity, test.object, judged(t))
+			}
+			if test.cure == "" {
+				return
+			}
+			shell(t, test.cure)
+			for _, f := range judged(t) {
+				if f.Severity != finding.Info {
+					t.Errorf("after the remedy: %s: %s", f.Severity, f)
+				}
+			}
+		})
+	}
+}
+
+// judged examines the healthy machine with this namespace's packet filter.
+func judged(t *testing.T) finding.List {
+	t.Helper()
+	m := healthy()
+	var err error
+	if m.Firewall, err = netfilter.Look(); err != nil {
+		t.Fatal(err)
+	}
+	return Examine(parse(t), m)
+}
+
+func shell(t *testing.T, lines string) {
+	t.Helper()
+	for line := range strings.SplitSeq(strings.ReplaceAll(lines, "; nft", "\nnft"), "\n") {
+		words := strings.Fields(line)
+		if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v: %s", line, err, out)
+		}
+	}
+}
+
+func TestParseListeners(t *testing.T) {
+	if !littleEndian {
+		t.Fatal("the sample below is of a little-endian machine; add one of this machine's")
+	}
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1 0 100 0 0 10 0
+   1: 012810AC:0019 630A10AC:C001 01 00000000:00000000 00:00000000 00000000     0        0 2 1 0 100 0 0 10 0
+   2: B80D0120000000000000000001000000:0250 00000000000000000000000000000000:0000 0A 0 0 0 0 0 0 0
+`
+	got, err := parseListeners(strings.NewReader(table))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "[127.0.0.1:25 [2001:db8::1]:592]"
+	if fmt.Sprint(got) != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+	if _, err := parseListeners(strings.NewReader("x\n 0: zz:19 0:0 0A\n")); err == nil {
+		t.Error("no error for an unreadable address")
+	}
+}
+
+func TestReadNetworkd(t *testing.T) {
+	n := Networkd{DropsRules: true, DropsRoutes: true}
+	n.read(strings.NewReader("[Network]\n# ManageForeignRoutes=no\nManageForeignRoutingPolicyRules = no\n"))
+	if n.DropsRules || !n.DropsRoutes {
+		t.Errorf("read %+v", n)
+	}
+}

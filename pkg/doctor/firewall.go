@@ -1,0 +1,168 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// firewall judges the packet filter: what drops at INPUT and OUTPUT, what
+// sends the port elsewhere, and what gives forged connections another source.
+func (e *exam) firewall() {
+	if e.m.Firewall == nil {
+		return
+	}
+	e.input()
+	e.output()
+	e.diversions()
+	e.rewrites()
+	for _, f := range e.m.Firewall.Flowtables() {
+		e.warn(fmt.Sprintf("nftables flowtable %s %s", f.Table, f.Name),
+			"flows that it took up before attach pass by the routing rules until they end, unseen",
+			"attach before mail flows, or leave port 25 out of the flowtable")
+	}
+}
+
+// someDestinations are an origin's address and port to which a client's
+// connection may go, for each family.
+func (e *exam) someDestinations() map[plan.Family]netip.AddrPort {
+	some := map[plan.Family]netip.AddrPort{}
+	for _, s := range e.c.Services {
+		for _, t := range plan.Destinations(s) {
+			family := plan.FamilyOf(t.Prefix.Addr())
+			if _, have := some[family]; !have {
+				some[family] = netip.AddrPortFrom(t.Prefix.Addr(), t.Port)
+			}
+		}
+	}
+	return some
+}
+
+// cured reports whether our chains, once attached, overrule a base chain:
+// they can only where they stand at its head.
+func (e *exam) cured(p netfilter.Place) bool {
+	return e.c.Kernel.Netfilter != config.NetfilterOff && p.Flavour == e.flavour()
+}
+
+func (e *exam) flavour() netfilter.Flavour {
+	if e.m.Facts.Legacy {
+		return netfilter.IPTablesLegacy
+	}
+	return netfilter.IPTablesNFT
+}
+
+// input judges what drops at INPUT: steered packets used to be a matter of
+// FORWARD, and are one of INPUT now.
+func (e *exam) input() {
+	both := e.c.Kernel.ClientMark | e.c.Kernel.OriginMark
+	for _, d := range e.m.Firewall.Input() {
+		if !e.concerned(d.Families) {
+			continue
+		}
+		if e.cured(d.Place) {
+			e.info(d.Place.String(), d.By+": the chain PORTREEVE-INPUT at its head accepts steered packets")
+			continue
+		}
+		if e.letsMarkedIn(d) {
+			e.info(d.Place.String(), d.By+": a rule accepts steered packets by their mark")
+			continue
+		}
+		e.problem(d.Place.String(), d.By+": it drops steered packets, and rules of iptables cannot overrule it",
+			acceptMarked(d.Place, both))
+	}
+}
+
+// letsMarkedIn reports whether packets with each of our marks are accepted.
+func (e *exam) letsMarkedIn(d netfilter.Drop) bool {
+	for family, to := range e.someDestinations() {
+		if !contains(d.Families, family) {
+			continue
+		}
+		for _, mark := range []uint32{e.c.Kernel.ClientMark, e.c.Kernel.OriginMark} {
+			if !d.LetsIn(netfilter.Packet{To: to.Addr(), Mark: mark}) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// acceptMarked is the command that accepts packets with either mark.
+func acceptMarked(p netfilter.Place, marks uint32) string {
+	if p.Flavour == netfilter.NFT {
+		return fmt.Sprintf("nft insert rule %s %s meta mark and 0x%x != 0 accept", p.Table, p.Chain, marks)
+	}
+	return fmt.Sprintf("set kernel.netfilter to %s, which keeps portreeve's chains beside this one", strings.TrimPrefix(string(p.Flavour), "iptables-"))
+}
+
+func (e *exam) output() {
+	for _, d := range e.m.Firewall.Output() {
+		if e.concerned(d.Families) && !e.letsMarkedIn(d) {
+			e.warn(d.Place.String(), d.By+": it may drop what the inspector sends to clients and origins",
+				acceptMarked(d.Place, e.c.Kernel.ClientMark|e.c.Kernel.OriginMark))
+		}
+	}
+}
+
+// diversions judges DNAT, REDIRECT and TPROXY of what we steer: TC sees the
+// packet before such a rule and sk_lookup after it, so a diverted connection
+// hangs.
+func (e *exam) diversions() {
+	for _, s := range e.c.Services {
+		for _, t := range append(append([]config.Target{}, s.Listen...), s.Intercept...) {
+			for _, d := range e.m.Firewall.Diversions(netfilter.Packet{To: t.Prefix.Addr(), Port: t.Port}) {
+				e.problem(d.Place.String(), fmt.Sprintf("the rule %q sends connections to %s elsewhere (%s) before service %s gets them", d.Rule, t, d.Action, s.Name),
+					"remove the rule; to serve the address where it points to, name that origin under origins")
+			}
+		}
+	}
+}
+
+// rewrites judges SNAT and MASQUERADE towards origins.
+func (e *exam) rewrites() {
+	if !e.forges() {
+		return
+	}
+	for _, to := range e.someDestinations() {
+		for _, t := range e.m.Firewall.Rewrites(netfilter.Packet{To: to.Addr(), Port: to.Port(), Mark: e.c.Kernel.OriginMark}) {
+			if e.cured(t.Place) {
+				e.info(t.Place.String(), fmt.Sprintf("the rule %q (%s) does not touch forged connections: PORTREEVE-POSTROUTING comes before it", t.Rule, t.Action))
+				continue
+			}
+			e.problem(t.Place.String(), fmt.Sprintf("the rule %q (%s) gives connections to %s another source, so their replies find no socket", t.Rule, t.Action, to),
+				keepSource(t.Place, e.c.Kernel.OriginMark))
+		}
+	}
+}
+
+// keepSource is the command that keeps forged connections from being
+// rewritten.
+func keepSource(p netfilter.Place, mark uint32) string {
+	if p.Flavour == netfilter.NFT {
+		return fmt.Sprintf("nft insert rule %s %s meta mark and 0x%x != 0 accept", p.Table, p.Chain, mark)
+	}
+	return acceptMarked(p, mark)
+}
+
+// concerned reports whether a service uses one of the families.
+func (e *exam) concerned(families []plan.Family) bool {
+	for family := range e.someDestinations() {
+		if contains(families, family) {
+			return true
+		}
+	}
+	return false
+}
+
+func contains(families []plan.Family, f plan.Family) bool {
+	for _, one := range families {
+		if one == f {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,312 @@
+package netfilter_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/sockopt"
+	"github.com/portreeve/portreeve/testenv"
+)
+
+const (
+	clientMark = 1 << 24
+	originMark = 1 << 25
+	zone       = 25
+	patience   = 10 * time.Second       // for what must come
+	refusal    = 500 * time.Millisecond // for what must not
+)
+
+// network is the test network with a hostile firewall on its gateway, and
+// rules that mark packets as the TC programs do.
+type network struct {
+	*testing.T
+	*testenv.Env
+	family                  plan.Family
+	legacy                  bool
+	client, gateway, origin netip.Addr
+}
+
+// TestEffect: with INPUT policy DROP and MASQUERADE towards the origin,
+// nothing works before, and everything after our rules are in place.
+func TestEffect(t *testing.T) {
+	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
+		for _, legacy := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, legacy %t", family, legacy), func(t *testing.T) {
+				n := build(t, family, legacy)
+				n.hostile()
+				n.blocked(n.gateway)
+				n.blocked(n.origin)
+				n.attach(netip.PrefixFrom(n.gateway, n.gateway.BitLen()))
+				n.addressed()
+				n.transit()
+			})
+		}
+	}
+}
+
+// TestEffectOfTheSocketMatch: a long list of addresses is let in by the
+// socket that waits for them, and what nobody waits for stays out.
+func TestEffectOfTheSocketMatch(t *testing.T) {
+	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
+		t.Run(family.String(), func(t *testing.T) {
+			n := build(t, family, false)
+			n.hostile()
+			var many []netip.Prefix
+			for a := n.gateway; len(many) < 100; a = a.Next() {
+				many = append(many, netip.PrefixFrom(a, a.BitLen()))
+			}
+			n.attach(many...)
+			l := n.listen(n.gateway, 26, false)
+			defer l.Close()
+			n.blocked(n.gateway) // port 25, without a listener
+			n.addressed()
+		})
+	}
+}
+
+func build(t *testing.T, family plan.Family, legacy bool) *network {
+	t.Helper()
+	e, err := testenv.New(t.Context(), testenv.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	n := &network{T: t, Env: e, family: family, legacy: legacy, client: e.Client4, gateway: e.Gateway4, origin: e.Origin4}
+	if family == plan.IPv6 {
+		n.client, n.gateway, n.origin = e.Client6, e.Gateway6, e.Origin6
+	}
+	return n
+}
+
+func (n *network) gatewayRuns(script string) string {
+	n.Helper()
+	out, err := n.Env.Gateway.Run(context.Background(), "sh", "-ec", script)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return out
+}
+
+func (n *network) command() string {
+	name := "iptables"
+	if n.family == plan.IPv6 {
+		name = "ip6tables"
+	}
+	if n.legacy {
+		return name + "-legacy"
+	}
+	return name + "-nft"
+}
+
+// hostile is what an administrator may have, and the routing that plan asks
+// for beside netfilter. Connection tracking is at work.
+func (n *network) hostile() {
+	n.Helper()
+	n.gatewayRuns(fmt.Sprintf(`
+c=%s; v=%d
+$c -P INPUT DROP
+$c -A INPUT -p ipv6-icmp -j ACCEPT
+$c -A INPUT -m conntrack --ctstate INVALID -j DROP
+$c -A OUTPUT -m conntrack --ctstate INVALID -j DROP
+$c -t nat -A POSTROUTING -o dmz0 -j MASQUERADE
+ip -$v rule add pref 100 iif ext0 fwmark %d/%d lookup 25
+ip -$v rule add pref 100 iif dmz0 fwmark %d/%d lookup 25
+ip -$v route add local default dev lo table 25`,
+		n.command(), n.family, clientMark, clientMark, originMark, originMark))
+}
+
+// attach puts our rules in place and, before them, marks as TC would.
+func (n *network) attach(addressed ...netip.Prefix) {
+	n.Helper()
+	f := plan.Firewall{
+		Legacy: n.legacy, Clients: []string{"ext0"},
+		Transit: []plan.Family{n.family}, Forged: []plan.Family{n.family},
+		ClientMark: clientMark, OriginMark: originMark, Zone: zone,
+	}
+	for _, p := range addressed {
+		f.Addressed = append(f.Addressed, config.Target{Prefix: p, Port: 25})
+	}
+	err := n.Env.Gateway.Enter(func() error {
+		h := netfilter.New()
+		for _, c := range plan.Diff(nil, plan.Netfilter(f)) {
+			if err := h.Add(c.Item); err != nil {
+				return fmt.Errorf("%s: %w", c, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.gatewayRuns(fmt.Sprintf(`
+%[1]s -t raw -I PREROUTING -i ext0 -d %[2]s -p tcp --dport 25 -j MARK --or-mark %[3]d
+%[1]s -t raw -I PREROUTING -i dmz0 -d %[4]s -p tcp --sport 25 -j MARK --or-mark %[5]d`,
+		n.command(), n.origin, clientMark, n.client, originMark))
+}
+
+// listen listens in the gateway as the inspector does: transparent, and with
+// the client mark, which serves addressed and transit clients alike.
+func (n *network) listen(at netip.Addr, port uint16, marked bool) net.Listener {
+	n.Helper()
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, at, clientMark, marked)
+	}}
+	var l net.Listener
+	err := n.Env.Gateway.Enter(func() (err error) {
+		l, err = config.Listen(context.Background(), "tcp", netip.AddrPortFrom(at, port).String())
+		return err
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+	return l
+}
+
+func control(c syscall.RawConn, at netip.Addr, mark uint32, marked bool) error {
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = errors.Join(sockopt.Transparent(fd, at), sockopt.ReuseAddr(fd))
+		if marked {
+			failed = errors.Join(failed, sockopt.Mark(fd, mark))
+		}
+	})
+	return errors.Join(err, failed)
+}
+
+func (n *network) dial(to netip.Addr, wait time.Duration) (*net.TCPConn, error) {
+	ctx, cancel := context.WithTimeout(n.Context(), wait)
+	defer cancel()
+	return n.Env.Client.Dial(ctx, netip.AddrPortFrom(n.client, 0), netip.AddrPortFrom(to, 25))
+}
+
+// blocked expects that the firewall drops a connection without a word.
+func (n *network) blocked(to netip.Addr) {
+	n.Helper()
+	if to == n.origin { // it would be forwarded; there is nobody yet
+		n.gatewayRuns(n.command() + " -P FORWARD DROP")
+	}
+	c, err := n.dial(to, refusal)
+	var timeout net.Error
+	if err == nil {
+		c.Close()
+		n.Fatalf("%s answers through the administrator's firewall", to)
+	}
+	if !errors.As(err, &timeout) || !timeout.Timeout() {
+		n.Fatalf("%s: %v, want silence", to, err)
+	}
+}
+
+// addressed expects a client of the gateway's own address to be served, by
+// the listener that bears the mark, and outside of the zone.
+func (n *network) addressed() {
+	n.Helper()
+	l := n.listen(n.gateway, 25, true)
+	defer l.Close()
+	here, there := n.meet(l, func() (net.Conn, error) { return n.dial(n.gateway, patience) })
+	n.exchange(here, there)
+	if tracked := n.tracked(portOf(there.LocalAddr())); len(tracked) != 1 || strings.Contains(tracked[0], "zone") {
+		n.Errorf("an addressed connection is tracked as %q", tracked)
+	}
+}
+
+// transit expects a client of the origin's address to be served by us, and
+// the origin to see the client's own address and port on the forged leg, each
+// leg with its own conntrack entry.
+func (n *network) transit() {
+	n.Helper()
+	l := n.listen(n.origin, 25, true)
+	defer l.Close()
+	here, client := n.meet(l, func() (net.Conn, error) { return n.dial(n.origin, patience) })
+	n.exchange(here, client)
+
+	server, err := n.Env.Origin.Listen(netip.AddrPortFrom(n.origin, 25))
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer server.Close()
+	atOrigin, forged := n.meet(server, func() (net.Conn, error) { return n.forge(client.LocalAddr()) })
+	n.exchange(atOrigin, forged)
+	if got, want := atOrigin.RemoteAddr().String(), client.LocalAddr().String(); got != want {
+		n.Errorf("the origin sees %s, want %s", got, want)
+	}
+	tracked := strings.Join(n.tracked(portOf(client.LocalAddr())), "\n")
+	if strings.Count(tracked, "\n") != 1 || strings.Count(tracked, "ASSURED") != 2 ||
+		strings.Count(tracked, fmt.Sprintf("zone=%d ", zone)) != 1 {
+		n.Errorf("the two legs are tracked as\n%s", tracked)
+	}
+}
+
+// forge dials the origin from the client's address and port.
+func (n *network) forge(from net.Addr) (c net.Conn, err error) {
+	d := net.Dialer{LocalAddr: from, Timeout: patience, Control: func(_, _ string, c syscall.RawConn) error {
+		return control(c, n.origin, originMark, true)
+	}}
+	err = n.Env.Gateway.Enter(func() error {
+		c, err = d.Dial("tcp", netip.AddrPortFrom(n.origin, 25).String())
+		return err
+	})
+	return c, err
+}
+
+// meet connects and accepts; both ends are closed with the test.
+func (n *network) meet(l net.Listener, dial func() (net.Conn, error)) (accepted, dialled net.Conn) {
+	n.Helper()
+	dialled, err := dial()
+	if err != nil {
+		n.Fatalf("connect: %v\n%s", err, n.gatewayRuns(n.command()+"-save; conntrack -L"))
+	}
+	n.Cleanup(func() { dialled.Close() })
+	if err := l.(*net.TCPListener).SetDeadline(time.Now().Add(patience)); err != nil {
+		n.Fatal(err)
+	}
+	accepted, err = l.Accept()
+	if err != nil {
+		n.Fatal(err)
+	}
+	n.Cleanup(func() { accepted.Close() })
+	return accepted, dialled
+}
+
+// exchange sends a word in both directions.
+func (n *network) exchange(a, b net.Conn) {
+	n.Helper()
+	for _, way := range [][2]net.Conn{{a, b}, {b, a}, {a, b}} {
+		got := make([]byte, 4)
+		way[1].SetDeadline(time.Now().Add(patience))
+		if _, err := way[0].Write([]byte("220 ")); err != nil {
+			n.Fatal(err)
+		}
+		if _, err := way[1].Read(got); err != nil {
+			n.Fatalf("read: %v\n%s", err, n.gatewayRuns("conntrack -L"))
+		}
+	}
+}
+
+// tracked returns the gateway's conntrack entries of connections to port 25
+// from a port.
+func (n *network) tracked(from uint16) []string {
+	n.Helper()
+	var found []string
+	for _, l := range strings.Split(n.gatewayRuns(fmt.Sprintf("conntrack -L -f ipv%d -p tcp --orig-port-dst 25 2>/dev/null", n.family)), "\n") {
+		if strings.Contains(l, fmt.Sprintf("sport=%d dport=25", from)) {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+func portOf(a net.Addr) uint16 { return a.(*net.TCPAddr).AddrPort().Port() }
