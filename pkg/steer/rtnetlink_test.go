@@ -84,3 +84,84 @@ func newAddress(a netip.Addr, bits int, ifindex uint32) error {
 	}
 	return nil
 }
+
+// linkBody is struct ifinfomsg.
+func linkBody(index uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], index)
+	return b
+}
+
+// vethPeer is the attribute that describes the other end (linux/veth.h).
+const vethPeer = 1
+
+// newVeth makes a pair of interfaces, down: a here, b in another network
+// namespace.
+func newVeth(a, b string, netns int) error {
+	m := newMessage(unix.RTM_NEWLINK, createFlags, linkBody(0)...)
+	m.attr(unix.IFLA_IFNAME, []byte(a+"\x00"))
+	info := m.nest(unix.IFLA_LINKINFO)
+	m.attr(unix.IFLA_INFO_KIND, []byte("veth"))
+	data := m.nest(unix.IFLA_INFO_DATA)
+	peer := m.nest(vethPeer)
+	m.b = append(m.b, linkBody(0)...)
+	m.attr(unix.IFLA_IFNAME, []byte(b+"\x00"))
+	m.attr(unix.IFLA_NET_NS_FD, word(uint32(netns)))
+	peer()
+	data()
+	info()
+	if err := m.send(); err != nil {
+		return fmt.Errorf("make %s and %s: %w", a, b, err)
+	}
+	return nil
+}
+
+// deleteLink deletes an interface.
+func deleteLink(index uint32) error {
+	if err := newMessage(unix.RTM_DELLINK, 0, linkBody(index)...).send(); err != nil {
+		return fmt.Errorf("delete interface %d: %w", index, err)
+	}
+	return nil
+}
+
+// defaultRoute is struct rtmsg of a default route.
+func defaultRoute(family byte, table byte, kind byte) []byte {
+	b := make([]byte, unix.SizeofRtMsg)
+	b[0], b[4], b[5], b[6], b[7] = family, table, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, kind
+	return b
+}
+
+// newDefaultRoute routes everything through a gateway.
+func newDefaultRoute(via netip.Addr) error {
+	m := newMessage(unix.RTM_NEWROUTE, createFlags, defaultRoute(family(via), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)...)
+	if err := m.attr(unix.RTA_GATEWAY, via.AsSlice()).send(); err != nil {
+		return fmt.Errorf("route via %s: %w", via, err)
+	}
+	return nil
+}
+
+// newLocalRoute makes everything in a table local.
+func newLocalRoute(family, table byte) error {
+	body := defaultRoute(family, table, unix.RTN_LOCAL)
+	if family == unix.AF_INET {
+		body[6] = unix.RT_SCOPE_HOST
+	}
+	if err := newMessage(unix.RTM_NEWROUTE, createFlags, body...).attr(unix.RTA_OIF, word(1)).send(); err != nil {
+		return fmt.Errorf("local route in table %d: %w", table, err)
+	}
+	return nil
+}
+
+// newMarkRule looks packets of an interface with a mark up in a table
+// (struct fib_rule_hdr has the shape of struct rtmsg).
+func newMarkRule(family byte, iif string, mark uint32, table byte) error {
+	body := defaultRoute(family, table, unix.FR_ACT_TO_TBL)
+	body[5], body[6] = 0, 0
+	m := newMessage(unix.RTM_NEWRULE, createFlags, body...)
+	m.attr(unix.FRA_IIFNAME, []byte(iif+"\x00")).attr(unix.FRA_FWMARK, word(mark)).attr(unix.FRA_FWMASK, word(mark))
+	m.attr(unix.FRA_PRIORITY, word(100))
+	if err := m.send(); err != nil {
+		return fmt.Errorf("rule for %s: %w", iif, err)
+	}
+	return nil
+}

@@ -80,3 +80,67 @@ func await(t *testing.T, holds func() bool) {
 		}
 	}
 }
+
+// space is another network namespace.
+type space struct {
+	t  *testing.T
+	fd int
+}
+
+// openNetns opens the network namespace of the calling thread.
+func openNetns(t *testing.T) int {
+	t.Helper()
+	fd, err := unix.Open(threadNetns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	t.Cleanup(func() { unix.Close(fd) })
+	return fd
+}
+
+// newSpace makes a network namespace with lo up. The caller's thread is that
+// of a sandbox, and stays in its own.
+func newSpace(t *testing.T) *space {
+	t.Helper()
+	home := openNetns(t)
+	must(t, unix.Unshare(unix.CLONE_NEWNET))
+	up(t, "lo")
+	s := &space{t, openNetns(t)}
+	must(t, unix.Setns(home, unix.CLONE_NEWNET))
+	return s
+}
+
+// do calls f inside; sockets made there stay there.
+func (s *space) do(f func()) {
+	s.t.Helper()
+	home, err := unix.Open(threadNetns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(s.t, err)
+	defer unix.Close(home)
+	must(s.t, unix.Setns(s.fd, unix.CLONE_NEWNET))
+	defer func() { must(s.t, unix.Setns(home, unix.CLONE_NEWNET)) }()
+	f()
+}
+
+// index is the number of an interface.
+func index(t *testing.T, name string) uint32 {
+	t.Helper()
+	i, err := ifaceIndex(name)
+	must(t, err)
+	return i
+}
+
+// give gives an interface an address with its prefix.
+func give(t *testing.T, iface, prefix string) {
+	t.Helper()
+	p := netip.MustParsePrefix(prefix)
+	must(t, newAddress(p.Addr(), p.Bits(), index(t, iface)))
+	awaitLocal(t, p.Addr())
+}
+
+func dup(fd int) (int, error) { return unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0) }
+
+// wire connects the sandbox with another network namespace.
+func wire(t *testing.T, here, there string, other *space) {
+	t.Helper()
+	must(t, newVeth(here, there, other.fd))
+	up(t, here)
+	other.do(func() { up(t, there) })
+}
