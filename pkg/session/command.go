@@ -37,7 +37,7 @@ func (x *session) collect() *ending {
 	until := x.now.Add(x.o.Timeouts.Command)
 	for {
 		if !x.next() {
-			if x.ledger.n > 0 {
+			if x.ledger.n > 0 && !x.moreCommands() {
 				return nil
 			}
 			if e := x.awaitCommand(until); e != nil {
@@ -53,6 +53,17 @@ func (x *session) collect() *ending {
 	}
 }
 
+// moreCommands reports whether the client has sent more than the last read
+// could take: the group is not cut where our buffer ends.
+func (x *session) moreCommands() bool {
+	if !x.client.filled {
+		return false
+	}
+	n, _ := x.client.leg.Pending()
+	return n > 0
+}
+
+// awaitCommand waits for the client, which first gets all its replies.
 func (x *session) awaitCommand(until time.Time) *ending {
 	if e := x.flush(); e != nil {
 		return e

@@ -67,6 +67,10 @@ func (x *session) content() *ending {
 		}
 		out, n, ev := x.body.Next(x.client.window())
 		x.msg.Size += int64(len(out))
+		if x.rules.Size > 0 && x.msg.Size > x.rules.Size && ev != smtp.BodyEnd {
+			x.client.skip(n)
+			return x.fail(oversize)
+		}
 		switch ev {
 		case smtp.BodyEnd:
 			return x.complete(out, n)
@@ -90,12 +94,12 @@ func (x *session) complete(tail []byte, n int) *ending {
 	v := x.o.Inspector.End(&x.env)
 	if v.Action != inspect.Pass {
 		x.client.skip(n)
-		return x.fail(judged(v))
+		return x.withhold(judged(v))
 	}
 	e := x.commit(tail)
 	x.client.skip(n)
 	if e != nil {
-		return x.fail(x.interrupted(e))
+		return x.withhold(x.interrupted(e))
 	}
 	x.tx.committed = true
 	r, e := x.reply(x.o.Timeouts.End)
@@ -103,6 +107,13 @@ func (x *session) complete(tail []byte, n int) *ending {
 		return e
 	}
 	return x.conclusion(r)
+}
+
+// withhold gives the origin leg up instead of committing the message, which the
+// client has sent completely.
+func (x *session) withhold(f failure) *ending {
+	x.drop(f.then)
+	return x.failed(f, nil)
 }
 
 // conclusion is the only place where a client learns that its message was
@@ -150,21 +161,24 @@ const (
 // the client.
 func (x *session) fail(f failure) *ending {
 	x.drop(f.then)
-	e := x.discard()
+	return x.failed(f, x.discard())
+}
+
+// failed tells the client that its message is refused. e says why the client has
+// not sent all of it; nil: it has.
+func (x *session) failed(f failure, e *ending) *ending {
 	if f.reply != nil {
 		x.noteVerdict(f.reply)
 	}
 	x.endTransaction(f.outcome, f.reason)
-	if e == clientGone {
+	switch {
+	case e == clientGone:
 		return e
-	}
-	if f.at == atOnce {
+	case f.at == atOnce:
 		return f.then
-	}
-	if e != nil {
+	case e != nil:
 		return &ending{end: f.then.end, detail: f.reason, reply: f.reply, last: f.last, origin: Abort}
-	}
-	if f.reply != nil {
+	case f.reply != nil:
 		return x.tell(f.reply)
 	}
 	return x.say(f.last)
@@ -178,21 +192,22 @@ const drainTime = time.Minute
 // returns nil at the end of data.
 func (x *session) discard() *ending {
 	until := x.now.Add(drainTime)
-	for left := x.rules.Drain; left > 0; {
+	for left := x.rules.Drain; ; {
 		_, n, ev := x.body.Next(x.client.window())
 		x.client.skip(n)
 		left -= int64(n)
-		switch ev {
-		case smtp.BodyEnd:
+		switch {
+		case ev == smtp.BodyEnd:
 			return nil
-		case smtp.BodyFault:
+		case left < 0:
+			return clientTimeout
+		case ev == smtp.BodyFault:
 			continue
 		}
 		if e := x.await(&x.client, blockSize, until); e != nil {
 			return e
 		}
 	}
-	return clientTimeout
 }
 
 // interrupted says what becomes of a message when the origin broke it off with
@@ -222,6 +237,12 @@ var (
 	nulOctet    = code(554, 5, 6, 0, "Message refused: it has a NUL octet")
 	longLine    = code(554, 5, 6, 0, "Message refused: it has a line that is too long")
 )
+
+// oversize refuses a message as soon as it is too large, RFC 1870 section 6.3.
+var oversize = failure{
+	reply:   code(552, 5, 3, 4, "Message is larger than this gateway lets pass"),
+	outcome: event.Refused, reason: "message size", then: afterContent,
+}
 
 // faulty refuses a message for its octets.
 func faulty(f smtp.Fault) failure {

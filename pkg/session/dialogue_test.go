@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -27,10 +28,12 @@ import (
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
 //	quiet        neither side was sent anything more
+//	any O        whatever the origin was sent so far is right, or C: the client
 //	aborted      the origin leg was reset already
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
 //	message TEXT the next message record, see summary
+//	include FILE the steps of another file
 //	end WORD client=graceful origin=abort   the session is over
 //
 // After each sending step everything runs until it waits. Time is virtual.
@@ -51,9 +54,26 @@ func loadDialogues(t testing.TB) (list []dialogue) {
 			t.Fatal(err)
 		}
 		name := strings.TrimSuffix(filepath.Base(f), ".txt")
-		list = append(list, dialogue{name, strings.Split(string(text), "\n")})
+		list = append(list, dialogue{name, include(t, string(text))})
 	}
 	return list
+}
+
+// include replaces include steps by what they name.
+func include(t testing.TB, text string) (lines []string) {
+	for line := range strings.SplitSeq(text, "\n") {
+		file, ok := strings.CutPrefix(line, "include ")
+		if !ok {
+			lines = append(lines, line)
+			continue
+		}
+		part, err := os.ReadFile(filepath.Join("testdata", file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, include(t, string(part))...)
+	}
+	return lines
 }
 
 func TestDialogues(t *testing.T) {
@@ -66,7 +86,7 @@ func TestDialogues(t *testing.T) {
 // the stream was cut must not show.
 func TestDialoguesInSegments(t *testing.T) {
 	for _, d := range loadDialogues(t) {
-		if d.lines[0] == "whole" {
+		if slices.Contains(d.lines, "whole") {
 			continue
 		}
 		for _, size := range []int{1, 2, 3, 7} {
@@ -193,6 +213,10 @@ func (s *stage) step(line string) error {
 		return nil
 	case "quiet":
 		return s.quiet()
+	case "any":
+		s.heard[arg] = nil
+		s.leg(arg[0]).taken()
+		return nil
 	case "aborted":
 		if !s.origin.aborted {
 			return fmt.Errorf("the origin leg was not aborted")
