@@ -1,0 +1,146 @@
+package status
+
+import (
+	"encoding/json"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/portreeve/portreeve/pkg/apply"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// kernel is a hand that holds a list of items.
+type kernel []plan.Item
+
+func (kernel) Name() string                 { return "kernel" }
+func (kernel) Owns(plan.Kind) bool          { return true }
+func (k kernel) Have() ([]plan.Item, error) { return k, nil }
+func (kernel) Add(plan.Item) error          { return nil }
+func (kernel) Replace(_, _ plan.Item) error { return nil }
+func (kernel) Remove(plan.Item) error       { return nil }
+
+var (
+	route  = plan.Route{Family: plan.IPv4, Table: 7}
+	lookup = plan.Lookup{}
+	tcx    = plan.TC{Interface: "ext0", Side: plan.ClientSide}
+	clsact = plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true}
+)
+
+// read reports on a kernel that holds have, with a journal of intended.
+func read(t *testing.T, have, intended []plan.Item) Report {
+	t.Helper()
+	j, err := apply.OpenJournal(filepath.Join(t.TempDir(), "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range intended {
+		if err := j.Intend(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r, err := Read(&apply.Runner{Hands: []apply.Hand{kernel(have)}, Journal: j}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func TestReadTellsLostFromLeftOver(t *testing.T) {
+	r := read(t, []plan.Item{lookup, tcx}, []plan.Item{route, lookup})
+	if diff := cmp.Diff([]string{route.String()}, r.Lost); diff != "" {
+		t.Errorf("lost:\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{tcx.String()}, r.Leftovers); diff != "" {
+		t.Errorf("leftovers:\n%s", diff)
+	}
+}
+
+func TestDatapath(t *testing.T) {
+	for want, have := range map[string][]plan.Item{
+		"":       {route},
+		"lookup": {lookup, route},
+		"tcx":    {lookup, tcx},
+		"clsact": {lookup, clsact},
+	} {
+		if r := read(t, have, have); r.Datapath != want || r.Attached != (want != "") {
+			t.Errorf("with %v: data path %q, attached %v", have, r.Datapath, r.Attached)
+		}
+	}
+}
+
+func TestInspectorStates(t *testing.T) {
+	up := []steer.ServiceAlive{{Name: "mx", IPv4: true}}
+	for name, test := range map[string]struct {
+		alive steer.Alive
+		want  State
+	}{
+		"never ran":         {steer.Alive{Limit: time.Second}, Absent},
+		"ended":             {steer.Alive{Limit: time.Second, Instance: 1, Services: []steer.ServiceAlive{{Name: "mx"}}}, Absent},
+		"runs":              {steer.Alive{Limit: time.Second, Instance: 1, Services: up}, Alive},
+		"stopped":           {steer.Alive{Limit: time.Second, Instance: 1, Age: 2 * time.Second, Services: up}, Hung},
+		"before first beat": {steer.Alive{Limit: time.Second, Services: up}, Hung},
+	} {
+		if got := inspector(test.alive).State; got != test.want {
+			t.Errorf("%s: %s, want %s", name, got, test.want)
+		}
+	}
+}
+
+// sample is a report with everything in it.
+func sample() Report {
+	return Report{
+		Attached: true, Since: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Datapath: "tcx",
+		Inspector: Inspector{State: Alive, Instance: 7, Age: 0.25, Limit: 3},
+		Services: services(steer.Alive{Services: []steer.ServiceAlive{{Name: "mx", Open: true, IPv4: true}}}, []plan.Item{
+			plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mx", Addressed: true},
+			plan.Binding{Prefix: netip.MustParsePrefix("2001:db8::/64"), Port: 25, Service: "mx", Transit: true},
+		}),
+		Counters:  []Counter{{"client-syn", 4, "diverted"}},
+		Lost:      []string{route.String()},
+		Leftovers: []string{clsact.String()},
+	}
+}
+
+// The JSON keys are a promise to scripts.
+func TestJSONIsStable(t *testing.T) {
+	got, err := json.Marshal(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"attached":true,"since":"2026-11-22T12:00:00Z","datapath":"tcx",` +
+		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},` +
+		`"services":[{"name":"mx","fail":"open","ipv4":true,"ipv6":false,"addressed":["192.0.2.1:25"],"transit":["[2001:db8::/64]:25"]}],` +
+		`"counters":[{"reason":"client-syn","count":4,"meaning":"diverted"}],` +
+		`"lost":["route IPv4 local default dev lo table 7"],"leftovers":["link clsact ingress dev ext0 client side"]}`
+	if diff := cmp.Diff(want, string(got)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestText(t *testing.T) {
+	var b strings.Builder
+	if err := sample().WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"data path tcx", "alive: last heartbeat 0.2 s ago, limit 3.0 s",
+		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "client-syn", "lost", "leftover",
+	} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestTextOfNothing(t *testing.T) {
+	var b strings.Builder
+	if err := read(t, nil, nil).WriteText(&b); err != nil || b.String() != "kernel side  not attached\n" {
+		t.Errorf("%q, %v", b.String(), err)
+	}
+}
