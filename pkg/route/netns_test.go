@@ -14,6 +14,10 @@ import (
 // isolate puts the test into a network namespace of its own, with two
 // interfaces. The thread is never unlocked: it ends with the test, and the
 // namespace with it. Commands started by the test inherit it.
+//
+// The interfaces have no link-local addresses, whose routes would come when
+// duplicate address detection is over, and they are up when this returns: what
+// a snapshot shows later is what the test did.
 func isolate(t *testing.T) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -23,7 +27,8 @@ func isolate(t *testing.T) {
 	sh(t, `
 ip link set lo up
 ip link add ext0 type veth peer name dmz0
-ip link set ext0 up; ip link set dmz0 up`)
+for i in ext0 dmz0; do ip link set "$i" addrgenmode none; ip link set "$i" up; done
+for i in ext0 dmz0; do until ip link show "$i" | grep -q 'state UP'; do sleep 0.02; done; done`)
 }
 
 // sh runs shell commands and returns what they print.
