@@ -33,7 +33,7 @@ type node struct {
 // there already stays: the first to name a path decides.
 func (t tree) add(name string, n node) {
 	name = strings.Trim(path.Clean(name), "/")
-	if _, taken := t[name]; taken {
+	if _, taken := t[name]; taken || name == "" { // the root is there already
 		return
 	}
 	t[name] = n

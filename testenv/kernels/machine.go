@@ -107,7 +107,7 @@ func boot(ctx context.Context, k kernel, initramfs string, space *space, r *repo
 // does not know on to init as the environment.
 func commandLine() string {
 	return strings.Join([]string{
-		"console=ttyS0", "loglevel=5", "panic=-1",
+		"console=ttyS0", "loglevel=5", "panic=-1", "tsc=reliable",
 		"nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1", "workqueue.watchdog_thresh=0",
 		"timeout=" + packageTimeout.String(),
 	}, " ")
