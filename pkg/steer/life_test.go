@@ -448,6 +448,19 @@ func TestUnfinished(t *testing.T) {
 	}
 }
 
+// A detach that was killed before its last step left an empty directory.
+func TestEmptyRootIsALeftover(t *testing.T) {
+	s, dir := sandbox(t)
+	must(t, os.Mkdir(s.root(), 0o700))
+	have, err := s.Have()
+	must(t, err)
+	if d := cmp.Diff([]plan.Item{plan.Objects{Fault: "unfinished"}}, have); d != "" {
+		t.Error(d)
+	}
+	must(t, s.Remove(plan.Objects{}))
+	wantNothing(t, s, dir)
+}
+
 func TestLeftoverBesideObjects(t *testing.T) {
 	s, dir := sandbox(t)
 	must(t, s.Add(plan.Objects{}))

@@ -3,6 +3,7 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,7 @@ import (
 
 // haveObjects says whether a pin directory exists, and what is wrong with it.
 func (s *Steer) haveObjects() (plan.Objects, bool, error) {
-	unfinished, err := isDir(s.dir() + building)
+	unfinished, err := s.unfinished()
 	if err != nil {
 		return plan.Objects{}, false, err
 	}
@@ -32,6 +33,19 @@ func (s *Steer) haveObjects() (plan.Objects, bool, error) {
 		faults = append(faults, "an unfinished attach beside it")
 	}
 	return plan.Objects{Fault: strings.Join(faults, ", ")}, true, err
+}
+
+// unfinished reports what a crash leaves: objects built aside and not renamed,
+// or the directory above when all that was in it is gone.
+func (s *Steer) unfinished() (bool, error) {
+	if aside, err := isDir(s.dir() + building); err != nil || aside {
+		return aside, err
+	}
+	entries, err := os.ReadDir(s.root())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && len(entries) == 0, err
 }
 
 // faults lists what keeps the pinned objects from being those of this build.
