@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -74,11 +75,13 @@ func removePin(path string) error {
 }
 
 // explain adds the remedy to the errors of missing privileges. The kernel
-// says no more than "operation not permitted".
+// says no more than "operation not permitted", and without CAP_PERFMON its
+// verifier refuses packet access that it allows root.
 func explain(err error) error {
+	var refused *ebpf.VerifierError
 	switch {
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%w; it needs the capabilities CAP_BPF and CAP_NET_ADMIN, as root has them", err)
+	case errors.Is(err, unix.EPERM), errors.As(err, &refused) && !errors.Is(err, ebpf.ErrNotSupported):
+		return fmt.Errorf("%w; it needs the capabilities CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, as root has them", err)
 	case errors.Is(err, unix.EACCES):
 		return fmt.Errorf("%w; it needs root, who owns the pins", err)
 	}

@@ -166,14 +166,9 @@ func buildSet(dir string) error {
 	return nil
 }
 
-// loadError keeps the verifier's log out of the one sentence for the operator.
-func loadError(err error) error {
-	var verifier *ebpf.VerifierError
-	if errors.As(err, &verifier) {
-		return fmt.Errorf("load the BPF programs: this kernel's verifier refuses them: %w", err)
-	}
-	return fmt.Errorf("load the BPF programs: %w", err)
-}
+// loadError says what was being done; the verifier's log is in the error for
+// those who print it with %+v.
+func loadError(err error) error { return fmt.Errorf("load the BPF programs: %w", err) }
 
 // replaceObjects puts this build's programs in place of others, link by link,
 // each of which changes over between two packets. Maps stay as they are.

@@ -1,0 +1,202 @@
+package steer
+
+import (
+	"errors"
+	"math"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+func TestInspectorNotAttached(t *testing.T) {
+	s, _ := sandbox(t)
+	if _, err := s.Inspector(); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("inspector: %v", err)
+	}
+	if _, err := s.Counters(); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("counters: %v", err)
+	}
+	if err := s.Add(plan.Service{Name: "mx"}); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("add: %v", err)
+	}
+}
+
+// listenersOf are the listeners in the slots of a service, by cookie.
+func (g *stage) listenersOf(name string) [2]uint64 {
+	g.Helper()
+	index, err := readSlots(g.set.maps[bpfMapServices])
+	must(g.T, err)
+	id, found := index.byName[name]
+	if !found {
+		g.Fatalf("no service %s", name)
+	}
+	v4, err := slotCookie(g.set.maps[bpfMapListeners], slot4(id))
+	must(g.T, err)
+	v6, err := slotCookie(g.set.maps[bpfMapListeners], slot6(id))
+	must(g.T, err)
+	return [2]uint64{v4, v6}
+}
+
+// newInspector is another process's inspector.
+func (g *stage) newInspector() *Inspector {
+	g.Helper()
+	i, err := g.Inspector()
+	must(g.T, err)
+	g.Cleanup(func() { i.Close() })
+	return i
+}
+
+func TestRegister(t *testing.T) {
+	g := newStage(t)
+	services, err := g.inspector.Services()
+	must(t, err)
+	if d := cmp.Diff([]plan.Service{{Name: "mx"}, {Name: "opened", Open: true}, {Name: "closed"}}, services); d != "" {
+		t.Error(d)
+	}
+	first := g.listenersOf("mx")
+	if first[0] != g.cookie(world4) || first[1] != g.cookie(world6) {
+		t.Errorf("slots hold %v", first)
+	}
+	must(t, g.inspector.Register([]string{"mx"}, g.listeners[0], g.listeners[1]))
+	if again := g.listenersOf("mx"); again != first {
+		t.Errorf("registering again: %v, was %v", again, first)
+	}
+
+	successor := g.newInspector()
+	l4 := listen(t, "127.0.0.1:0")
+	must(t, successor.Register([]string{"mx", "closed"}, l4, nil))
+	second := g.listenersOf("mx")
+	if second[0] == first[0] || second[1] != first[1] {
+		t.Errorf("the successor's IPv4 listener alone: %v, was %v", second, first)
+	}
+	must(t, g.inspector.Unregister([]string{"mx", "opened"}))
+	if left := g.listenersOf("mx"); left != [2]uint64{second[0], 0} {
+		t.Errorf("after the former owner left: %v", left)
+	}
+	must(t, l4.Close())
+	if left := g.listenersOf("closed"); left != [2]uint64{} {
+		t.Errorf("after the listener was closed: %v", left)
+	}
+}
+
+// A closed listener leaves every slot, though it was registered twice.
+func TestCloseEmptiesSlots(t *testing.T) {
+	g := newStage(t)
+	for range 3 {
+		must(t, g.inspector.Register([]string{"mx", "opened", "closed"}, g.listeners[0], g.listeners[1]))
+	}
+	must(t, g.listeners[0].Close())
+	must(t, g.listeners[1].Close())
+	for _, name := range []string{"mx", "opened", "closed"} {
+		if left := g.listenersOf(name); left != [2]uint64{} {
+			t.Errorf("%s: %v", name, left)
+		}
+	}
+}
+
+func TestRefusedListeners(t *testing.T) {
+	g := newStage(t)
+	other := newSpace(t)
+	var elsewhere *net.TCPListener
+	other.do(func() { elsewhere = listen(t, "127.0.0.1:0") })
+	l4, l6 := listen(t, "127.0.0.1:0"), listen(t, "[::1]:0")
+	closed := listen(t, "127.0.0.1:0")
+	must(t, closed.Close())
+	before := g.listenersOf("mx")
+	for _, c := range []struct {
+		text     string
+		services []string
+		l4, l6   syscall.Conn
+	}{
+		{"MPTCP", []string{"mx"}, mptcp(t), nil},
+		{"does not listen", []string{"mx"}, dial(t, world4.client, l4.Addr().String(), 0), nil},
+		{"another address family", []string{"mx"}, l6, nil},
+		{"another address family", []string{"mx"}, nil, l4},
+		{"another network namespace", []string{"mx"}, elsewhere, nil},
+		{"use of closed", []string{"mx"}, closed, nil},
+		{"no service nothing, nor; run portreeve attach", []string{"nothing", "nor"}, l4, l6},
+	} {
+		err := g.inspector.Register(c.services, c.l4, c.l6)
+		if err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%v, want %q", err, c.text)
+		}
+	}
+	if after := g.listenersOf("mx"); after != before {
+		t.Errorf("slots hold %v, were %v", after, before)
+	}
+}
+
+// mptcp is what Go listens with unless it is told otherwise.
+func mptcp(t *testing.T) syscall.Conn {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		// Without MPTCP in the kernel any other protocol does.
+		fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	}
+	must(t, err)
+	f := os.NewFile(uintptr(fd), "mptcp")
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestHeartbeat(t *testing.T) {
+	s, _ := sandbox(t)
+	must(t, s.Add(plan.Objects{}))
+	must(t, s.Add(plan.Settings{ClientMark: 1, Heartbeat: time.Hour}))
+	i, err := s.Inspector()
+	must(t, err)
+	defer i.Close()
+	if instance, _, err := i.Owner(); err != nil || instance != 0 {
+		t.Errorf("before the first beat: %d, %v", instance, err)
+	}
+	alive, err := s.Alive()
+	must(t, err)
+	if !alive.Hung() {
+		t.Error("not hung before the first beat")
+	}
+	before, err := monotonic()
+	must(t, err)
+	must(t, i.Beat(math.MaxUint64))
+	instance, age, err := i.Owner()
+	must(t, err)
+	after, err := monotonic()
+	must(t, err)
+	if instance != math.MaxUint64 || age < 0 || age > after-before {
+		t.Errorf("instance %d, age %s of at most %s", instance, age, after-before)
+	}
+	alive, err = s.Alive()
+	must(t, err)
+	if alive.Hung() || alive.Limit != time.Hour || alive.Instance != instance {
+		t.Errorf("%+v", alive)
+	}
+	alive.Age = time.Hour + 1
+	if !alive.Hung() {
+		t.Error("not hung with an old heartbeat")
+	}
+	alive.Limit = 0
+	if alive.Hung() {
+		t.Error("hung without a limit")
+	}
+}
+
+func TestSince(t *testing.T) {
+	s, _ := sandbox(t)
+	before := time.Now().Truncate(time.Second)
+	must(t, s.Add(plan.Objects{}))
+	after := time.Now()
+	must(t, s.Add(plan.Settings{ClientMark: 1}))
+	since, err := s.Since()
+	must(t, err)
+	if since.Before(before) || since.After(after) {
+		t.Errorf("%s, not from %s to %s", since, before, after)
+	}
+}
