@@ -82,6 +82,7 @@ func (d *demo) play(ctx context.Context) (err error) {
 	if err := d.startOrigin(ctx); err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, d.origin.Stop()) }()
 	before, err := d.env.Snapshot(ctx)
 	if err != nil {
 		return err
