@@ -310,3 +310,79 @@ func (n *network) tracked(from uint16) []string {
 }
 
 func portOf(a net.Addr) uint16 { return a.(*net.TCPAddr).AddrPort().Port() }
+
+// TestFragmentsAreJoined: only the first fragment of a reply has ports to
+// tell by that it is ours. With forging alone they are put together on their
+// way in, which shows by their being taken apart again on their way out, and
+// connections are not tracked for that.
+func TestFragmentsAreJoined(t *testing.T) {
+	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
+		for _, legacy := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, legacy %t", family, legacy), func(t *testing.T) {
+				n := build(t, family, legacy)
+				if taken := n.takenApart(); taken != 0 {
+					t.Fatalf("%d packets were taken apart without our rules", taken)
+				}
+				err := n.Env.Gateway.Enter(func() error {
+					f := plan.Firewall{Legacy: legacy, Forged: []plan.Family{family}, OriginMark: originMark}
+					h := netfilter.New()
+					for _, c := range plan.Diff(nil, plan.Netfilter(f)) {
+						if err := h.Add(c.Item); err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if taken := n.takenApart(); taken != 1 {
+					t.Errorf("%d packets were taken apart with our rules, want 1", taken)
+				}
+				if entries := n.gatewayRuns("conntrack -L 2>/dev/null"); entries != "" {
+					t.Errorf("connections are tracked:\n%s", entries)
+				}
+			})
+		}
+	}
+}
+
+// takenApart sends a packet of several fragments from the client to the
+// origin, and returns how many the gateway has made fragments of so far.
+func (n *network) takenApart() (count int) {
+	n.Helper()
+	const size = 3000
+	var server net.PacketConn
+	err := n.Env.Origin.Enter(func() (err error) {
+		server, err = net.ListenPacket("udp", netip.AddrPortFrom(n.origin, 2525).String())
+		return err
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer server.Close()
+	err = n.Env.Client.Enter(func() error {
+		c, err := net.Dial("udp", netip.AddrPortFrom(n.origin, 2525).String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(make([]byte, size))
+		return err
+	})
+	if err != nil {
+		n.Fatal(err)
+	}
+	server.SetReadDeadline(time.Now().Add(patience))
+	if got, _, err := server.ReadFrom(make([]byte, 2*size)); err != nil || got != size {
+		n.Fatalf("the origin received %d octets, want %d: %v", got, size, err)
+	}
+	script := `awk '/^Ip:/ { if ($18 ~ /Frag/) column = 18; else print $column }' /proc/net/snmp`
+	if n.family == plan.IPv6 {
+		script = `awk '/^Ip6FragOKs/ { print $2 }' /proc/net/snmp6`
+	}
+	if _, err := fmt.Sscan(n.gatewayRuns(script), &count); err != nil {
+		n.Fatal(err)
+	}
+	return count
+}

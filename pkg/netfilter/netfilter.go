@@ -68,6 +68,11 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 	for _, t := range r.ownTables() {
 		for _, c := range r.chainsOf(t) {
 			l, err := h.listChain(c)
+			if errors.Is(err, ErrMissing) {
+				// The chain can be found and removed without iptables, and its
+				// rules go with it.
+				l, err = listing{chains: []string{c.Name}}, nil
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -58,7 +58,7 @@ func readRuleset() (ruleset, error) {
 		return err
 	})
 	if err = noNFTables(err); err != nil {
-		return ruleset{}, fmt.Errorf("list nftables: %w", err)
+		return ruleset{}, fmt.Errorf("list nftables: %w", permitted(err))
 	}
 	return r, nil
 }
@@ -97,6 +97,14 @@ func noNFTables(err error) error {
 		if errors.Is(err, absent) {
 			return nil
 		}
+	}
+	return err
+}
+
+// permitted adds the remedy to the refusal of an unprivileged caller.
+func permitted(err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%w: run it with CAP_NET_ADMIN, as root", err)
 	}
 	return err
 }
@@ -155,7 +163,7 @@ func legacyTables(f plan.Family) ([]string, error) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list iptables-legacy tables: %w", err)
+		return nil, fmt.Errorf("list iptables-legacy tables: %w", permitted(err))
 	}
 	return strings.Fields(string(data)), nil
 }
@@ -197,7 +205,7 @@ func addTable(t plan.Table) error {
 		return err
 	}
 	c.AddTable(&nftables.Table{Family: nftFamily(t.Family), Name: t.Name})
-	return c.Flush()
+	return permitted(c.Flush())
 }
 
 // addNFTChain makes a chain of ours unless it exists.

@@ -154,6 +154,7 @@ func explain(t tool, table string, err error, spec string) error {
 	if err == nil || errors.Is(err, ErrMissing) {
 		return err
 	}
+	err = oneLine{err}
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "is incompatible"):
@@ -168,6 +169,17 @@ func explain(t tool, table string, err error, spec string) error {
 	}
 	return fmt.Errorf("%s -t %s: %w", t, table, err)
 }
+
+// oneLine prints what a command said on one line.
+type oneLine struct{ error }
+
+// Error joins the lines of the error.
+func (e oneLine) Error() string {
+	return strings.Join(strings.FieldsFunc(e.error.Error(), func(r rune) bool { return r == '\n' }), "; ")
+}
+
+// Unwrap returns the error as it was.
+func (e oneLine) Unwrap() error { return e.error }
 
 // lacksExtension recognises how the two flavours say that the kernel does not
 // know a match, a target or a table.
