@@ -4,7 +4,9 @@
  * every TCP packet and UDP datagram of the network namespace that meets no
  * connected socket, so the port decides first.
  *
- * Traffic of the loopback interface is never taken: lo has no role.
+ * lo has no role, so what goes to a loopback address is never taken. The
+ * gateway's own connection to a bound address of one of its interfaces counts
+ * as coming by that interface, and is taken (inet_iif).
  */
 #include "service.h"
 
