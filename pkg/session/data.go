@@ -16,9 +16,9 @@ func (x *session) data() step {
 	case x.ledger.n > 0:
 		return hold
 	case x.tx.state == noMail:
-		return x.refuse(mailFirst)
+		return x.local(mailFirst)
 	case x.tx.recipients == 0:
-		return x.refuse(rcptFirst)
+		return x.local(rcptFirst)
 	case len(x.client.window()) > 0:
 		return x.stop(earlyTalker)
 	}

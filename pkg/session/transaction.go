@@ -69,7 +69,7 @@ func (x *session) endFailed() {
 func (x *session) rcpt() step {
 	switch {
 	case x.tx.state == noMail:
-		return x.refuse(mailFirst)
+		return x.local(mailFirst) // no fault of a client whose MAIL was refused in an earlier group
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		return x.refuse(noDomain)
 	}

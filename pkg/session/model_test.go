@@ -1,0 +1,526 @@
+package session
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/inspect"
+)
+
+// This file plays whole conversations without a script: a model client that
+// knows what it wants to send, and a model origin that answers. Neither has a
+// goroutine: they act when the session writes to them, so thousands of
+// conversations run in a second, and each one is the same every time.
+
+// modelLeg connects the session with a model.
+type modelLeg struct {
+	in      []byte         // to be read by the session
+	atMost  int            // octets per read; 0: any number
+	cutIn   int            // octets that may still be read; -1: any number
+	cutOut  int            // octets that may still be written; -1: any number
+	cutErr  error          // what a cut connection returns
+	heard   func(p []byte) // the peer reads
+	pause   string         // a read ends where only this is left
+	aborted bool
+}
+
+func (l *modelLeg) Read(p []byte) (int, error) {
+	n := min(len(p), len(l.in))
+	if i := len(l.in) - len(l.pause); i > 0 && l.pause != "" && string(l.in[i:]) == l.pause {
+		n = min(n, i)
+	}
+	if l.atMost > 0 {
+		n = min(n, l.atMost)
+	}
+	if l.cutIn >= 0 {
+		n = min(n, l.cutIn)
+		l.cutIn -= n
+	}
+	if n == 0 {
+		if l.cutErr != nil {
+			return 0, l.cutErr
+		}
+		return 0, io.EOF // a model that has nothing more to say hangs up
+	}
+	copy(p, l.in[:n])
+	l.in = l.in[n:]
+	return n, nil
+}
+
+func (l *modelLeg) Write(p []byte) (int, error) {
+	n := len(p)
+	if l.cutOut >= 0 {
+		n = min(n, l.cutOut)
+		l.cutOut -= n
+	}
+	if n > 0 {
+		l.heard(bytes.Clone(p[:n]))
+	}
+	if n < len(p) {
+		return n, errReset
+	}
+	return n, nil
+}
+
+func (l *modelLeg) SetReadDeadline(time.Time) error  { return nil }
+func (l *modelLeg) SetWriteDeadline(time.Time) error { return nil }
+
+func (l *modelLeg) Pending() (int, error) {
+	if len(l.in) > 0 && l.cutIn != 0 {
+		return 1, nil
+	}
+	if l.cutIn == 0 {
+		if errors.Is(l.cutErr, io.EOF) {
+			return 0, io.EOF
+		}
+		return 0, l.cutErr
+	}
+	return 0, nil
+}
+
+func (l *modelLeg) Abort() error {
+	l.aborted = true
+	return nil
+}
+
+// modelOrigin is a strict server. Its replies carry the number of the command
+// that they answer.
+type modelOrigin struct {
+	leg      *modelLeg
+	stream   []byte // not yet understood
+	all      []byte // everything that it was sent
+	commands int
+	echo     bool // replies carry the command itself
+	ehlo     string
+	answers  map[string]string // code instead of 250 for the n-th use of a verb: "RCPT2" → "550"
+	uses     map[string]int
+	content  bool
+	sender   string
+	rcpts    []string
+	messages []received
+	faults   []string // what a strict server finds wrong
+}
+
+// received is a message that the model origin was given completely.
+type received struct {
+	sender  string
+	rcpts   []string
+	content string
+	code    string // its verdict
+}
+
+func (o *modelOrigin) say(code, text string) {
+	o.leg.in = append(o.leg.in, code+" "+text+"\r\n"...)
+}
+
+func (o *modelOrigin) hear(p []byte) {
+	o.all = append(o.all, p...)
+	o.stream = append(o.stream, p...)
+	for o.step() {
+	}
+}
+
+// step understands one thing in front of the stream.
+func (o *modelOrigin) step() bool {
+	if o.content {
+		return o.message()
+	}
+	line, rest, ok := bytes.Cut(o.stream, []byte("\r\n"))
+	if !ok {
+		return false
+	}
+	o.stream = rest
+	o.commands++
+	if bytes.ContainsAny(line, "\r\n\x00") {
+		o.faults = append(o.faults, fmt.Sprintf("command %q", line))
+	}
+	o.command(string(line))
+	return true
+}
+
+// message takes the content up to its end, as RFC 5321 has it.
+func (o *modelOrigin) message() bool {
+	whole := append([]byte("\r\n"), o.stream...)
+	i := bytes.Index(whole, []byte("\r\n.\r\n"))
+	if i < 0 {
+		return false
+	}
+	o.stream = bytes.Clone(whole[i+5:])
+	o.content = false
+	code := o.code("EOD", "250")
+	o.messages = append(o.messages, received{o.sender, o.rcpts, string(whole[2 : i+2]), code})
+	o.sender, o.rcpts = "", nil
+	o.say(code, fmt.Sprintf("message %d", len(o.messages)))
+	return true
+}
+
+func (o *modelOrigin) code(verb, normal string) string {
+	o.uses[verb]++
+	if c := o.answers[fmt.Sprintf("%s%d", verb, o.uses[verb])]; c != "" {
+		return c
+	}
+	return normal
+}
+
+func (o *modelOrigin) command(line string) {
+	verb := strings.ToUpper(line[:min(4, len(line))])
+	text := fmt.Sprintf("for %d", o.commands)
+	if o.echo {
+		text = "echo " + line
+	}
+	switch verb {
+	case "EHLO":
+		o.sender, o.rcpts = "", nil
+		o.leg.in = append(o.leg.in, o.ehlo...)
+		return
+	case "MAIL":
+		code := o.code(verb, "250")
+		if o.sender != "" {
+			code = "503"
+		}
+		if code == "250" {
+			o.sender, o.rcpts = line[10:], nil
+		}
+		o.say(code, text)
+	case "RCPT":
+		code := o.code(verb, "250")
+		if o.sender == "" {
+			code = "503"
+		}
+		if code == "250" {
+			o.rcpts = append(o.rcpts, line[8:])
+		}
+		o.say(code, text)
+	case "DATA":
+		code := o.code(verb, "354")
+		if len(o.rcpts) == 0 {
+			o.faults = append(o.faults, "DATA without recipients")
+			code = "503"
+		}
+		o.content = code == "354"
+		o.say(code, text)
+	case "RSET":
+		o.sender, o.rcpts = "", nil
+		o.say("250", text)
+	case "QUIT":
+		o.say("221", text)
+	default:
+		o.say(o.code(verb, "250"), text)
+	}
+}
+
+// turn is what a model client sends when it has read so many replies to all
+// before.
+type turn struct {
+	send    string
+	replies int // that it waits for afterwards
+}
+
+// modelClient sends its turns, each when the one before is answered, and
+// keeps all replies.
+type modelClient struct {
+	leg     *modelLeg
+	turns   []turn
+	waiting int
+	sent    int
+	stream  []byte
+	replies []string // last lines
+}
+
+func (c *modelClient) hear(p []byte) {
+	c.stream = append(c.stream, p...)
+	for {
+		line, rest, ok := bytes.Cut(c.stream, []byte("\r\n"))
+		if !ok {
+			return
+		}
+		c.stream = rest
+		if len(line) > 3 && line[3] == '-' {
+			continue
+		}
+		c.replies = append(c.replies, string(line))
+		if c.waiting--; c.waiting == 0 {
+			c.next()
+		}
+	}
+}
+
+func (c *modelClient) next() {
+	if len(c.turns) == 0 {
+		return
+	}
+	t := c.turns[0]
+	c.turns, c.waiting = c.turns[1:], t.replies
+	c.leg.in = append(c.leg.in, t.send...)
+	c.sent += len(t.send)
+}
+
+// conversation is a client's plan and an origin's manners.
+type conversation struct {
+	name    string
+	ehlo    string
+	turns   []turn
+	answers map[string]string
+}
+
+const fullEHLO = "250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
+
+// play is one run of a conversation.
+type play struct {
+	conversation
+	client  *modelClient
+	origin  *modelOrigin
+	rules   inspect.Protocol
+	outcome Outcome
+	session event.Session
+	records []recorded
+}
+
+// recorded is what is kept of a message record.
+type recorded struct {
+	outcome event.Outcome
+	reply   int
+}
+
+func (p *play) Opened(*flow.Flow)        {}
+func (p *play) Session(s *event.Session) { p.session = *s }
+func (p *play) Message(m *event.Message) {
+	p.records = append(p.records, recorded{m.Outcome, int(m.Client.Code)})
+}
+
+func newPlay(c conversation) *play {
+	cl := &modelLeg{cutIn: -1, cutOut: -1}
+	ol := &modelLeg{cutIn: -1, cutOut: -1}
+	p := &play{
+		conversation: c,
+		rules:        inspect.Default(),
+		client:       &modelClient{leg: cl, turns: c.turns, waiting: 1},
+		origin:       &modelOrigin{leg: ol, ehlo: c.ehlo, answers: c.answers, uses: map[string]int{}},
+	}
+	cl.heard, ol.heard = p.client.hear, p.origin.hear
+	p.origin.say("220", "mx")
+	return p
+}
+
+func (p *play) run() {
+	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}}, p.client.leg, p.origin.leg)
+}
+
+// content with every kind of line that conforms.
+const content1 = "Subject: a\r\n\r\n..\r\n...two\r\n .\r\nlast.\r\n"
+
+// conversations that a session must survive being cut anywhere.
+var conversations = []conversation{
+	{"step by step", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c> SIZE=40\r\n", 1}, {"RCPT TO:<b@d>\r\n", 1}, {"DATA\r\n", 1},
+		{content1 + ".\r\n", 1}, {"QUIT\r\n", 1},
+	}, nil},
+	{"in groups", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nRCPT TO:<e@f>\r\nDATA\r\n", 4},
+		{content1 + ".\r\nQUIT\r\n", 2},
+	}, map[string]string{"RCPT1": "550"}},
+	{"two messages", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {".\r\n", 1},
+		{"RSET\r\nMAIL FROM:<>\r\nRCPT TO:<e@f>\r\nDATA\r\n", 4}, {"x\r\n.\r\nQUIT\r\n", 2},
+	}, map[string]string{"EOD1": "452"}},
+	{"without pipelining", "250 mx\r\n", []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nNOOP\r\nVRFY x\r\nRCPT TO:<e@f>\r\nDATA\r\n", 6},
+		{content1 + ".\r\n", 1}, {"RSET\r\nQUIT\r\n", 2},
+	}, map[string]string{"EOD1": "554"}},
+	{"refused at MAIL", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {"QUIT\r\n", 1},
+	}, map[string]string{"MAIL1": "451"}},
+	{"refused at DATA", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {"RSET\r\n", 1},
+		{"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {"y\r\n.\r\n", 1}, {"QUIT\r\n", 1},
+	}, map[string]string{"DATA1": "450"}},
+	{"forbidden content", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3},
+		{"x\n.\r\nMAIL FROM:<evil@c>\r\nRCPT TO:<b@d>\r\nDATA\r\nevil\r\n.\r\n", 1}, {"QUIT\r\n", 1},
+	}, nil},
+}
+
+// TestConversations plays each conversation undisturbed, in segments of every
+// kind: what both sides see is the same.
+func TestConversations(t *testing.T) {
+	for _, c := range conversations {
+		whole := newPlay(c)
+		whole.run()
+		if whole.outcome.End != event.EndQuit || len(whole.client.turns) != 0 {
+			t.Errorf("%s: %s, %d turns left, replies %q", c.name, whole.outcome.End, len(whole.client.turns), whole.client.replies)
+		}
+		for _, size := range []int{1, 2, 3, 5, 100} {
+			p := newPlay(c)
+			p.client.leg.atMost, p.origin.leg.atMost = size, size
+			p.run()
+			if fmt.Sprint(codes(p.client.replies)) != fmt.Sprint(codes(whole.client.replies)) {
+				t.Errorf("%s in segments of %d: the client reads %q, not %q", c.name, size, p.client.replies, whole.client.replies)
+			}
+			if c.name == "forbidden content" || c.name == "refused at MAIL" {
+				continue // how much of it reached the origin depends on the segments
+			}
+			if !bytes.Equal(p.origin.all, whole.origin.all) {
+				t.Errorf("%s in segments of %d: the origin reads %q, not %q", c.name, size, p.origin.all, whole.origin.all)
+			}
+		}
+	}
+}
+
+func codes(replies []string) (list []string) {
+	for _, r := range replies {
+		list = append(list, r[:3])
+	}
+	return list
+}
+
+// cut is a connection that ends after some octets.
+type cut struct {
+	client bool // the client's, else the origin's
+	out    bool // what the session writes, else what it reads
+	at     int
+	err    error
+	atMost int
+}
+
+func (c cut) String() string {
+	side, way := "origin", "in"
+	if c.client {
+		side = "client"
+	}
+	if c.out {
+		way = "out"
+	}
+	return fmt.Sprintf("%s %s cut at %d by %q, %d octets per read", side, way, c.at, c.err, c.atMost)
+}
+
+func (p *play) cut(c cut) {
+	leg := p.origin.leg
+	if c.client {
+		leg = p.client.leg
+	}
+	if c.out {
+		leg.cutOut = c.at
+	} else {
+		leg.cutIn, leg.cutErr = c.at, c.err
+	}
+	p.client.leg.atMost, p.origin.leg.atMost = c.atMost, c.atMost
+}
+
+// TestCutAnywhere cuts each connection of each conversation at each octet, in
+// each direction, by a close and by a reset, and checks the promises.
+func TestCutAnywhere(t *testing.T) {
+	cases := 0
+	for _, c := range conversations {
+		whole := newPlay(c)
+		whole.run()
+		lengths := map[[2]bool]int{
+			{true, false}:  whole.client.sent,
+			{true, true}:   int(whole.session.ClientOut),
+			{false, false}: int(whole.session.OriginIn),
+			{false, true}:  int(whole.session.OriginOut),
+		}
+		for way, length := range lengths {
+			for at := range length + 1 {
+				for _, err := range []error{io.EOF, errReset} {
+					for _, atMost := range []int{0, 1} {
+						where := cut{way[0], way[1], at, err, atMost}
+						p := newPlay(c)
+						p.cut(where)
+						p.run()
+						cases++
+						if problem := p.promises(where); problem != "" {
+							t.Errorf("%s, %s: %s", c.name, where, problem)
+						}
+					}
+				}
+			}
+		}
+	}
+	if cases < 5000 {
+		t.Errorf("only %d cases", cases)
+	}
+	t.Logf("%d cases", cases)
+}
+
+// promises checks what must hold however a conversation went, and returns what
+// does not.
+func (p *play) promises(where cut) string {
+	taken, said := 0, 0
+	for _, m := range p.origin.messages {
+		if m.code == "250" {
+			taken++
+		}
+		if strings.Contains(m.content, "evil") || strings.Contains(m.sender, "evil") {
+			return fmt.Sprintf("the origin has %q", m)
+		}
+	}
+	for _, r := range p.client.replies {
+		if strings.HasPrefix(r, "250 message") {
+			said++
+		}
+	}
+	accepted, unknown := 0, 0
+	for _, r := range p.records {
+		switch r.outcome {
+		case event.Accepted:
+			accepted++
+		case event.Unknown:
+			unknown++
+		}
+	}
+	sent := p.sentCompletely(where)
+	switch {
+	case said > taken:
+		return fmt.Sprintf("the client was told of %d messages, the origin took %d", said, taken)
+	case taken > accepted+unknown:
+		return fmt.Sprintf("the origin took %d messages, the records tell of %d and perhaps %d", taken, accepted, unknown)
+	case accepted > taken:
+		return fmt.Sprintf("the records tell of %d messages, the origin took %d", accepted, taken)
+	case len(p.origin.messages) > sent:
+		return fmt.Sprintf("the origin has %d messages, the client sent %d", len(p.origin.messages), sent)
+	case len(p.origin.faults) > 0:
+		return fmt.Sprintf("the origin complains: %q", p.origin.faults)
+	case p.origin.content && p.outcome.Origin != Abort:
+		return "the origin leg ends gracefully inside content"
+	case unknown > 0 && p.told() && strings.HasPrefix(p.client.replies[len(p.client.replies)-1], "250"):
+		return "in doubt, the client was told 250"
+	}
+	return p.contents()
+}
+
+// told reports whether the client has heard anything.
+func (p *play) told() bool { return len(p.client.replies) > 0 }
+
+// sentCompletely counts the messages whose end of data the session can have
+// read.
+func (p *play) sentCompletely(where cut) int {
+	var stream string
+	for _, t := range p.turns[:len(p.turns)-len(p.client.turns)] {
+		stream += t.send
+	}
+	if where.client && !where.out {
+		stream = stream[:min(len(stream), where.at)]
+	}
+	return strings.Count(stream, "\r\n.\r\n")
+}
+
+// contents: what arrived is what was sent, octet for octet.
+func (p *play) contents() string {
+	for _, m := range p.origin.messages {
+		found := false
+		for _, t := range p.turns {
+			found = found || strings.HasPrefix(t.send, m.content+".\r\n")
+		}
+		if !found {
+			return fmt.Sprintf("the origin has content %q", m.content)
+		}
+	}
+	return ""
+}
