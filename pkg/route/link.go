@@ -28,7 +28,7 @@ type Link struct {
 	MTU       int    // octets
 	Master    string // the bridge, bond or VRF that it is a port of, or ""
 	MasterOf  string // the master's kind, or ""
-	Parent    string // of a VLAN: the interface that it is on, or ""
+	Parent    string // of a VLAN, macvlan or ipvlan: the interface that it is on, or ""
 	Addresses []netip.Prefix
 }
 
@@ -65,8 +65,9 @@ func describe(l netlink.Link, all map[int]netlink.Link, addresses []netip.Prefix
 	if m, known := all[a.MasterIndex]; known {
 		d.Master, d.MasterOf = m.Attrs().Name, m.Type()
 	}
-	// A veth's parent is its peer, which may be in another namespace.
-	if p, known := all[a.ParentIndex]; known && d.Kind == "vlan" {
+	// For a veth the same attribute names its peer, in whatever namespace.
+	stacked := d.Kind == "vlan" || d.Kind == "macvlan" || d.Kind == "ipvlan"
+	if p, known := all[a.ParentIndex]; known && stacked {
 		d.Parent = p.Attrs().Name
 	}
 	return d

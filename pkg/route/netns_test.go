@@ -94,3 +94,13 @@ func contain(t *testing.T, text, part string) {
 		t.Errorf("%q is not in:\n%s", part, text)
 	}
 }
+
+// dropCapabilities takes all capabilities from the test's thread.
+func dropCapabilities(t *testing.T) {
+	t.Helper()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var none [2]unix.CapUserData // the kernel reads both
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		t.Fatal(err)
+	}
+}

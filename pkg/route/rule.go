@@ -142,19 +142,52 @@ func others(h *nl.RtMsg, a map[uint16][]byte) []string {
 		found = append(found, fmt.Sprintf("tos 0x%02x", h.Tos))
 	}
 	for t, value := range a {
-		switch t {
-		case nl.FRA_DST, nl.FRA_SRC, nl.FRA_IIFNAME, nl.FRA_OIFNAME, nl.FRA_PRIORITY, nl.FRA_FWMARK,
-			nl.FRA_FWMASK, nl.FRA_TABLE, nl.FRA_PROTOCOL, nl.FRA_PAD:
-		case nl.FRA_SUPPRESS_PREFIXLEN, nl.FRA_SUPPRESS_IFGROUP:
-			if number(value) != 0xffffffff { // the kernel's "none"
-				found = append(found, fmt.Sprintf("%s %d", selector(t), number(value)))
-			}
-		default:
-			found = append(found, fmt.Sprintf("%s 0x%x", selector(t), value))
+		if s := show(t, value); s != "" {
+			found = append(found, s)
 		}
 	}
 	slices.Sort(found)
 	return found
+}
+
+// The masks of ports are newer than the library (kernel 6.15).
+const (
+	fraSportMask = 28
+	fraDportMask = 29
+)
+
+// show returns a selector in words, "" for one that has a field or means
+// nothing.
+func show(t uint16, value []byte) string {
+	order := nl.NativeEndian()
+	switch t {
+	case nl.FRA_DST, nl.FRA_SRC, nl.FRA_IIFNAME, nl.FRA_OIFNAME, nl.FRA_PRIORITY, nl.FRA_FWMARK,
+		nl.FRA_FWMASK, nl.FRA_TABLE, nl.FRA_PROTOCOL, nl.FRA_PAD:
+		return ""
+	case nl.FRA_SUPPRESS_PREFIXLEN, nl.FRA_SUPPRESS_IFGROUP:
+		if number(value) == 0xffffffff { // the kernel's "none"
+			return ""
+		}
+	case fraSportMask, fraDportMask:
+		if len(value) == 2 && order.Uint16(value) == 0xffff { // all of the port
+			return ""
+		}
+	case nl.FRA_SPORT_RANGE, nl.FRA_DPORT_RANGE:
+		if len(value) == 4 {
+			return fmt.Sprintf("%s %d-%d", selector(t), order.Uint16(value), order.Uint16(value[2:]))
+		}
+	case nl.FRA_UID_RANGE:
+		if len(value) == 8 {
+			return fmt.Sprintf("%s %d-%d", selector(t), order.Uint32(value), order.Uint32(value[4:]))
+		}
+	}
+	switch len(value) {
+	case 1:
+		return fmt.Sprintf("%s %d", selector(t), value[0])
+	case 4:
+		return fmt.Sprintf("%s %d", selector(t), order.Uint32(value))
+	}
+	return fmt.Sprintf("%s 0x%x", selector(t), value)
 }
 
 func selector(t uint16) string {
@@ -163,6 +196,7 @@ func selector(t uint16) string {
 		nl.FRA_SUPPRESS_IFGROUP: "suppress_ifgroup", nl.FRA_SUPPRESS_PREFIXLEN: "suppress_prefixlength",
 		nl.FRA_L3MDEV: "l3mdev", nl.FRA_UID_RANGE: "uidrange", nl.FRA_IP_PROTO: "ipproto",
 		nl.FRA_SPORT_RANGE: "sport", nl.FRA_DPORT_RANGE: "dport",
+		fraSportMask: "sport_mask", fraDportMask: "dport_mask",
 	}
 	if n, known := names[t]; known {
 		return n
