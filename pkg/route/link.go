@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -201,7 +202,7 @@ func RouteGet(q Query) (Path, error) {
 	}
 	found, err := netlink.RouteGetWithOptions(q.To.AsSlice(), o)
 	if err != nil {
-		return Path{}, fmt.Errorf("route to %s: %w", q.To, err)
+		return Path{}, fmt.Errorf("route to %s: %s: %w", q.To, because(err), err)
 	}
 	if len(found) == 0 {
 		return Path{}, fmt.Errorf("route to %s: the kernel names none", q.To)
@@ -216,6 +217,21 @@ func RouteGet(q Query) (Path, error) {
 	p.Source, _ = netip.AddrFromSlice(r.Src)
 	p.Gateway, p.Source = p.Gateway.Unmap(), p.Source.Unmap()
 	return p, nil
+}
+
+// because says what the kernel means by refusing to name a path.
+func because(err error) string {
+	switch {
+	case errors.Is(err, unix.ENETUNREACH):
+		return "there is none"
+	case errors.Is(err, unix.EHOSTUNREACH):
+		return "it is of type unreachable"
+	case errors.Is(err, unix.EACCES):
+		return "it is of type prohibit"
+	case errors.Is(err, unix.EINVAL):
+		return "it is of type blackhole, or the source is not an address of this machine"
+	}
+	return "the kernel names none"
 }
 
 // mainTable is where ordinary routes are.

@@ -1,9 +1,11 @@
 package route
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -128,14 +130,8 @@ func routeType(t uint8) string {
 // addRoute makes our local default route. It refuses a table that others use:
 // their rules would then deliver to us what they meant to route.
 func (h *Hand) addRoute(r plan.Route) error {
-	have, err := ownRoutes()
-	if err != nil {
+	if present, err := hasRoute(r); present || err != nil {
 		return err
-	}
-	for _, found := range have {
-		if found.Family == r.Family && found.Table == r.Table {
-			return nil
-		}
 	}
 	if err := foreignUse(r); err != nil {
 		return err
@@ -144,7 +140,21 @@ func (h *Hand) addRoute(r plan.Route) error {
 	if err != nil {
 		return err
 	}
-	return explain(netlink.RouteAdd(localDefault(r, lo, 0)))
+	err = netlink.RouteAdd(localDefault(r, lo, 0))
+	if errors.Is(err, unix.EEXIST) {
+		if present, again := hasRoute(r); present && again == nil {
+			return nil // somebody was quicker with the same
+		}
+	}
+	return explain(err)
+}
+
+// hasRoute reports whether our route is there.
+func hasRoute(r plan.Route) (bool, error) {
+	have, err := ownRoutes()
+	return slices.ContainsFunc(have, func(found TableRoute) bool {
+		return found.Family == r.Family && found.Table == r.Table
+	}), err
 }
 
 // foreignUse names what others have in our table or lead to it.

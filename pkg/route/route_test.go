@@ -2,11 +2,15 @@ package route
 
 import (
 	"errors"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -295,5 +299,38 @@ func TestLoopbackDownIsExplained(t *testing.T) {
 	err := New(Options{}).Add(plan.Route{Family: plan.IPv6, Table: table})
 	if err == nil || !strings.Contains(err.Error(), "ip link set dev lo up") {
 		t.Errorf("error %v names no remedy", err)
+	}
+}
+
+// TestConcurrentAttach runs several attaches at once in one namespace.
+func TestConcurrentAttach(t *testing.T) {
+	isolate(t)
+	ns, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var running sync.WaitGroup
+	for range 4 {
+		running.Go(func() {
+			runtime.LockOSThread() // the thread ends with the goroutine
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				t.Error(err)
+				return
+			}
+			for _, c := range plan.Diff(nil, everything()) {
+				if err := New(Options{}).Add(c.Item); err != nil {
+					t.Errorf("%s: %v", c, err)
+				}
+			}
+		})
+	}
+	running.Wait()
+	if diff := cmp.Diff(lines(everything()), lines(have(t, New(Options{})))); diff != "" {
+		t.Errorf("(-want +have):\n%s", diff)
+	}
+	run(t, New(Options{}), plan.Diff(everything(), nil))
+	if left := have(t, New(Options{})); len(left) > 0 {
+		t.Errorf("left: %v", left)
 	}
 }
