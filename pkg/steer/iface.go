@@ -58,7 +58,8 @@ func ifaceIndex(name string) (uint32, error) {
 }
 
 // hasL2 reports whether packets at the ingress of an interface begin with an
-// Ethernet header (true) or with the IP header.
+// Ethernet header (true) or with the IP header: tun, WireGuard, PPP, modems. Some
+// tunnels leave the outer header in front (sit does), and are refused.
 func hasL2(name string) (bool, error) {
 	kind, err := ifaceType(name)
 	if err != nil {
@@ -67,10 +68,10 @@ func hasL2(name string) (bool, error) {
 	switch kind {
 	case unix.ARPHRD_ETHER:
 		return true, nil
-	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP, unix.ARPHRD_TUNNEL, unix.ARPHRD_TUNNEL6, unix.ARPHRD_SIT:
+	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP:
 		return false, nil
 	}
-	return false, fmt.Errorf("interface %s: packets of link type %d (ARPHRD) begin neither with an Ethernet header nor with the IP header", name, kind)
+	return false, fmt.Errorf("interface %s: link type %d (ARPHRD) is neither Ethernet nor one whose packets begin with the IP header", name, kind)
 }
 
 // ifaceType returns the ARPHRD type of an interface (netdevice(7)).

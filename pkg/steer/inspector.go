@@ -3,6 +3,8 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -37,6 +39,37 @@ func (s *Steer) Inspector() (*Inspector, error) {
 
 // Close closes the maps. Listeners stay in their slots until they are closed.
 func (i *Inspector) Close() error { return i.set.Close() }
+
+// Attached returns ErrNotAttached once the maps that this inspector has open
+// are no longer those of its network namespace: portreeve was detached, and
+// perhaps attached again, so that a new Inspector has to register.
+func (i *Inspector) Attached() error {
+	here, err := i.set.maps[bpfMapHeartbeat].Info()
+	if err != nil {
+		return fmt.Errorf("identify the open maps: %w", err)
+	}
+	m, err := ebpf.LoadPinnedMap(filepath.Join(i.set.dir, bpfMapHeartbeat), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ErrNotAttached
+	}
+	if err != nil {
+		return explain(fmt.Errorf("open the pinned maps: %w", err))
+	}
+	defer m.Close()
+	pinned, err := m.Info()
+	if err != nil {
+		return fmt.Errorf("identify the pinned maps: %w", err)
+	}
+	if mine, _ := here.ID(); !hasID(pinned, mine) {
+		return ErrNotAttached
+	}
+	return nil
+}
+
+func hasID(i *ebpf.MapInfo, id ebpf.MapID) bool {
+	have, ok := i.ID()
+	return ok && have == id
+}
 
 // Services returns the services that the kernel side knows, by slot.
 func (i *Inspector) Services() ([]plan.Service, error) {

@@ -200,3 +200,23 @@ func TestSince(t *testing.T) {
 		t.Errorf("%s, not from %s to %s", since, before, after)
 	}
 }
+
+// An inspector learns that what it has open is not what is attached.
+func TestAttached(t *testing.T) {
+	s, _ := sandbox(t)
+	must(t, s.Add(plan.Objects{}))
+	i, err := s.Inspector()
+	must(t, err)
+	defer i.Close()
+	if err := i.Attached(); err != nil {
+		t.Error(err)
+	}
+	must(t, s.Remove(plan.Objects{}))
+	if err := i.Attached(); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("after a detach: %v", err)
+	}
+	must(t, s.Add(plan.Objects{}))
+	if err := i.Attached(); !errors.Is(err, ErrNotAttached) {
+		t.Errorf("after another attach: %v", err)
+	}
+}

@@ -283,17 +283,17 @@ func TestRefusedItems(t *testing.T) {
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
 	for text, i := range map[string]plan.Item{
-		"has 64 octets":        plan.Service{Name: strings.Repeat("x", 64)},
-		"has 0 octets":         plan.Service{},
-		`no service "mx"`:      plan.Binding{Prefix: prefix("192.0.2.1/32"), Port: 25, Service: "mx"},
-		"neither one of IPv4":  plan.Origin{Prefix: prefix("::ffff:192.0.2.0/120"), Port: 25},
-		"is a loopback":        plan.Role{Interface: "lo", Side: clientSide},
-		"interface nowhere0":   plan.Role{Interface: "nowhere0", Side: clientSide},
-		"link type 772":        plan.TC{Interface: "lo", Side: clientSide},
-		"cannot change clsact": plan.TC{Interface: "ext0", Side: clientSide, Clsact: true},
-		"no such device":       plan.TC{Interface: "nowhere0", Side: clientSide},
-		"not an item of steer": plan.Route{},
-		"no TC program is for": plan.TC{Interface: "ext0", Side: clientSide | originSide},
+		"has 64 octets":                     plan.Service{Name: strings.Repeat("x", 64)},
+		"has 0 octets":                      plan.Service{},
+		`no service "mx"`:                   plan.Binding{Prefix: prefix("192.0.2.1/32"), Port: 25, Service: "mx"},
+		"neither one of IPv4":               plan.Origin{Prefix: prefix("::ffff:192.0.2.0/120"), Port: 25},
+		"is a loopback":                     plan.Role{Interface: "lo", Side: clientSide},
+		"interface nowhere0":                plan.Role{Interface: "nowhere0", Side: clientSide},
+		"link type 772 (ARPHRD) is neither": plan.TC{Interface: "lo", Side: clientSide},
+		"cannot change clsact":              plan.TC{Interface: "ext0", Side: clientSide, Clsact: true},
+		"no such device":                    plan.TC{Interface: "nowhere0", Side: clientSide},
+		"not an item of steer":              plan.Route{},
+		"no TC program is for":              plan.TC{Interface: "ext0", Side: clientSide | originSide},
 	} {
 		if err := s.Add(i); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v, want %q", i, err, text)

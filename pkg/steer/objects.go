@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -125,11 +126,14 @@ func (s *Steer) addObjects() error {
 	if !errors.Is(err, ErrNotAttached) {
 		return err
 	}
+	if err := s.makeRoot(); err != nil {
+		return err
+	}
 	aside := s.dir() + building
 	if err := os.RemoveAll(aside); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(aside, 0o700); err != nil {
+	if err := os.Mkdir(aside, 0o700); err != nil {
 		return err
 	}
 	if err := buildSet(aside); err != nil {
@@ -274,6 +278,23 @@ func (s *Steer) detachLinks() error {
 		if err := removePin(s.pin(l)); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// makeRoot makes the directory above. Where anybody may write to the BPF file
+// system, one that is there may be another user's, who could take our pins away.
+func (s *Steer) makeRoot() error {
+	err := os.Mkdir(s.root(), 0o700)
+	if err == nil || !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(s.root(), &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("%s is not a directory that only this user can write to; remove it", s.root())
 	}
 	return nil
 }

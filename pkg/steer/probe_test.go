@@ -158,3 +158,20 @@ func TestForbiddenDirectory(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Nor is one used that another user made beforehand.
+func TestForeignRoot(t *testing.T) {
+	s, _ := sandbox(t)
+	must(t, os.Mkdir(s.root(), 0o700))
+	for what, spoil := range map[string]func() error{
+		"owner": func() error { return errors.Join(os.Lchown(s.root(), 65534, 65534), os.Chmod(s.root(), 0o700)) },
+		"mode":  func() error { return errors.Join(os.Lchown(s.root(), 0, 0), os.Chmod(s.root(), 0o770)) },
+	} {
+		must(t, spoil())
+		if err := s.Add(plan.Objects{}); err == nil || !strings.Contains(err.Error(), "only this user can write") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	must(t, errors.Join(os.Lchown(s.root(), 0, 0), os.Chmod(s.root(), 0o700)))
+	must(t, s.Add(plan.Objects{}))
+}
