@@ -371,3 +371,23 @@ func TestConcurrentAttach(t *testing.T) {
 		}
 	})
 }
+
+// TestExistingTableIsLeftAsItIs: to ask for it again would wake it up, or
+// change a policy.
+func TestExistingTableIsLeftAsItIs(t *testing.T) {
+	isolate(t)
+	sh(t, "nft 'add table ip raw { flags dormant; }'; iptables-nft -P INPUT DROP")
+	before := snapshot(t)
+	for _, i := range []plan.Item{
+		plan.Table{Family: plan.IPv4, Name: "raw"},
+		plan.Table{Family: plan.IPv4, Name: "filter"},
+		plan.BaseChain{Family: plan.IPv4, Table: "filter", Name: "INPUT"},
+	} {
+		if err := New().Add(i); err != nil {
+			t.Errorf("Add %s: %v", i, err)
+		}
+	}
+	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+		t.Errorf("changed (-before +after):\n%s", diff)
+	}
+}

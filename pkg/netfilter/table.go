@@ -198,8 +198,13 @@ func nftFamily(f plan.Family) nftables.TableFamily {
 	return nftables.TableFamilyIPv4
 }
 
-// addTable makes a table unless it exists.
+// addTable makes a table unless it exists. One that exists is not even asked
+// for again: the request carries flags, which would wake up a dormant table.
 func addTable(t plan.Table) error {
+	r, err := readRuleset()
+	if err != nil || r.hasTable(t) {
+		return err
+	}
 	c, err := nftables.New()
 	if err != nil {
 		return err
