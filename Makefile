@@ -7,13 +7,14 @@ DESTDIR ?=
 TIMEOUT ?= 20m
 # each fuzz target runs this long
 FUZZTIME ?= 30s
+BENCHFLAGS ?=
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test fuzz demo install clean help root
+.PHONY: build generate check test test-kernels bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -35,6 +36,15 @@ test: root ## run every test, as root; installs the Debian packages that are mis
 	scripts/install-deps build test
 	$(GO) test -timeout $(TIMEOUT) ./...
 
+test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on this one, as root
+	scripts/install-deps build kernels
+	$(GO) run ./testenv/kernels
+
+bench: root ## measure beside HAProxy, nginx and plain routing, as root; BENCHFLAGS=-h shows flags
+	scripts/install-deps build bench
+	$(MAKE) --no-print-directory build
+	$(GO) run ./testenv/bench $(BENCHFLAGS) bin/portreeve
+
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz $(FUZZTIME)
 
@@ -43,8 +53,13 @@ demo: root ## a message through the gateway to a real Postfix, as root
 	$(MAKE) --no-print-directory build
 	$(GO) run ./testenv/demo bin/portreeve
 
-install: build ## install below PREFIX (/usr/local)
+install: build ## install program, manual and reference configuration below PREFIX (/usr/local)
 	install -D -m 755 bin/portreeve $(DESTDIR)$(PREFIX)/sbin/portreeve
+	install -d $(DESTDIR)$(PREFIX)/share/man/man8
+	bin/portreeve man $(DESTDIR)$(PREFIX)/share/man/man8
+	install -D -m 644 pkg/config/reference.yaml $(DESTDIR)$(PREFIX)/share/doc/portreeve/reference.yaml
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	bin/portreeve completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/portreeve
 
 clean: ## remove what make made in this directory
 	rm -rf bin .build
