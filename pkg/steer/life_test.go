@@ -1,6 +1,7 @@
 package steer
 
 import (
+	"encoding/binary"
 	"errors"
 	"net/netip"
 	"os"
@@ -473,38 +474,48 @@ func TestLeftoverBesideObjects(t *testing.T) {
 	wantNothing(t, s, dir)
 }
 
-// Maps of another release are not touched, and said to be what they are.
+// Maps of another release are not touched, and said to be what they are, even
+// if they have another shape.
 func TestOtherABI(t *testing.T) {
 	s, dir, _ := gateway(t)
 	want := everything(t)
-	apply(t, s, want)
-	set, err := s.open()
-	must(t, err)
-	v, err := set.settings()
-	must(t, err)
-	v.Abi = 99
-	must(t, set.maps[bpfMapSettings].Put(uint32(0), v))
-	must(t, s.Close())
-
-	have, err := s.Have()
-	must(t, err)
-	if !strings.Contains(have[0].String(), "ABI 99, this build speaks 1") {
-		t.Error(have[0])
-	}
-	for what, err := range map[string]error{
-		"add":     s.Add(plan.Objects{}),
-		"replace": s.Replace(have[0], plan.Objects{}),
-		"change":  s.Add(plan.Service{Name: "new"}),
-	} {
-		if err == nil || !strings.Contains(err.Error(), "detach with the release that attached") {
-			t.Errorf("%s: %v", what, err)
+	for _, size := range []uint32{4, 8, 1000} {
+		apply(t, s, want)
+		pinSettings(t, s, size, 99)
+		have, err := s.Have()
+		must(t, err)
+		if !strings.Contains(have[0].String(), "ABI 99, this build speaks 1") {
+			t.Error(have[0])
 		}
+		for what, err := range map[string]error{
+			"add":     s.Add(plan.Objects{}),
+			"replace": s.Replace(have[0], plan.Objects{}),
+			"change":  s.Add(plan.Service{Name: "new"}),
+		} {
+			if err == nil || !strings.Contains(err.Error(), "detach with the release that attached") {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		if _, err := s.Inspector(); err == nil {
+			t.Error("an inspector opened the maps")
+		}
+		apply(t, s, nil)
+		wantNothing(t, s, dir)
 	}
-	if _, err := s.Inspector(); err == nil {
-		t.Error("an inspector opened the maps")
-	}
-	must(t, s.Remove(plan.Objects{}))
-	wantNothing(t, s, dir)
+}
+
+// pinSettings puts another release's map in place of ours.
+func pinSettings(t *testing.T, s *Steer, size, abi uint32) {
+	t.Helper()
+	must(t, s.Close())
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: size, MaxEntries: 1})
+	must(t, err)
+	defer m.Close()
+	value := make([]byte, size)
+	binary.NativeEndian.PutUint32(value, abi)
+	must(t, m.Put(uint32(0), value))
+	must(t, os.Remove(s.pin(bpfMapSettings)))
+	must(t, m.Pin(s.pin(bpfMapSettings)))
 }
 
 // Whatever pin is missing or is something else: Have works, a change is

@@ -51,16 +51,12 @@ func (s *Steer) unfinished() (bool, error) {
 
 // faults lists what keeps the pinned objects from being those of this build.
 func (s *Steer) faults(set *pinSet) ([]string, error) {
+	if err := set.checkABI(); err != nil {
+		return []string{err.Error()}, nil
+	}
 	var faults []string
 	for _, m := range set.missing {
 		faults = append(faults, "no usable "+m)
-	}
-	if set.maps[bpfMapSettings] != nil {
-		if err := set.checkABI(); errors.As(err, &errABI{}) {
-			return append(faults, err.Error()), nil
-		} else if err != nil {
-			return nil, err
-		}
 	}
 	others, err := set.othersPrograms()
 	if err != nil {
@@ -207,7 +203,7 @@ func (s *pinSet) keepMaps() error {
 			return s.complete()
 		}
 	}
-	return s.checkABI()
+	return s.checkABI() // missing programs are what is being replaced
 }
 
 // replacePrograms works in an order that can be begun again after a crash at

@@ -1,9 +1,9 @@
 package steer
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -23,6 +23,7 @@ var embedded = sync.OnceValues(loadBpf)
 // pinSet is the pinned maps and programs, opened. In damaged state some are nil.
 type pinSet struct {
 	dir      string
+	abi      uint32 // of the pinned maps; 0: cannot be told
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
 	missing  []string // pins that are absent or not what they should be
@@ -46,6 +47,7 @@ func openSet(dir string) (*pinSet, error) {
 		return nil, err
 	}
 	s := &pinSet{dir: dir, maps: map[string]*ebpf.Map{}, programs: map[string]*ebpf.Program{}}
+	s.abi, err = readABI(dir)
 	for name, want := range spec.Maps {
 		err = errors.Join(err, s.openMap(name, want))
 	}
@@ -106,12 +108,15 @@ func (s *pinSet) Close() error {
 	return errors.Join(errs...)
 }
 
-// complete refuses damaged state and another build's maps.
+// complete refuses damaged state and another release's maps.
 func (s *pinSet) complete() error {
+	if err := s.checkABI(); err != nil {
+		return err
+	}
 	if len(s.missing) > 0 {
 		return fmt.Errorf("%s is damaged: no usable %s; run portreeve detach, then attach", s.dir, strings.Join(s.missing, ", "))
 	}
-	return s.checkABI()
+	return nil
 }
 
 // errABI says that another release's maps are pinned.
@@ -121,15 +126,31 @@ func (e errABI) Error() string {
 	return fmt.Sprintf("the pinned maps are of ABI %d, this build speaks %d; detach with the release that attached, then attach", e.have, abi)
 }
 
+// checkABI compares the pinned maps with this build. Maps that are too damaged
+// to tell pass; they are missed elsewhere.
 func (s *pinSet) checkABI() error {
-	v, err := s.settings()
-	if err != nil {
-		return err
-	}
-	if uint32(v.Abi) != abi {
-		return errABI{uint32(v.Abi)}
+	if s.abi != 0 && s.abi != abi {
+		return errABI{s.abi}
 	}
 	return nil
+}
+
+// readABI reads what every release keeps in the same place: the first word of
+// the map settings, whatever the shape of the rest.
+func readABI(dir string) (uint32, error) {
+	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpfMapSettings), nil)
+	if isDenied(err) {
+		return 0, err
+	}
+	if err != nil {
+		return 0, nil
+	}
+	defer m.Close()
+	first, err := m.LookupBytes(uint32(0))
+	if err != nil || len(first) < 4 {
+		return 0, nil
+	}
+	return binary.NativeEndian.Uint32(first), nil
 }
 
 // names returns the pins of a directory that begin with a prefix.
@@ -145,11 +166,4 @@ func names(dir, prefix string) ([]string, error) {
 		}
 	}
 	return found, nil
-}
-
-// closeAll closes what was opened on the way to an error.
-func closeAll[T io.Closer](cs []T) {
-	for _, c := range cs {
-		c.Close()
-	}
 }

@@ -137,6 +137,10 @@ func (s *Steer) havePinned() ([]plan.Item, error) {
 		return nil, err
 	}
 	defer set.Close()
+	if set.checkABI() != nil { // the maps cannot be read, and go with the objects
+		links, err := s.haveLinks(set)
+		return append(items, links...), err
+	}
 	readers := []func(*pinSet) ([]plan.Item, error){haveSettings, haveServices, haveOrigins, haveRoles, haveBindings, s.haveLinks}
 	for _, have := range readers {
 		found, err := have(set)
