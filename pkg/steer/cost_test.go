@@ -1,6 +1,8 @@
 package steer
 
 import (
+	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -37,7 +39,6 @@ func TestRunCost(t *testing.T) {
 		g.cost(clientSide, w.name()+" other port, not ours", segment(client, at(w.origin, 443), ack).bytes(), ignored)
 		g.cost(clientSide, w.name()+" UDP, not ours", ip{src: w.client, dst: w.origin, proto: protoUDP, payload: tcp(53, 53, 0)}.bytes(), ignored)
 		g.cost(clientSide, w.name()+" unbound address, not ours", w.fromClient(w.nobody, ack).bytes(), ignored)
-		g.cost(clientSide, w.name()+" SYN", w.fromClient(w.origin, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 		g.cost(clientSide, w.name()+" established", segment(client, origin, ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
 		g.cost(clientSide, w.name()+" forwarded", w.fromClient(w.origin, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
 		g.cost(originSide, w.name()+" other port, not ours", segment(at(w.origin, 443), client, ack).bytes(), ignored)
@@ -48,9 +49,46 @@ func TestRunCost(t *testing.T) {
 		g.costLookup(w.name()+" no role, not ours", at(w.own, smtpPort), Reason(bpfReasonREASON_LOOKUP_INTERFACE).String())
 	}
 	g.giveRole(clientSide)
+	g.costBound("")
+	g.bindMany()
+	g.costBound(fmt.Sprintf(", %d services", manyServices))
+}
+
+// costBound reports what the beginning of a connection costs.
+func (g *stage) costBound(among string) {
+	g.Helper()
 	for _, w := range worlds {
-		g.costLookup(w.name()+" bound", at(w.own, smtpPort), Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String())
+		g.cost(clientSide, w.name()+" SYN"+among, w.fromClient(w.origin, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.costLookup(w.name()+" bound"+among, at(w.own, smtpPort), Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String())
 	}
+}
+
+// manyServices are bound to an address of each family.
+const manyServices = 10_000
+
+func (g *stage) bindMany() {
+	g.Helper()
+	start := time.Now()
+	for n := range manyServices {
+		name := fmt.Sprintf("service-%d", n)
+		g.add(plan.Service{Name: name})
+		v4, v6 := world4.client.As4(), world6.client.As16()
+		binary.BigEndian.PutUint16(v4[1:], uint16(n+256))
+		binary.BigEndian.PutUint16(v6[6:], uint16(n+256))
+		for _, a := range []netip.Addr{netip.AddrFrom4(v4), netip.AddrFrom16(v6)} {
+			g.add(plan.Binding{Prefix: netip.PrefixFrom(a, a.BitLen()), Port: smtpPort, Service: name, Transit: true})
+		}
+	}
+	g.Logf("%d services with two bindings each were added in %s", manyServices, time.Since(start).Round(time.Millisecond))
+	start = time.Now()
+	have, err := g.Have()
+	must(g.T, err)
+	g.Logf("%d items were read in %s", len(have), time.Since(start).Round(time.Millisecond))
+	if len(have) < 3*manyServices {
+		g.Errorf("only %d items came back", len(have))
+	}
+	g.set, err = g.open()
+	must(g.T, err)
 }
 
 // cost reports what a packet costs a side's program.
@@ -87,5 +125,12 @@ func report(t *testing.T, what string, p *ebpf.Program, o *ebpf.RunOptions) {
 		t.Fatalf("%s: %d runs were counted", what, runs)
 	}
 	per := (after.Runtime - before.Runtime) / time.Duration(runs)
-	t.Logf("%-45s %s ns %d", what, p, per.Nanoseconds())
+	t.Logf("%-42s %-16s %4d ns", what, programName(t, p), per.Nanoseconds())
+}
+
+func programName(t *testing.T, p *ebpf.Program) string {
+	t.Helper()
+	info, err := p.Info()
+	must(t, err)
+	return info.Name
 }
