@@ -243,8 +243,12 @@ func checkNetns(fd int) error {
 	return nil
 }
 
-// Beat writes the heartbeat of an inspector.
+// Beat writes the heartbeat of an inspector. Its number is not 0, which stands
+// for none.
 func (i *Inspector) Beat(instance uint64) error {
+	if instance == 0 {
+		return errors.New("write the heartbeat: an inspector's number is not 0")
+	}
 	now, err := monotonic()
 	if err != nil {
 		return err

@@ -163,6 +163,9 @@ func TestHeartbeat(t *testing.T) {
 	if !alive.Hung() {
 		t.Error("not hung before the first beat")
 	}
+	if err := i.Beat(0); err == nil {
+		t.Error("number 0 was taken")
+	}
 	before, err := monotonic()
 	must(t, err)
 	must(t, i.Beat(math.MaxUint64))

@@ -7,8 +7,8 @@ import (
 
 // Counter is how often a reason was met since the attach, over all CPUs.
 type Counter struct {
-	Reason Reason `json:"reason"`
-	Count  uint64 `json:"count"`
+	Reason Reason
+	Count  uint64
 }
 
 // Alive is the state of the inspector as the programs see it.
@@ -27,17 +27,17 @@ func (a Alive) Hung() bool {
 
 // ServiceAlive says which listeners of a service are in the kernel.
 type ServiceAlive struct {
-	Name       string `json:"name"`
-	Open       bool   `json:"open"` // fail policy
-	IPv4, IPv6 bool
+	Name       string
+	Open       bool // fail policy
+	IPv4, IPv6 bool // which listeners are there
 }
 
 // RunTime is what a program has cost while the kernel's BPF statistics were
 // on (ebpf.EnableStats, or sysctl kernel.bpf_stats_enabled).
 type RunTime struct {
-	Program string        `json:"program"`
-	Runs    uint64        `json:"runs"`
-	Time    time.Duration `json:"time_ns"`
+	Program string
+	Runs    uint64
+	Time    time.Duration
 }
 
 // reading calls f with the pinned objects of this network namespace.
