@@ -74,7 +74,7 @@ gateway() {
 		address dmz0 "$GATEWAY_DMZ4" "$GATEWAY_DMZ6"
 	fi
 	if [ "${ROUTER:-no}" = yes ]; then
-		route "$CLIENT_NET4" "$CLIENT_NET6" via "$ROUTER_WAN4" -- via "$ROUTER_WAN6"
+		route default default via "$ROUTER_WAN4" -- via "$ROUTER_WAN6"
 	else
 		route "$CLIENT_NET4" "$CLIENT_NET6" dev ext0 -- dev ext0
 	fi
@@ -95,11 +95,7 @@ origin() {
 	up dmz0
 	address dmz0 "$ORIGIN4" "$ORIGIN6"
 	address dmz0 "$ORIGIN_MORE4" "$ORIGIN_MORE6"
-	route "$CLIENT_NET4" "$CLIENT_NET6" via "$GATEWAY_DMZ4" -- via "$GATEWAY_DMZ6" src "$ORIGIN6"
-	route "$GATEWAY_EXT_NET4" "$GATEWAY_EXT_NET6" via "$GATEWAY_DMZ4" -- via "$GATEWAY_DMZ6" src "$ORIGIN6"
-	if [ "${INNER:-no}" = yes ]; then
-		route "${GATEWAY_INNER4%.*}.0/24" "${GATEWAY_INNER6%::*}::/64" via "$GATEWAY_DMZ4" -- via "$GATEWAY_DMZ6" src "$ORIGIN6"
-	fi
+	route default default via "$GATEWAY_DMZ4" -- via "$GATEWAY_DMZ6" src "$ORIGIN6"
 }
 
 up lo
