@@ -159,6 +159,37 @@ func (n *Node) AwaitGreeting(ctx context.Context, to netip.AddrPort) error {
 	return nil
 }
 
+// awaitLinks waits until every device but lo is running.
+func (n *Node) awaitLinks(ctx context.Context) error {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		idle, err := n.idleLinks()
+		if err != nil || len(idle) == 0 {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("await links of %s: %s: %w", n.Role, strings.Join(idle, ", "), context.Cause(ctx))
+		}
+	}
+}
+
+// idleLinks names the devices that are not running.
+func (n *Node) idleLinks() (idle []string, err error) {
+	err = n.Enter(func() error {
+		devices, err := net.Interfaces()
+		for _, d := range devices {
+			if d.Flags&(net.FlagRunning|net.FlagLoopback) == 0 {
+				idle = append(idle, d.Name)
+			}
+		}
+		return err
+	})
+	return idle, err
+}
+
 // Sysctl reads a sysctl of the node's network, named as sysctl(8) names it:
 // net.ipv4.tcp_syncookies.
 func (n *Node) Sysctl(key string) (string, error) {

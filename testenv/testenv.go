@@ -142,7 +142,10 @@ func (e *Env) build(ctx context.Context) error {
 			return err
 		}
 	}
-	return e.setMTUs(ctx)
+	if err := e.setMTUs(ctx); err != nil {
+		return err
+	}
+	return e.awaitLinks(ctx)
 }
 
 func (e *Env) node(role string) *Node {
@@ -212,6 +215,17 @@ func (e *Env) setMTUs(ctx context.Context) error {
 			continue
 		}
 		if _, err := link.node.Run(ctx, "ip", "link", "set", "dev", link.device, "mtu", strconv.Itoa(link.mtu)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitLinks waits until every link is running. The kernel notices a carrier
+// with a delay, and then moves routes of the device about.
+func (e *Env) awaitLinks(ctx context.Context) error {
+	for _, n := range e.Nodes() {
+		if err := n.awaitLinks(ctx); err != nil {
 			return err
 		}
 	}
