@@ -49,8 +49,9 @@ type Listeners struct {
 	opts   Options
 }
 
-// Listen makes a listener for IPv4 and one for IPv6. A machine without IPv6 gets
-// the first alone, unless the table binds an IPv6 address. Nothing reaches the
+// Listen makes a listener for IPv4 and one for IPv6. A kernel without IPv6 gives
+// the first alone, unless the table binds an IPv6 address; a machine that has
+// merely no IPv6 address, not even ::1, gives both. Nothing reaches the
 // listeners before their caller registers them with the kernel side; the caller
 // ends them with Drain or Close.
 func Listen(o Options) (*Listeners, error) {
@@ -60,11 +61,11 @@ func Listen(o Options) (*Listeners, error) {
 		return nil, err
 	}
 	err := ls.open("tcp6", "[::1]:0")
-	if err != nil && (o.Table.has6 || !noIPv6(err)) {
-		ls.Close()
-		return nil, err
+	if err == nil || errors.Is(err, unix.EAFNOSUPPORT) && !o.Table.has6 {
+		return ls, nil
 	}
-	return ls, nil
+	ls.Close()
+	return nil, err
 }
 
 // open adds the listener of one family.
@@ -98,11 +99,6 @@ func (ls *Listeners) control(_, address string, c syscall.RawConn) error {
 		}
 	})
 	return errors.Join(err, set)
-}
-
-// noIPv6 reports whether an error means that the machine has no IPv6 at all.
-func noIPv6(err error) bool {
-	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL)
 }
 
 // All returns the listeners, IPv4 first. Each needs a goroutine of its own that

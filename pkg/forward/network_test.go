@@ -22,8 +22,8 @@ import (
 func TestMain(m *testing.M) {
 	alone.Main(m,
 		"addr add 192.0.2.1/24 dev lo",
-		"addr add 2001:db8:25::25/128 dev lo",
-		"addr add 2001:db8:25::26/128 dev lo",
+		"addr add 2001:db8:25::25/128 dev lo nodad",
+		"addr add 2001:db8:25::26/128 dev lo nodad",
 		"route add unreachable 198.18.0.0/15",
 		"rule add from 192.0.2.0/24 lookup 100",
 		"-6 rule add from 2001:db8:25::/48 lookup 100",

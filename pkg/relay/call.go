@@ -10,6 +10,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -32,9 +33,8 @@ type call struct {
 	severed bool // the legs were or are to be reset
 }
 
-// serve is the life of an admitted call.
+// serve begins the life of an admitted call: up to the origin.
 func (c *call) serve() {
-	defer c.r.live.remove(c)
 	defer c.survive()
 	service, ok := (*c.r.services.Load())[c.flow.Service]
 	if !ok { // a replaced configuration overtook the connection
@@ -46,8 +46,17 @@ func (c *call) serve() {
 		c.refuse(replyTo(err))
 		return
 	}
+	// Dialling takes more stack than a session needs while it waits, and a
+	// goroutine keeps a stack of which it uses a quarter: one goroutine for both
+	// would cost each idle session 4 KiB more.
+	go c.converse(service.Inspector)
+}
+
+// converse is the rest of an admitted call's life.
+func (c *call) converse(i inspect.Inspector) {
+	defer c.survive()
 	o := c.options()
-	o.Inspector = service.Inspector
+	o.Inspector = i
 	c.close(session.Run(o, c.client, c.origin))
 }
 
@@ -99,8 +108,8 @@ func (c *call) refuse(reply smtp.Reply) {
 	c.close(session.Refuse(c.options(), c.client, reply))
 }
 
-// close closes both legs as the session asks. The origin comes first: an aborted
-// message is not to wait for a client that lingers.
+// close ends the call: both legs are closed as the session asks. The origin comes
+// first, so that an aborted message does not wait for a client that lingers.
 func (c *call) close(o session.Outcome) {
 	switch {
 	case c.origin == nil:
@@ -117,9 +126,11 @@ func (c *call) close(o session.Outcome) {
 	default:
 		c.client.closeBusy()
 	}
+	c.r.live.remove(c)
 }
 
-// survive keeps a fault in one session from ending all others. Nobody knows how
+// survive keeps a fault in one session from ending all others, and ends the call
+// in its place. Nobody knows how
 // far the session had come, so both legs are reset: the origin never takes a
 // message that was under way, and the client tries again.
 func (c *call) survive() {
@@ -131,6 +142,7 @@ func (c *call) survive() {
 	c.r.opts.Log.Error("fault in a session, please report it", "flow", c.flow.ID, "service", c.flow.Service,
 		"client", c.flow.Client, "fault", fault, "stack", string(debug.Stack()))
 	c.recordFault(fault)
+	c.r.live.remove(c)
 }
 
 // recordFault makes the record that the session did not come to make.

@@ -28,7 +28,7 @@ func (g *registry) add(c *call) bool {
 	return true
 }
 
-// remove takes a call out.
+// remove takes a call out, if it was in.
 func (g *registry) remove(c *call) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
