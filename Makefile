@@ -40,11 +40,6 @@ test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on thi
 	scripts/install-deps build kernels
 	$(GO) run ./testenv/kernels
 
-bench: root ## measure beside HAProxy, nginx and plain routing, as root; BENCHFLAGS=-h shows flags
-	scripts/install-deps build bench
-	$(MAKE) --no-print-directory build
-	$(GO) run ./testenv/bench $(BENCHFLAGS) bin/portreeve
-
 fuzz: ## run each fuzz target for FUZZTIME (30s)
 	scripts/fuzz $(FUZZTIME)
 
@@ -52,6 +47,11 @@ demo: root ## a message through the gateway to a real Postfix, as root
 	scripts/install-deps build demo
 	$(MAKE) --no-print-directory build
 	$(GO) run ./testenv/demo bin/portreeve
+
+bench: root ## cost beside HAProxy, nginx and routing, as root; BENCH=short for a minute
+	scripts/install-deps build bench
+	$(MAKE) --no-print-directory build
+	$(GO) run ./testenv/bench $(if $(filter short,$(BENCH)),-short) $(BENCHFLAGS) bin/portreeve
 
 install: build ## install program, manual and reference configuration below PREFIX (/usr/local)
 	install -D -m 755 bin/portreeve $(DESTDIR)$(PREFIX)/sbin/portreeve
