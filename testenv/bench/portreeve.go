@@ -1,0 +1,78 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+)
+
+// The smallest configurations that do the work; all else is the default.
+const (
+	addressedConfig = `interfaces: {client: [ext0], origin: [dmz0]}
+services:
+  - name: mx
+    listen: ["%[1]s:%[2]d"]
+    origins: ["%[3]s:%[2]d"]
+`
+	bothWaysConfig = addressedConfig + `    intercept: ["%[3]s:%[2]d"]
+`
+)
+
+func startPortreeve(ctx context.Context, s *stage) (*serving, error) {
+	return s.startInspector(ctx, addressedConfig)
+}
+
+// startInspector attaches and runs portreeve with a configuration, and waits
+// until it carries a session. Its records go to a file, as to a log on disk.
+func (s *stage) startInspector(ctx context.Context, format string) (*serving, error) {
+	config, err := s.writeConfig("portreeve.yaml", format)
+	if err != nil {
+		return nil, err
+	}
+	if said, err := s.portreeve(ctx, "attach", "-c", config).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("portreeve attach: %w: %s", err, said)
+	}
+	records, err := os.Create(s.records())
+	if err != nil {
+		return nil, err
+	}
+	defer records.Close()
+	cmd := s.portreeve(context.Background(), "run", "-c", config)
+	cmd.Stdout = records
+	inspector, err := s.serve("portreeve", cmd)
+	if err != nil {
+		return nil, err
+	}
+	target := netip.AddrPortFrom(s.env.Gateway4, smtpPort)
+	return &serving{target: target, pid: inspector.cmd.Process.Pid, stop: inspector.terminate, count: s.carried},
+		inspector.awaitGreeting(ctx, s.env.Client, target)
+}
+
+// portreeve prepares a command on the gateway.
+func (s *stage) portreeve(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := s.env.Gateway.Command(ctx, s.binary, args...)
+	cmd.Env = append(os.Environ(), "PORTREEVE_BPFFS="+s.env.BPFFS, "PORTREEVE_RUN_DIR="+s.env.RunDir)
+	return cmd
+}
+
+func (s *stage) records() string { return filepath.Join(s.env.Dir, "portreeve.records") }
+
+// carried counts the messages that portreeve's records call accepted and
+// forged.
+func (s *stage) carried() (int, error) {
+	text, err := os.ReadFile(s.records())
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for line := range bytes.Lines(text) {
+		if bytes.Contains(line, []byte(`"outcome":"accepted"`)) && bytes.Contains(line, []byte(`"forged":"`)) {
+			n++
+		}
+	}
+	return n, nil
+}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// haproxyConfig is what a competent operator would write: two threads for two
+// processors, nothing logged, and the client's address towards the origin.
+const haproxyConfig = `global
+	nbthread 2
+	maxconn 4000
+defaults
+	mode tcp
+	timeout connect 30s
+	timeout client 5m
+	timeout server 5m
+listen mx
+	bind %[1]s:%[2]d transparent
+	source 0.0.0.0 usesrc clientip
+	server origin %[3]s:%[2]d
+`
+
+// nginxConfig is the same for nginx. Its workers keep the capability that
+// transparent needs, whatever user they run as.
+const nginxConfig = `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
+worker_processes 2;
+user nobody nogroup;
+error_log stderr crit;
+events { worker_connections 8192; }
+stream {
+	access_log off;
+	server {
+		listen %[1]s:%[2]d backlog=4096;
+		proxy_pass %[3]s:%[2]d;
+		proxy_bind $remote_addr transparent;
+		proxy_connect_timeout 30s;
+		proxy_timeout 5m;
+	}
+}
+`
+
+func startHAProxy(ctx context.Context, s *stage) (*serving, error) {
+	file, err := s.writeConfig("haproxy.cfg", haproxyConfig)
+	if err != nil {
+		return nil, err
+	}
+	return s.startProxy(ctx, "haproxy", s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-db", "-f", file))
+}
+
+func startNginx(ctx context.Context, s *stage) (*serving, error) {
+	file, err := s.writeConfig("nginx.conf", nginxConfig)
+	if err != nil {
+		return nil, err
+	}
+	return s.startProxy(ctx, "nginx", s.unpacked(s.env.Gateway, "nginx", "nginx", "-c", file, "-g", "daemon off;"))
+}
+
+// writeConfig writes a proxy's configuration file.
+func (s *stage) writeConfig(name, format string) (file string, err error) {
+	file = filepath.Join(s.env.Dir, name)
+	text := fmt.Sprintf(format, s.env.Gateway4, smtpPort, s.env.Origin4)
+	return file, os.WriteFile(file, []byte(text), 0o644)
+}
+
+// startProxy starts a proxy that listens on the gateway's address.
+func (s *stage) startProxy(ctx context.Context, name string, cmd *exec.Cmd) (*serving, error) {
+	for line := range strings.Lines(claimReplies) {
+		words := strings.Fields(line)
+		if _, err := s.env.Gateway.Run(ctx, words[0], words[1:]...); err != nil {
+			return nil, err
+		}
+	}
+	proxy, err := s.serve(name, cmd)
+	if err != nil {
+		return nil, err
+	}
+	target := netip.AddrPortFrom(s.env.Gateway4, smtpPort)
+	return &serving{target: target, pid: proxy.cmd.Process.Pid, stop: proxy.kill},
+		proxy.awaitGreeting(ctx, s.env.Client, target)
+}
+
+// claimReplies brings the origin's answers to forged addresses to the proxy's
+// sockets, by the recipe that both proxies' manuals give, with nothing more in
+// it than this network needs.
+const claimReplies = `iptables -w -t mangle -A PREROUTING -i dmz0 -p tcp -m socket --transparent -j MARK --set-mark 1
+ip rule add fwmark 1 lookup 100
+ip route add local default dev lo table 100`

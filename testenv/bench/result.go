@@ -1,0 +1,184 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Results are what the JSON file holds.
+type Results struct {
+	Started  time.Time `json:"started"`
+	Machine  Machine   `json:"machine"`
+	Load     Load      `json:"load"`
+	Subjects []*Series `json:"subjects"`
+	Ratios   []Ratio   `json:"ratios"`
+	Packets  []Packets `json:"packets,omitempty"`
+}
+
+// Machine says where it was measured, and what.
+type Machine struct {
+	Kernel     string            `json:"kernel"`
+	Processor  string            `json:"processor"`
+	Processors int               `json:"processors"`
+	Versions   map[string]string `json:"versions"`
+}
+
+// Load says what was sent.
+type Load struct {
+	Sessions int `json:"sessions"` // in each measurement
+	Parallel int `json:"parallel"`
+	Rounds   int `json:"rounds"`
+	Octets   int `json:"octets"`  // of a message, one in each session
+	Sources  int `json:"sources"` // client addresses
+}
+
+// Measurement is one run of the load through one subject. Times are in
+// microseconds of CPU per session, with everything that the session needs: load
+// generator and sink are the same for all.
+type Measurement struct {
+	Sessions int     `json:"sessions"`
+	Rate     float64 `json:"sessions_per_second"`
+	Machine  float64 `json:"machine_us"`   // of the whole machine, by /proc/stat
+	Own      float64 `json:"processes_us"` // of the benchmark's processes alone
+	Subject  float64 `json:"subject_us"`   // of the subject's processes alone
+}
+
+// newMeasurement tells what happened between two views.
+func newMeasurement(before, after view, sessions int) Measurement {
+	per := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / float64(sessions) }
+	return Measurement{
+		Sessions: sessions,
+		Rate:     float64(sessions) / after.at.Sub(before.at).Seconds(),
+		Machine:  per(after.machine - before.machine),
+		Own:      per(after.own - before.own),
+		Subject:  per(after.subject - before.subject),
+	}
+}
+
+// others is the part of the machine's work that was not the benchmark's: other
+// programs, and what the kernel did on nobody's account.
+func (m Measurement) others() float64 { return max(0, m.Machine-m.Own) / m.Machine }
+
+// Series is all that was measured of one subject.
+type Series struct {
+	Name   string        `json:"name"`
+	Rounds []Measurement `json:"rounds"`
+	Median Measurement   `json:"median"` // of each figure by itself
+}
+
+// Ratio compares two subjects' CPU of the whole machine per session, round by
+// round.
+type Ratio struct {
+	Subject string  `json:"subject"`
+	To      string  `json:"to"`
+	Median  float64 `json:"median"`
+	Least   float64 `json:"least"`
+	Most    float64 `json:"most"`
+}
+
+// Packets is what a BPF program took for packets of one kind of traffic.
+type Packets struct {
+	Traffic     string  `json:"traffic"`
+	Ours        bool    `json:"ours"`
+	Program     string  `json:"program"`
+	Runs        uint64  `json:"runs"`
+	Nanoseconds float64 `json:"ns"` // per run, with the reading of the clock around it
+}
+
+// add takes in the measurement of one round.
+func (r *Results) add(name string, m Measurement) {
+	s := r.find(name)
+	if s == nil {
+		s = &Series{Name: name}
+		r.Subjects = append(r.Subjects, s)
+	}
+	s.Rounds = append(s.Rounds, m)
+}
+
+func (r *Results) find(name string) *Series {
+	for _, s := range r.Subjects {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// compare computes medians and ratios.
+func (r *Results) compare() {
+	for _, s := range r.Subjects {
+		s.Median = Measurement{
+			Sessions: s.Rounds[0].Sessions,
+			Rate:     s.median(func(m Measurement) float64 { return m.Rate }),
+			Machine:  s.median(func(m Measurement) float64 { return m.Machine }),
+			Own:      s.median(func(m Measurement) float64 { return m.Own }),
+			Subject:  s.median(func(m Measurement) float64 { return m.Subject }),
+		}
+	}
+	for _, to := range []string{"haproxy", "direct"} {
+		base := r.find(to)
+		if base == nil {
+			continue
+		}
+		for _, s := range r.Subjects {
+			r.Ratios = append(r.Ratios, ratio(s, base))
+		}
+	}
+}
+
+// median returns the median of one figure over the rounds.
+func (s *Series) median(of func(Measurement) float64) float64 {
+	figures := make([]float64, len(s.Rounds))
+	for i, m := range s.Rounds {
+		figures[i] = of(m)
+	}
+	return median(figures)
+}
+
+// ratio compares a subject with another, each round with the same round: what
+// disturbs the machine for minutes disturbs both.
+func ratio(s, base *Series) Ratio {
+	ratios := make([]float64, len(s.Rounds))
+	for i, m := range s.Rounds {
+		ratios[i] = m.Machine / base.Rounds[i].Machine
+	}
+	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios)}
+}
+
+// median returns the middle figure, or what is between the two in the middle.
+func median(figures []float64) float64 {
+	sorted := slices.Sorted(slices.Values(figures))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+// read fills in what the kernel says of the machine.
+func (m *Machine) read() error {
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return fmt.Errorf("read the kernel's release: %w", err)
+	}
+	m.Kernel = strings.TrimSpace(string(release))
+	m.Processors = runtime.NumCPU()
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return fmt.Errorf("read the processor's name: %w", err)
+	}
+	m.Processor = processorName(string(text))
+	return nil
+}
+
+// processorName finds the name in /proc/cpuinfo. Not every architecture has one.
+func processorName(text string) string {
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(line, ":")
+		if strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}

@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os/exec"
+	"slices"
+)
+
+// subject starts one of the things that are compared.
+type subject func(ctx context.Context, s *stage) (*serving, error)
+
+// serving is a subject that carries sessions.
+type serving struct {
+	target netip.AddrPort // where clients connect to
+	pid    int            // its process, whose children count too; 0: none
+	stop   func() error
+	count  func() (int, error) // messages carried, by its own log; nil: it keeps none
+}
+
+// verify reports a subject whose own log lacks messages of the load: what was
+// measured was not the work then.
+func (r *serving) verify(messages int) error {
+	if r.count == nil {
+		return nil
+	}
+	n, err := r.count()
+	if err == nil && n < messages {
+		err = fmt.Errorf("its log has %d messages of %d", n, messages)
+	}
+	return err
+}
+
+// subjects are what can be compared.
+var subjects = map[string]subject{
+	"direct":    startDirect,
+	"haproxy":   startHAProxy,
+	"nginx":     startNginx,
+	"portreeve": startPortreeve,
+}
+
+// versions prepare commands whose first line names a subject's version.
+var versions = map[string]func(context.Context, *stage) *exec.Cmd{
+	"haproxy": func(_ context.Context, s *stage) *exec.Cmd {
+		return s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-v")
+	},
+	"nginx":     func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
+	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd { return s.portreeve(ctx, "version") },
+}
+
+// names returns the names of all subjects.
+func names() []string { return slices.Sorted(maps.Keys(subjects)) }
+
+// startDirect has nothing to start: clients connect to the origin, and the
+// gateway forwards their packets.
+func startDirect(_ context.Context, s *stage) (*serving, error) {
+	return &serving{
+		target: netip.AddrPortFrom(s.env.Origin4, smtpPort),
+		stop:   func() error { return nil },
+	}, nil
+}
