@@ -107,7 +107,7 @@ func (x *session) handle() step {
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
 	case x.cmd.Verb == smtp.BDAT:
-		return x.stop(unframed) // its content would be read as commands
+		return x.bdat()
 	case x.refusal != nil:
 		return x.refuse(x.refusal)
 	case x.dropped != nil:
@@ -119,6 +119,9 @@ func (x *session) handle() step {
 }
 
 func (x *session) dispatch() step {
+	if x.tx.state == inChunks {
+		return x.amidChunks()
+	}
 	switch x.cmd.Verb {
 	case smtp.HELO, smtp.EHLO:
 		return x.hello()
@@ -127,7 +130,7 @@ func (x *session) dispatch() step {
 	case smtp.RCPT:
 		return x.rcpt()
 	case smtp.DATA:
-		return x.data()
+		return x.dataCommand()
 	case smtp.RSET, smtp.QUIT:
 		x.forward(entry{verb: x.cmd.Verb})
 		return barrier

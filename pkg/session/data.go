@@ -11,7 +11,7 @@ import (
 // data handles DATA. It is forwarded alone, when at least one recipient is known
 // to be accepted: a 354 without recipients would leave us inside a message that
 // we must not end.
-func (x *session) data() step {
+func (x *session) dataCommand() step {
 	switch {
 	case x.ledger.n > 0:
 		return hold
@@ -19,6 +19,10 @@ func (x *session) data() step {
 		return x.local(mailFirst)
 	case x.tx.recipients == 0:
 		return x.local(rcptFirst)
+	case x.tx.state == spoilt:
+		return x.local(spoiltChunk)
+	case x.tx.body == smtp.BodyBinaryMIME:
+		return x.refuse(needChunks)
 	case len(x.client.window()) > 0:
 		return x.stop(earlyTalker)
 	}
@@ -60,12 +64,12 @@ func (x *session) content() *ending {
 	if e := x.flush(); e != nil {
 		return e
 	}
-	x.body = smtp.Body{MaxLine: x.rules.TextLine}
+	x.data = smtp.Body{MaxLine: x.rules.TextLine}
 	for {
 		if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
 			return e
 		}
-		out, n, ev := x.body.Next(x.client.window())
+		out, n, ev := x.data.Next(x.client.window())
 		x.msg.Size += int64(len(out))
 		if x.rules.Size > 0 && x.msg.Size > x.rules.Size && ev != smtp.BodyEnd {
 			x.client.skip(n)
@@ -73,10 +77,15 @@ func (x *session) content() *ending {
 		}
 		switch ev {
 		case smtp.BodyEnd:
-			return x.complete(out, n)
+			f := x.complete(out)
+			x.client.skip(n)
+			if f != nil {
+				return x.withhold(*f)
+			}
+			return x.verdict()
 		case smtp.BodyFault:
 			x.client.skip(n)
-			return x.fail(faulty(x.body.Fault))
+			return x.fail(faulty(x.data.Fault))
 		}
 		e := x.stream(out)
 		x.client.skip(n)
@@ -86,22 +95,25 @@ func (x *session) content() *ending {
 	}
 }
 
-// complete commits a message whose content is complete, and passes on what the
-// origin says to it. n octets of the client's input belong to the message.
-func (x *session) complete(tail []byte, n int) *ending {
+// complete commits a message whose content is complete; tail is the last of it.
+// It returns nil, or why the message is not committed.
+func (x *session) complete(tail []byte) *failure {
 	x.msg.Content = x.now.Sub(x.msg.Start)
 	x.env.Size = x.msg.Size
-	v := x.o.Inspector.End(&x.env)
-	if v.Action != inspect.Pass {
-		x.client.skip(n)
-		return x.withhold(judged(v))
+	if v := x.o.Inspector.End(&x.env); v.Action != inspect.Pass {
+		f := judged(v)
+		return &f
 	}
-	e := x.commit(tail)
-	x.client.skip(n)
-	if e != nil {
-		return x.withhold(x.interrupted(e))
+	if e := x.commit(tail); e != nil {
+		f := x.interrupted(e)
+		return &f
 	}
 	x.tx.committed = true
+	return nil
+}
+
+// verdict waits for what the origin says to a committed message.
+func (x *session) verdict() *ending {
 	r, e := x.reply(x.o.Timeouts.End)
 	if e != nil {
 		return e
@@ -188,19 +200,22 @@ func (x *session) failed(f failure, e *ending) *ending {
 // refused already.
 const drainTime = time.Minute
 
+// endless stands for a refused message that is too long to wait for its end.
+var endless = &ending{end: event.EndContent, detail: "too long to be read to its end"}
+
 // discard reads the rest of a message, by the same rule as an accepted one. It
 // returns nil at the end of data.
 func (x *session) discard() *ending {
 	until := x.now.Add(drainTime)
 	for left := x.rules.Drain; ; {
-		_, n, ev := x.body.Next(x.client.window())
+		_, n, ev := x.data.Next(x.client.window())
 		x.client.skip(n)
 		left -= int64(n)
 		switch {
 		case ev == smtp.BodyEnd:
 			return nil
 		case left < 0:
-			return clientTimeout
+			return endless
 		case ev == smtp.BodyFault:
 			continue
 		}

@@ -36,7 +36,7 @@ var (
 	earlyTalker  = &ending{end: event.EndEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
 	foreign      = &ending{end: event.EndForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
 	tooMany      = &ending{end: event.EndErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
-	unframed     = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here")}
+	unframed     = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here, closing the connection")}
 	afterContent = &ending{end: event.EndContent, reply: code(421, 4, 3, 0, "Closing the connection after a refused message"), origin: Abort}
 )
 

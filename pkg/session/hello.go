@@ -100,19 +100,23 @@ func keywordsOf(list smtp.WireReply) (s smtp.Extensions) {
 	return s
 }
 
-// mayOffer returns what the origin offers and we carry. SMTPUTF8 is nothing
-// without 8BITMIME (RFC 6531 section 3.1).
+// mayOffer returns what the origin offers and we carry. SMTPUTF8 and BINARYMIME
+// are nothing without 8BITMIME (RFC 6531 section 3.1), and BINARYMIME nothing
+// without CHUNKING (RFC 3030 section 3).
 func (x *session) mayOffer() smtp.Extensions {
 	s := x.theirs & x.rules.Keywords & carried
 	if !s.Has(smtp.Ext8BitMIME) {
-		s = s.Without(smtp.ExtSMTPUTF8)
+		s = s.Without(smtp.ExtSMTPUTF8).Without(smtp.ExtBinaryMIME)
+	}
+	if !s.Has(smtp.ExtChunking) {
+		s = s.Without(smtp.ExtBinaryMIME)
 	}
 	return s
 }
 
 // carried are the extensions that this package can speak on both sides.
 var carried = smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
-	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8)
+	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME)
 
 // appendKeyword appends the rest of an EHLO line, generated anew.
 func (x *session) appendKeyword(b []byte, k smtp.Keyword) []byte {

@@ -25,7 +25,7 @@ func TestReplyBelongsToCommand(t *testing.T) {
 			turns = append(turns, turn{strings.Join(group, "\r\n") + "\r\n", len(group)})
 		}
 		turns = append(turns, turn{"QUIT\r\n", 1})
-		p := newPlay(conversation{"mixed", ehlo, turns, nil})
+		p := newPlay(conversation{"mixed", ehlo, turns, nil, nil})
 		p.origin.echo = true
 		p.origin.answers = map[string]string{"RCPT2": "550", "MAIL2": "451", "RCPT5": "452"}
 		p.client.leg.atMost = rapid.IntRange(0, 40).Draw(t, "octets per read")

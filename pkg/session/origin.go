@@ -38,14 +38,16 @@ func (x *session) stream(p []byte) *ending {
 
 // commit ends the message: it writes tail, the last of the content, and the end
 // of data in one go. It is called once per message, when every verdict is in.
-// tail is followed by room for the end of data, as Body.Next leaves it. An
-// error means that the end of data was not sent completely.
+// tail is followed by room for the end of data; a message in chunks of our own
+// has it inside, as LAST. An error means that it was not sent completely.
 func (x *session) commit(tail []byte) *ending {
 	if x.talking() {
 		return originTalks
 	}
-	n := len(tail)
-	return x.toOrigin(append(tail[:n:n+len(smtp.EndOfData)], smtp.EndOfData...))
+	if n := len(tail); !x.tx.binary {
+		tail = append(tail[:n:n+len(smtp.EndOfData)], smtp.EndOfData...)
+	}
+	return x.toOrigin(tail)
 }
 
 func (x *session) toOrigin(p []byte) *ending {

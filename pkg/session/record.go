@@ -202,8 +202,8 @@ func (x *session) abandoned(o event.Outcome) event.Outcome {
 	switch {
 	case o != event.Abandoned:
 		return o
-	case x.msg.Reply.Code != 0:
-		return outcomeOf(x.msg.Reply.Code)
+	case x.msg.Client.Code.Class() >= 4:
+		return outcomeOf(x.msg.Client.Code)
 	case x.msg.Accepted > 0 || x.msg.Refused == 0:
 		return event.Abandoned
 	}
@@ -218,10 +218,11 @@ func (x *session) abandoned(o event.Outcome) event.Outcome {
 // closeRecord hands out the records that a session's end completes.
 func (x *session) closeRecord(e *ending) {
 	if x.msg.Number != 0 {
+		o := x.lostOutcome(e.end)
 		if e.reply != nil {
 			x.noteVerdict(e.reply)
 		}
-		x.endTransaction(x.lostOutcome(e.end), e.end.String())
+		x.endTransaction(o, e.end.String())
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail
@@ -239,10 +240,13 @@ func (x *session) lostOutcome(e event.End) event.Outcome {
 	if x.tx.committed {
 		return event.Unknown
 	}
+	if x.msg.Client.Code.Class() >= 4 { // it was refused before
+		return outcomeOf(x.msg.Client.Code)
+	}
 	switch e {
 	case event.EndQuit:
 		return event.Abandoned
-	case event.EndPolicy, event.EndErrors, event.EndContent:
+	case event.EndPolicy, event.EndErrors:
 		return event.Refused
 	case event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
 		return event.Deferred

@@ -123,11 +123,15 @@ type session struct {
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
 
-	tx   transaction
-	body smtp.Body
-	env  inspect.Envelope
-	rec  event.Session
-	msg  event.Message
+	tx       transaction
+	data     smtp.Body    // content that follows DATA
+	stuffer  smtp.Stuffer // content in chunks
+	chunk    smtp.Chunk
+	chunkDue bool  // the chunk was announced and not yet read
+	left     int64 // octets of it that are to come
+	env      inspect.Envelope
+	rec      event.Session
+	msg      event.Message
 	notes
 }
 
@@ -180,12 +184,21 @@ func (x *session) run() *ending {
 		if e := x.settle(); e != nil {
 			return e
 		}
-		if x.tx.state == inContent {
-			if e := x.content(); e != nil {
-				return e
-			}
+		if e := x.body(); e != nil {
+			return e
 		}
 	}
+}
+
+// body reads what follows a command that announced content.
+func (x *session) body() *ending {
+	switch {
+	case x.tx.state == inContent:
+		return x.content()
+	case x.chunkDue:
+		return x.takeChunk()
+	}
+	return nil
 }
 
 // finish says the last words, writes the record and lets go of everything.
@@ -201,7 +214,7 @@ func (x *session) finish(e *ending) Outcome {
 		client = Abort
 	}
 	origin := e.origin
-	if x.dropped != nil || x.tx.state == inContent {
+	if x.dropped != nil || x.tx.state == inContent || x.tx.state == inChunks {
 		origin = Abort
 	}
 	x.closeRecord(e)

@@ -40,7 +40,7 @@ func checkEnding(t *testing.T, content string, at int) {
 	t.Helper()
 	p := newPlay(conversation{"ending", fullEHLO, []turn{
 		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {content, 1}, {"QUIT\r\n", 1},
-	}, nil})
+	}, nil, nil})
 	p.client.leg.pause = content[at:]
 	p.run()
 	name := fmt.Sprintf("%q cut at %d", content, at)
@@ -72,7 +72,7 @@ func TestTrueEnd(t *testing.T) {
 	for _, content := range []string{"a\r\r\n.\r\n", "a\nb\r\n.\r\n", "\n\r\n.\r\n", "\x00\r\n.\r\n"} {
 		p := newPlay(conversation{"ending", fullEHLO, []turn{
 			{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {content + smuggled, 2},
-		}, nil})
+		}, nil, nil})
 		p.run()
 		if len(p.origin.messages) != 0 || p.outcome.End != event.EndContent || p.outcome.Origin != Abort {
 			t.Errorf("%q: %s, the origin has %q", content, p.outcome.End, p.origin.messages)

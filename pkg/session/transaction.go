@@ -15,15 +15,19 @@ const (
 	opening             // MAIL is sent
 	opened              // MAIL is accepted
 	failed              // MAIL is refused, the group is not settled yet
+	spoilt              // a chunk is refused: the transaction leads nowhere
+	inChunks            // the origin takes content, and the client may send commands between chunks
 	inContent           // the origin said 354, and has not said what became of the content
 )
 
 // transaction is the mail transaction in force.
 type transaction struct {
 	state      mailState
-	utf8       bool // MAIL had SMTPUTF8
-	recipients int  // accepted
-	committed  bool // the end of data was sent completely
+	utf8       bool  // MAIL had SMTPUTF8
+	recipients int   // accepted
+	body       int64 // parameter BODY of MAIL
+	binary     bool  // the origin gets chunks
+	committed  bool  // the end of data was sent completely
 }
 
 // mail handles MAIL.
@@ -44,7 +48,8 @@ func (x *session) mail() step {
 		x.endTransaction(outcomeOf(r.Code), "policy")
 		return s
 	}
-	x.tx = transaction{state: opening, utf8: x.cmd.Params.Has(smtp.ParamSMTPUTF8)}
+	p := &x.cmd.Params
+	x.tx = transaction{state: opening, utf8: p.Has(smtp.ParamSMTPUTF8), body: p.Number(smtp.ParamBody)}
 	return x.forward(entry{verb: smtp.MAIL})
 }
 
@@ -70,6 +75,8 @@ func (x *session) rcpt() step {
 	switch {
 	case x.tx.state == noMail:
 		return x.local(mailFirst) // no fault of a client whose MAIL was refused in an earlier group
+	case x.tx.state == spoilt:
+		return x.local(spoiltChunk)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		return x.refuse(noDomain)
 	}

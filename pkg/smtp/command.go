@@ -57,13 +57,23 @@ func (c *Command) Parse(line []byte, g Grammar) *Reply {
 	if i := bytes.IndexByte(line, ' '); i >= 0 {
 		word, rest = line[:i], line[i+1:]
 	}
+	c.Verb = lookupVerb(word)
+	if looksLikeChunk(word) {
+		c.Verb = BDAT
+		return badChunk
+	}
 	for _, b := range line {
 		if b < ' ' || b == 0x7F {
 			return badLine
 		}
 	}
-	c.Verb = lookupVerb(word)
 	return c.parseArgument(bytes.TrimLeft(rest, " "), g)
+}
+
+// looksLikeChunk: BDAT followed by anything but a space is no BDAT, but content
+// may follow the line all the same, so the caller must know.
+func looksLikeChunk(word []byte) bool {
+	return len(word) > 4 && equalFold(word[:4], "BDAT") && !isAlpha(word[4])
 }
 
 func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {

@@ -149,6 +149,8 @@ func TestBadCommands(t *testing.T) {
 		{"BDAT 5.0 LAST", "501 5.5.4"},
 		{"BDAT 99999999999", "501 5.5.4"},
 		{"BDAT 9223372036854775808 LAST", "501 5.5.4"},
+		{"BDAT\t5 LAST", "501 5.5.4"},
+		{"bdat5", "501 5.5.4"},
 	} {
 		var cmd Command
 		r := cmd.Parse([]byte(c.in), Grammar{Offered: everything})
@@ -198,7 +200,7 @@ func TestVerbs(t *testing.T) {
 	for in, want := range map[string]Verb{
 		"GET / HTTP/1.1": Foreign, "POST /x": Foreign, "CONNECT a:25": Foreign, "Host: a": Foreign, "PRI * HTTP/2.0": Foreign,
 		"XCLIENT ADDR=1": Obsolete, "xforward a": Obsolete, "TURN": Obsolete, "PROXY TCP4 1 2 3 4": Obsolete,
-		"FROB": Unknown, "auth plain x": AUTH, "ETRN a": ETRN, "help": HELP, "Expn x": EXPN,
+		"FROB": Unknown, "auth plain x": AUTH, "ETRN a": ETRN, "help": HELP, "Expn x": EXPN, "BDAT\t5": BDAT, "BDAT-5": BDAT, "BDAT 5\t": BDAT, "BDATA 5": Unknown,
 	} {
 		var cmd Command
 		cmd.Parse([]byte(in), Grammar{})

@@ -1,0 +1,293 @@
+package session
+
+import (
+	"strconv"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// Chunks, RFC 3030. A client's chunk follows its BDAT at once, so it is read in
+// any case: what is refused is consumed, and never taken for commands. Towards
+// the origin the chunks do not exist: the content travels as DATA, which every
+// server frames alike. Only BINARYMIME, which DATA cannot carry, travels as
+// chunks, in sizes of our own and of octets that we have.
+
+// maxPiece is the most content handled at once; stuffed, with its end of data,
+// it fits a block.
+const maxPiece = blockSize / 2
+
+var (
+	chunkTaken  = code(250, 2, 0, 0, "Chunk taken")
+	chunksOpen  = code(503, 5, 5, 1, "Chunks are under way: send BDAT, or QUIT")
+	spoiltChunk = code(503, 5, 5, 1, "The message is refused already: send RSET")
+	okReply     = code(250, 2, 0, 0, "Ok")
+	needChunks  = code(503, 5, 5, 1, "BINARYMIME needs BDAT")
+
+	afterChunks = &ending{end: event.EndContent, reply: code(421, 4, 3, 0, "Closing the connection after an unfinished message"), origin: Abort}
+	badChunk    = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(521, 5, 5, 4, "Syntax: BDAT size [LAST], closing the connection")}
+)
+
+// bdat handles BDAT: everything before it is settled, then its chunk is read.
+func (x *session) bdat() step {
+	switch {
+	case !x.offered.Has(smtp.ExtChunking):
+		return x.stop(unframed) // its content would be read as commands
+	case x.refusal != nil:
+		return x.stop(badChunk) // the same
+	case x.ledger.n > 0:
+		return hold
+	}
+	x.chunk, x.chunkDue = x.cmd.Chunk, true
+	return barrier
+}
+
+// amidChunks handles a command between chunks: the origin is inside content, so
+// nothing may be forwarded.
+func (x *session) amidChunks() step {
+	switch x.cmd.Verb {
+	case smtp.NOOP:
+		return x.local(okReply)
+	case smtp.QUIT:
+		return x.stop(localQuit)
+	case smtp.RSET, smtp.HELO, smtp.EHLO:
+		return x.stop(afterChunks)
+	}
+	return x.refuse(chunksOpen)
+}
+
+// takeChunk reads the chunk that was announced and answers it.
+func (x *session) takeChunk() *ending {
+	x.chunkDue = false
+	x.left = x.chunk.Size
+	if r := x.strayChunk(); r != nil {
+		x.rec.Errors++
+		return x.refuseChunk(r)
+	}
+	if r := x.judgeChunk(); r != nil {
+		return x.spoil(r)
+	}
+	if x.tx.state == opened {
+		if e := x.openChunks(); e != nil || x.tx.state != inChunks {
+			return e
+		}
+	}
+	for {
+		if done, e := x.piece(); done || e != nil {
+			return e
+		}
+		if x.left == 0 {
+			return x.tell(chunkTaken)
+		}
+	}
+}
+
+// strayChunk refuses a chunk that belongs to no message.
+func (x *session) strayChunk() *smtp.Reply {
+	switch {
+	case x.dropped != nil || x.tx.state == spoilt:
+		return spoiltChunk
+	case x.tx.state == noMail:
+		return mailFirst
+	case x.tx.recipients == 0:
+		return rcptFirst
+	}
+	return nil
+}
+
+// judgeChunk asks the policy about a message's first chunk, and minds the size
+// with each one.
+func (x *session) judgeChunk() *smtp.Reply {
+	if x.rules.Size > 0 && x.msg.Size+x.left > x.rules.Size {
+		return oversize.reply
+	}
+	if x.tx.state == opened {
+		if v := x.o.Inspector.Command(&x.env, &x.cmd); v.Action != inspect.Pass {
+			return v.Reply
+		}
+	}
+	return nil
+}
+
+// refuseChunk consumes what is left of a chunk, and refuses it.
+func (x *session) refuseChunk(r *smtp.Reply) *ending {
+	switch e := x.discardChunk(); {
+	case e == clientGone:
+		return e
+	case e != nil:
+		return &ending{end: e.end, detail: "BDAT", reply: r}
+	case x.rec.Errors > x.rules.Errors:
+		return tooMany
+	}
+	return x.tell(r)
+}
+
+// spoil refuses a chunk, and with it the message. What the origin already has of
+// it can only be taken back by giving the leg up.
+func (x *session) spoil(r *smtp.Reply) *ending {
+	if x.tx.state == inChunks {
+		return x.failChunk(failure{reply: r, outcome: outcomeOf(r.Code), reason: "policy", then: afterContent})
+	}
+	x.tx.state = spoilt
+	x.noteVerdict(r)
+	return x.refuseChunk(r)
+}
+
+// openChunks begins the message at the origin. A refusal is the client's answer
+// to the chunk.
+func (x *session) openChunks() *ending {
+	x.msg.Used = x.msg.Used.With(smtp.ExtChunking)
+	x.stuffer = smtp.Stuffer{MaxLine: x.rules.TextLine}
+	x.tx.binary = x.tx.body == smtp.BodyBinaryMIME
+	if x.tx.binary {
+		x.tx.state = inChunks
+		return nil
+	}
+	r, e := x.sendData()
+	switch {
+	case e != nil:
+		return x.failChunk(failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce})
+	case r.Code == 354:
+		x.tx.state = inChunks
+		x.msg.Opened = x.now.Sub(x.msg.Start)
+		return nil
+	}
+	return x.originSpoils(r)
+}
+
+// sendData sends DATA and returns the reply, 354 or a refusal.
+func (x *session) sendData() (r smtp.WireReply, e *ending) {
+	x.fwd.b = append(x.fwd.grow(), "DATA\r\n"...)
+	if e = x.send(); e != nil {
+		return r, e
+	}
+	if r, e = x.reply(x.o.Timeouts.Data); e != nil {
+		return r, e
+	}
+	switch class := r.Code.Class(); {
+	case r.Code == 421:
+		return r, originClosing(r)
+	case class == 2 || (class == 3 && r.Code != 354):
+		return r, brokenReply("DATA answered without 354")
+	}
+	return r, nil
+}
+
+// originSpoils passes the origin's refusal on, as the answer to the chunk.
+func (x *session) originSpoils(r smtp.WireReply) *ending {
+	x.tx.state = spoilt
+	x.noteReply(r)
+	last := r.AppendTo(nil) // r does not outlive the chunk
+	if e := x.discardChunk(); e != nil {
+		if e != clientGone {
+			e = &ending{end: e.end, detail: "BDAT", last: last}
+		}
+		return e
+	}
+	return x.say(last)
+}
+
+// piece hands one piece of the chunk on. done says that the chunk is answered.
+func (x *session) piece() (done bool, e *ending) {
+	for x.left > 0 && len(x.client.window()) == 0 {
+		if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
+			return false, e
+		}
+	}
+	in := x.client.window()
+	in = in[:min(int64(len(in)), x.left, maxPiece)]
+	x.left -= int64(len(in))
+	x.msg.Size += int64(len(in))
+	block := blocks.Get().(*[blockSize]byte)
+	f, committed := x.handPiece(block[:0], in, x.left == 0 && x.chunk.Last)
+	blocks.Put(block)
+	x.client.skip(len(in))
+	switch {
+	case f != nil:
+		return true, x.failChunk(*f)
+	case committed:
+		return true, x.verdict()
+	case x.tx.binary:
+		return x.pieceReply()
+	}
+	return false, nil
+}
+
+// handPiece writes a piece in the origin's form, made in buf. With the last one
+// it commits the message.
+func (x *session) handPiece(buf, in []byte, last bool) (f *failure, committed bool) {
+	if x.tx.binary {
+		buf = appendChunk(buf, in, last)
+	} else {
+		buf = x.stuffer.Append(buf, in)
+	}
+	if last {
+		buf = x.stuffer.Close(buf)
+	}
+	switch {
+	case x.stuffer.Fault != smtp.NoFault:
+		bad := faulty(x.stuffer.Fault)
+		return &bad, false
+	case last:
+		f = x.complete(buf)
+		return f, f == nil
+	}
+	if e := x.stream(buf); e != nil {
+		lost := x.interrupted(e)
+		return &lost, false
+	}
+	return nil, false
+}
+
+// appendChunk appends a chunk of our own: all of its octets are here, so the
+// origin never waits for the rest of one.
+func appendChunk(b, in []byte, last bool) []byte {
+	b = append(b, "BDAT "...)
+	b = strconv.AppendInt(b, int64(len(in)), 10)
+	if last {
+		b = append(b, " LAST"...)
+	}
+	return append(append(b, '\r', '\n'), in...)
+}
+
+// pieceReply reads the origin's reply to a chunk of our own.
+func (x *session) pieceReply() (done bool, e *ending) {
+	r, e := x.reply(x.o.Timeouts.Reply)
+	switch {
+	case e != nil:
+		return true, x.failChunk(failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce})
+	case r.Code == 421:
+		return true, x.failChunk(failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce})
+	case r.Code.Class() == 3:
+		return true, x.failChunk(failure{outcome: event.Deferred, then: brokenReply("intermediate reply to BDAT"), at: atOnce})
+	case !r.Code.Positive():
+		return true, x.originSpoils(r)
+	}
+	return false, nil
+}
+
+// failChunk is fail for a message in chunks: its client is told at the end of
+// this one.
+func (x *session) failChunk(f failure) *ending {
+	x.drop(f.then)
+	return x.failed(f, x.discardChunk())
+}
+
+// discardChunk reads what is left of the chunk.
+func (x *session) discardChunk() *ending {
+	if x.left > x.rules.Drain {
+		return endless
+	}
+	until := x.now.Add(drainTime)
+	for {
+		n := min(int64(len(x.client.window())), x.left)
+		x.client.skip(int(n))
+		if x.left -= n; x.left == 0 {
+			return nil
+		}
+		if e := x.await(&x.client, blockSize, until); e != nil {
+			return e
+		}
+	}
+}
