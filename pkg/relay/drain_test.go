@@ -136,6 +136,8 @@ func TestDrainDeadlineCutsWithoutCommit(t *testing.T) {
 	if err := c.Write(mail.Content); err != nil {
 		t.Fatal(err)
 	}
+	// Once the origin has what the client sent, the session waits for the client.
+	g.await(func(s []peer.Session) bool { return len(s) == 1 && s[0].Content == mail.Content })
 	ctx, cancel := context.WithCancel(t.Context())
 	left := g.drain(ctx)
 	cancel()
