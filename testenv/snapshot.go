@@ -137,12 +137,16 @@ var (
 	promisc  = regexp.MustCompile(`(promiscuity|allmulti) \d+ ?`)
 )
 
+// ipv6Multicast begins the route that the kernel makes for each device when it
+// notices the carrier, on a busy machine after everything says that it is up.
+const ipv6Multicast = "multicast ff00::/8 "
+
 // normalise removes from a command's output what differs between two looks at
 // the same thing.
 func normalise(command, text string) string {
 	var kept []string
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "#") { // dates of iptables-save
+		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ipv6Multicast) { // "#": dates of iptables-save
 			continue
 		}
 		line = counters.ReplaceAllString(line, "[0:0]")
