@@ -61,11 +61,13 @@ static __always_inline int lookup_assign(struct bpf_sk_lookup *ctx, __u32 servic
 
 	if (!set)
 		return SK_PASS;
-	if (is_hung(set))
-		return lookup_dead(service, REASON_LOOKUP_HUNG_CLOSED, REASON_LOOKUP_HUNG_OPEN);
 	sk = get_listener(service, ctx->family);
 	if (!sk)
 		return lookup_dead(service, REASON_LOOKUP_ABSENT_CLOSED, REASON_LOOKUP_ABSENT_OPEN);
+	if (is_hung(set)) {
+		bpf_sk_release(sk);
+		return lookup_dead(service, REASON_LOOKUP_HUNG_CLOSED, REASON_LOOKUP_HUNG_OPEN);
+	}
 	err = bpf_sk_assign(ctx, sk, 0);
 	bpf_sk_release(sk);
 	if (err)

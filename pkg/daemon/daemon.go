@@ -111,13 +111,17 @@ func (i *inspector) serve(own addresses) map[string]relay.Service {
 	services := make(map[string]relay.Service, len(c.Services))
 	for _, s := range c.Services {
 		i.services = append(i.services, s.Name)
-		services[s.Name] = relay.Service{Dialer: &forward.Dialer{
+		d := &forward.Dialer{
 			Origins: s.Origins,
 			Forge:   s.Forge,
 			Mark:    c.Kernel.OriginMark,
 			Timeout: c.Timeouts.Connect,
 			Local:   own.has,
-		}}
+		}
+		if s.Forge.Address == config.ForgeNever && len(s.Origins) > 0 {
+			d.Local = nil // a mail server on the gateway itself, which config has seen not to be a loop
+		}
+		services[s.Name] = relay.Service{Dialer: d}
 	}
 	return services
 }
@@ -150,8 +154,10 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 		case ctx.Err() != nil:
 			i.Log.Info("told to stop, draining")
 			return nil
+		case errors.Is(err, steer.ErrNotAttached):
+			return errors.New("the kernel side was detached while the inspector ran; start it again after portreeve attach")
 		}
-		return err
+		return fmt.Errorf("heartbeat: %w", err)
 	}
 }
 

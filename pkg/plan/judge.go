@@ -40,17 +40,17 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 	check("origin", c.Interfaces.Origin)
 }
 
-// judgeOrigins refuses an origin on the gateway itself: its replies come by
-// the loopback interface, where no program of ours looks, and mail for an
-// address that we listen on would come back to us for ever.
+// judgeOrigins refuses an origin on the gateway itself to a service that
+// forges: its replies come by the loopback interface, where no program of ours
+// looks.
 func judgeOrigins(l *finding.List, c *config.Config, n int, s config.Service, f Facts) {
 	for i, o := range s.Origins {
-		if !slices.Contains(f.Local, o.Addr()) {
+		if s.Forge.Address == config.ForgeNever || !slices.Contains(f.Local, o.Addr()) {
 			continue
 		}
 		l.Add(finding.Error, key(c, "services[%d].origins[%d]", n, i),
-			fmt.Sprintf("service %s would send mail back to the gateway: %s is its own address", s.Name, o.Addr()),
-			"name the address of a server behind the gateway")
+			fmt.Sprintf("service %s would send mail back to the gateway: %s is its own address, and a forged connection to it gets no reply", s.Name, o.Addr()),
+			"name the address of a server behind the gateway, or set forge: {address: never}")
 	}
 	for i, t := range s.Intercept {
 		if t.Prefix.IsSingleIP() && slices.Contains(f.Local, t.Prefix.Addr()) {

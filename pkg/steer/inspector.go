@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -20,6 +21,7 @@ import (
 // but for Beat and Owner.
 type Inspector struct {
 	set  *pinSet
+	pin  os.FileInfo     // of the heartbeat, by which a detach is noticed
 	ours map[uint64]bool // cookies of the listeners that were registered
 }
 
@@ -34,7 +36,25 @@ func (s *Steer) Inspector() (*Inspector, error) {
 		set.Close()
 		return nil, err
 	}
-	return &Inspector{set: set, ours: map[uint64]bool{}}, nil
+	i := &Inspector{set: set, ours: map[uint64]bool{}}
+	if i.pin, err = os.Stat(i.pinPath()); err != nil {
+		set.Close()
+		return nil, explain(err)
+	}
+	return i, nil
+}
+
+func (i *Inspector) pinPath() string { return filepath.Join(i.set.dir, bpfMapHeartbeat) }
+
+// pinned returns ErrNotAttached once the maps that the inspector works with
+// are not those of the kernel side any more: it was detached, perhaps attached
+// anew with other maps.
+func (i *Inspector) pinned() error {
+	now, err := os.Stat(i.pinPath())
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(i.pin, now) {
+		return ErrNotAttached
+	}
+	return err
 }
 
 // Close closes the maps. Listeners stay in their slots until they are closed.
@@ -261,8 +281,12 @@ func (i *Inspector) Beat(instance uint64) error {
 }
 
 // Owner returns whose heartbeat was written last and how long ago; instance 0
-// if there has been none.
+// if there has been none. The error is ErrNotAttached when these maps steer
+// nothing any more.
 func (i *Inspector) Owner() (instance uint64, age time.Duration, err error) {
+	if err := i.pinned(); err != nil {
+		return 0, 0, err
+	}
 	return i.set.owner()
 }
 

@@ -223,3 +223,24 @@ func TestAttached(t *testing.T) {
 		t.Errorf("after another attach: %v", err)
 	}
 }
+
+// An inspector learns that its maps steer nothing any more, also when others
+// took their place.
+func TestOwnerNoticesDetach(t *testing.T) {
+	for name, again := range map[string]bool{"detached": false, "attached anew": true} {
+		t.Run(name, func(t *testing.T) {
+			g := newStage(t)
+			i := g.newInspector()
+			if _, _, err := i.Owner(); err != nil {
+				t.Fatal(err)
+			}
+			must(t, g.Remove(plan.Objects{}))
+			if again {
+				must(t, g.Add(plan.Objects{}))
+			}
+			if _, _, err := i.Owner(); !errors.Is(err, ErrNotAttached) {
+				t.Errorf("owner: %v, want ErrNotAttached", err)
+			}
+		})
+	}
+}
