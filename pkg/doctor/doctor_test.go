@@ -187,6 +187,12 @@ func expect(t *testing.T, list finding.List, severity finding.Severity, want str
 	}
 }
 
+// What attach does to base chains.
+const (
+	inputJump = "iptables-nft -N PORTREEVE-INPUT\niptables-nft -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT"
+	natJump   = "iptables-nft -t nat -N PORTREEVE-POSTROUTING\niptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING"
+)
+
 // The packet filter is judged as it is read from this test's own network
 // namespace.
 func TestFirewallFindings(t *testing.T) {
@@ -198,16 +204,21 @@ func TestFirewallFindings(t *testing.T) {
 		object   string
 		text     string
 	}{
-		"INPUT policy of iptables": {"iptables-nft -P INPUT DROP", "", finding.Info,
+		"INPUT policy of iptables": {inputJump + "\niptables-nft -P INPUT DROP", "", finding.Info,
 			"iptables-nft table filter chain INPUT", "the chain PORTREEVE-INPUT at its head accepts"},
+		"INPUT rule before ours": {inputJump + "\niptables-nft -P INPUT DROP\niptables-nft -I INPUT -i lo -j ACCEPT",
+			"iptables-nft -D INPUT 1", finding.Error, "iptables-nft table filter chain INPUT", "portreeve detach, then portreeve attach"},
 		"INPUT policy of nftables": {"nft add table inet fw; nft add chain inet fw input { type filter hook input priority 0; policy drop; }",
 			"nft insert rule inet fw input " + mark, finding.Error,
 			"nft table inet fw chain input", "nft insert rule inet fw input " + mark},
 		"OUTPUT policy": {"nft add table inet fw; nft add chain inet fw output { type filter hook output priority 0; policy drop; }",
 			"nft insert rule inet fw output " + mark, finding.Warning,
 			"nft table inet fw chain output", "nft insert rule inet fw output " + mark},
-		"MASQUERADE of iptables": {"iptables-nft -t nat -A POSTROUTING -o dmz0 -j MASQUERADE", "", finding.Info,
+		"MASQUERADE of iptables": {natJump + "\niptables-nft -t nat -A POSTROUTING -o dmz0 -j MASQUERADE", "", finding.Info,
 			"iptables-nft table nat chain POSTROUTING", "PORTREEVE-POSTROUTING comes before it"},
+		"MASQUERADE before ours": {natJump + "\niptables-nft -t nat -I POSTROUTING -o dmz0 -j MASQUERADE",
+			"iptables-nft -t nat -D POSTROUTING 1", finding.Error,
+			"iptables-nft table nat chain POSTROUTING", "portreeve detach, then portreeve attach"},
 		"MASQUERADE of nftables": {"nft add table ip n; nft add chain ip n post { type nat hook postrouting priority 100; }; nft add rule ip n post masquerade",
 			"nft insert rule ip n post meta mark and 0x2000000 != 0 accept", finding.Error,
 			"nft table ip n chain post", "nft insert rule ip n post meta mark and 0x2000000 != 0 accept"},

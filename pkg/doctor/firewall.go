@@ -42,11 +42,22 @@ func (e *exam) someDestinations() map[plan.Family]netip.AddrPort {
 	return some
 }
 
-// cured reports whether our chains, once attached, overrule a base chain:
-// they can only where they stand at its head.
-func (e *exam) cured(p netfilter.Place) bool {
+// cured reports whether our chains overrule a base chain, or will once they
+// are attached. They do where they are guarded: where our jump is its first
+// rule.
+func (e *exam) cured(p netfilter.Place, guarded bool) bool {
+	return e.jumpsIn(p) && (guarded || !e.m.Attached)
+}
+
+// jumpsIn reports whether attach puts a jump of ours into base chains of this
+// kind.
+func (e *exam) jumpsIn(p netfilter.Place) bool {
 	return e.c.Kernel.Netfilter != config.NetfilterOff && p.Flavour == e.flavour()
 }
+
+// headAgain is the remedy where attach put our jump first and somebody put
+// another rule before it later.
+const headAgain = "portreeve detach, then portreeve attach: that puts its jump before the other rules again"
 
 func (e *exam) flavour() netfilter.Flavour {
 	if e.m.Facts.Legacy {
@@ -63,12 +74,16 @@ func (e *exam) input() {
 		if !e.concerned(d.Families) {
 			continue
 		}
-		if e.cured(d.Place) {
+		if e.cured(d.Place, d.Guarded) {
 			e.info(d.Place.String(), d.By+": the chain PORTREEVE-INPUT at its head accepts steered packets")
 			continue
 		}
 		if e.letsMarkedIn(d) {
 			e.info(d.Place.String(), d.By+": a rule accepts steered packets by their mark")
+			continue
+		}
+		if e.jumpsIn(d.Place) {
+			e.problem(d.Place.String(), d.By+": it drops steered packets, for the jump to PORTREEVE-INPUT is not its first rule any more", headAgain)
 			continue
 		}
 		e.problem(d.Place.String(), d.By+": it drops steered packets, and rules of iptables cannot overrule it",
@@ -129,19 +144,22 @@ func (e *exam) rewrites() {
 	}
 	for _, to := range e.someDestinations() {
 		for _, t := range e.m.Firewall.Rewrites(netfilter.Packet{To: to.Addr(), Port: to.Port(), Mark: e.c.Kernel.OriginMark}) {
-			if e.cured(t.Place) {
+			if e.cured(t.Place, t.Guarded) {
 				e.info(t.Place.String(), fmt.Sprintf("the rule %q (%s) does not touch forged connections: PORTREEVE-POSTROUTING comes before it", t.Rule, t.Action))
 				continue
 			}
 			e.problem(t.Place.String(), fmt.Sprintf("the rule %q (%s) gives connections to %s another source, so their replies find no socket", t.Rule, t.Action, to),
-				keepSource(t.Place, e.c.Kernel.OriginMark))
+				e.keepSource(t.Place, e.c.Kernel.OriginMark))
 		}
 	}
 }
 
 // keepSource is the command that keeps forged connections from being
 // rewritten.
-func keepSource(p netfilter.Place, mark uint32) string {
+func (e *exam) keepSource(p netfilter.Place, mark uint32) string {
+	if e.jumpsIn(p) {
+		return headAgain
+	}
 	if p.Flavour == netfilter.NFT {
 		return fmt.Sprintf("nft insert rule %s %s meta mark and 0x%x != 0 accept", p.Table, p.Chain, mark)
 	}
