@@ -11,12 +11,11 @@
 
 /* RFC 8200 knows six extension headers and asks for each at most once. */
 #define MAX_EXTENSIONS 8
-/* Beyond this no header is looked for: keeps offsets in the verifier's bounds. */
-#define MAX_OFFSET 0x3fff
 
 struct cursor {
 	struct __sk_buff *skb;
 	__u32 at; /* offset into the packet */
+	bool far; /* behind extension headers: anywhere */
 };
 
 enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
@@ -51,7 +50,9 @@ struct spare {
 
 /*
  * Returns the len bytes at the cursor: where they are if that is in the linear
- * part, else copied to spare; NULL where the packet ends before them.
+ * part, else copied to spare; NULL where the packet ends before them. Behind
+ * extension headers they are always copied, so that the verifier need not
+ * follow each possible offset: it took ten times as long.
  */
 static __always_inline const void *look(const struct cursor *c, void *spare, __u32 len)
 {
@@ -59,9 +60,7 @@ static __always_inline const void *look(const struct cursor *c, void *spare, __u
 	const void *end = (void *)(long)c->skb->data_end;
 	__u32 at = c->at;
 
-	if (at > MAX_OFFSET)
-		return NULL;
-	if (likely((const void *)(data + at + len) <= end))
+	if (likely(!c->far && (const void *)(data + at + len) <= end))
 		return data + at;
 	return bpf_skb_load_bytes(c->skb, at, spare, len) ? NULL : spare;
 }
@@ -69,7 +68,7 @@ static __always_inline const void *look(const struct cursor *c, void *spare, __u
 /* Copies what is rarely needed; no path of its own for the linear part. */
 static __always_inline bool load(const struct cursor *c, void *to, __u32 len)
 {
-	return c->at <= MAX_OFFSET && !bpf_skb_load_bytes(c->skb, c->at, to, len);
+	return !bpf_skb_load_bytes(c->skb, c->at, to, len);
 }
 
 static __always_inline __u8 ipv4_fragment(const struct iphdr *h)
@@ -122,6 +121,7 @@ static __always_inline bool parse_extension(struct cursor *c, struct ip *ip)
 	} else {
 		c->at += (h.len + 1) * 8;
 	}
+	c->far = true;
 	ip->protocol = h.nexthdr;
 	return true;
 }

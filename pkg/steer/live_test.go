@@ -356,7 +356,9 @@ func TestFailPolicy(t *testing.T) {
 	g.hang()
 	g.wantClosed(bpfReasonREASON_CLIENT_HUNG_CLOSED, bpfReasonREASON_LOOKUP_HUNG_CLOSED)
 	g.apply(true)
+	g.hang()
 	g.wantOpen(bpfReasonREASON_CLIENT_HUNG_OPEN)
+	g.apply(true)
 	must(t, g.inspector.Beat(1))
 	for _, l := range g.listeners {
 		must(t, l.Close())
