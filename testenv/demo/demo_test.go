@@ -88,7 +88,7 @@ func TestDemoShowsWhatMatters(t *testing.T) {
 		t.Fatalf("%v\n%s", err, &output)
 	}
 	for _, want := range []string{
-		"<-  250 2.0.0 Ok: queued as ", "client=unknown[172.16.10.99]", "== portreeve status", "inspector           alive",
+		"<-  250 2.0.0 Ok: queued as ", "client=unknown[172.16.10.99]", `"way":"transit"`, `"outcome":"accepted"`, "== portreeve status", "alive: last heartbeat",
 		"Nothing: these are as they were before attach", "Removed: ",
 	} {
 		if !strings.Contains(output.String(), want) {
@@ -103,7 +103,7 @@ func TestDemoShowsWhatMatters(t *testing.T) {
 func TestInterruptLeavesNothing(t *testing.T) {
 	for _, point := range []string{
 		"== The network", "The origin is a real Postfix", "== portreeve attach", "+ link sk_lookup", "== portreeve run",
-		"-> DATA", "The origin's log:", "(transit)", "== portreeve status", "== portreeve detach", "== What is left",
+		"-> DATA", "The origin's log:", "(transit)", `"way":"transit"`, `"outcome":"accepted"`, "== portreeve status", "== portreeve detach", "== What is left",
 	} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()

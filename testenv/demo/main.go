@@ -55,6 +55,8 @@ type demo struct {
 	origin *mta.Server
 	binary string
 	config string
+	// what the inspector says: records on standard output, notices on error
+	records, notices string
 }
 
 // show builds the network, plays the demo in it and removes it.
@@ -73,7 +75,10 @@ func show(ctx context.Context, binary string) (err error) {
 			say("Removed: the network namespaces, their processes and files.")
 		}
 	}()
-	d := &demo{env: env, binary: binary, config: filepath.Join(env.Dir, "demo.yaml")}
+	d := &demo{
+		env: env, binary: binary, config: filepath.Join(env.Dir, "demo.yaml"),
+		records: filepath.Join(env.Dir, "records"), notices: filepath.Join(env.Dir, "notices"),
+	}
 	return d.play(ctx)
 }
 
@@ -151,20 +156,25 @@ func (d *demo) carry(ctx context.Context) (err error) {
 func (d *demo) startInspector(ctx context.Context) (stop func() error, err error) {
 	heading("portreeve run -c demo.yaml &")
 	cmd := d.command(context.Background(), "run", "-c", d.config)
-	log, err := os.Create(filepath.Join(d.env.Dir, "inspector.log"))
+	records, err := os.Create(d.records)
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
+	defer records.Close()
+	notices, err := os.Create(d.notices)
+	if err != nil {
+		return nil, err
+	}
+	defer notices.Close()
+	cmd.Stdout, cmd.Stderr = records, notices
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	limited, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	if err := d.env.Client.AwaitGreeting(limited, netip.AddrPortFrom(d.env.Gateway4, 25)); err != nil {
-		text, _ := os.ReadFile(log.Name())
-		return nil, errors.Join(fmt.Errorf("portreeve run: %w: %s", err, text), cmd.Process.Kill(), cmd.Wait())
+		said, _ := os.ReadFile(d.notices)
+		return nil, errors.Join(fmt.Errorf("portreeve run: %w: %s", err, said), cmd.Process.Kill(), cmd.Wait())
 	}
 	return func() error {
 		return errors.Join(cmd.Process.Signal(syscall.SIGTERM), cmd.Wait())
@@ -181,10 +191,15 @@ func (d *demo) send(ctx context.Context, way, title string, to netip.Addr) error
 		return err
 	}
 	line, err := d.logged(ctx, way+"@example.org")
-	if err == nil {
-		say("\nThe origin's log:\n  %s", line)
+	if err != nil {
+		return err
 	}
-	return err
+	record, err := d.recorded(ctx, way+"@example.org")
+	if err != nil {
+		return err
+	}
+	say("\nThe origin's log:\n  %s\n\nThe gateway's record:\n  %s", line, record)
+	return nil
 }
 
 // queued finds a recipient's line in Postfix's log and the queue id in it.
@@ -202,6 +217,30 @@ func (d *demo) logged(ctx context.Context, recipient string) (string, error) {
 	}
 	id := sent.FindStringSubmatch(line)[1]
 	return d.origin.AwaitLog(ctx, regexp.MustCompile(`: `+id+`: client=.*\[`+regexp.QuoteMeta(d.env.Client4.String())+`\]`))
+}
+
+// recorded waits for the inspector's record of a recipient's message.
+func (d *demo) recorded(ctx context.Context, recipient string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		text, err := os.ReadFile(d.records)
+		if err != nil {
+			return "", err
+		}
+		for line := range strings.Lines(string(text)) {
+			if strings.Contains(line, recipient) && strings.HasSuffix(line, "\n") {
+				return strings.TrimSuffix(line, "\n"), nil
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "", fmt.Errorf("no record names %s: %w", recipient, context.Cause(ctx))
+		}
+	}
 }
 
 // compare says whether the gateway is as it was.
