@@ -1,11 +1,14 @@
 package steer
 
 import (
+	"encoding/hex"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -60,15 +63,27 @@ func addAddress(t *testing.T, a netip.Addr) {
 	awaitLocal(t, a)
 }
 
-// awaitLocal waits until an address has its route: the kernel makes that of
-// an IPv6 address in the background.
+// awaitLocal waits until an IPv6 address has its local route, which the kernel
+// makes in the background.
 func awaitLocal(t *testing.T, a netip.Addr) {
 	t.Helper()
-	to := &unix.SockaddrInet6{Addr: a.As16(), Port: 9}
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	must(t, err)
-	defer unix.Close(fd)
-	await(t, func() bool { return unix.Connect(fd, to) == nil })
+	if a.Is4() {
+		return
+	}
+	const local = 0x80000000 // RTF_LOCAL
+	await(t, func() bool {
+		routes, err := os.ReadFile("/proc/thread-self/net/ipv6_route")
+		must(t, err)
+		for line := range strings.Lines(string(routes)) {
+			f := strings.Fields(line)
+			flags, err := strconv.ParseUint(f[8], 16, 32)
+			must(t, err)
+			if f[0] == hex.EncodeToString(a.AsSlice()) && flags&local != 0 {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // await waits until a condition holds.
