@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -74,7 +75,12 @@ func TestClientHung(t *testing.T) {
 		g.want(clientSide, w.name()+" hung, open", w.fromClient(w.opened, syn).bytes(), left(bpfReasonREASON_CLIENT_HUNG_OPEN))
 		g.want(clientSide, w.name()+" hung, closed", w.fromClient(w.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
 	}
+	ahead, err := monotonic()
+	must(t, err)
+	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{LastNs: uint64(ahead + time.Hour), Instance: 1}))
+	g.want(clientSide, "a clock ahead of the coarse one", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{}))
+	g.add(plan.Settings{ClientMark: clientMark, OriginMark: originMark, Heartbeat: 1 << 62})
 	g.want(clientSide, "never a heartbeat", world4.fromClient(world4.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
 	g.add(plan.Settings{ClientMark: clientMark, OriginMark: originMark})
 	g.want(clientSide, "no limit", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
@@ -244,6 +250,41 @@ func TestClientOptions(t *testing.T) {
 	}
 }
 
+// A packet of more than 64 KiB, merged by the interface, has a length of 0.
+func TestClientBigTCP(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		p := w.fromClient(w.origin, syn)
+		p.claim = -len(p.payload)
+		if w.client.Is4() {
+			p.claim -= 20
+		}
+		g.want(clientSide, w.name(), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+	}
+}
+
+// What is no IP header is not read as one, whatever the EtherType says.
+func TestClientMalformed(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		packet := w.fromClient(w.origin, syn).bytes()
+		packet[0] = 5<<4 | packet[0]&0x0f
+		f := ethernet(packet)
+		if w.client.Is6() {
+			f = frame(0x86dd, packet)
+		}
+		if o, err := g.runTC(bpfProgSteerClient, f); err != nil || o.mark != foreignMark {
+			t.Errorf("%s of version 5: %s %v", w.name(), o, err)
+		}
+	}
+	// With a header length of 16 the ports would be the destination: port 25.
+	to := netip.MustParseAddr("8.0.0.25")
+	g.add(plan.Binding{Prefix: netip.PrefixFrom(to, 32), Port: smtpPort, Service: "mx", Transit: true})
+	short := ip{src: world4.client, dst: to, proto: protoTCP, payload: bytes.Repeat([]byte{syn}, 40)}.bytes()
+	short[0] = 4<<4 | 4
+	g.want(clientSide, "header of 16 bytes", short, ignored)
+}
+
 func TestClientExtensionHeaders(t *testing.T) {
 	g := newStage(t)
 	ours := diverted(bpfReasonREASON_CLIENT_SYN)
@@ -271,7 +312,8 @@ func TestClientExtensionHeaders(t *testing.T) {
 		p.headers = c.headers
 		g.want(clientSide, c.what, p.bytes(), c.want)
 	}
-	late := ip{src: world6.client, dst: world6.origin, proto: extOptions, headers: []header{fragment6(4, true)}, payload: tcp(40000, 25, syn)}
+	late := ip{src: world6.client, dst: world6.origin, proto: extOptions, headers: []header{fragment6(4, true)}}
+	late.payload = append([]byte{protoTCP, 0, 0, 0, 0, 0, 0, 0}, tcp(40000, smtpPort, syn)...)
 	g.want(clientSide, "a later fragment that looks like options", late.bytes(), ignored)
 }
 
@@ -310,6 +352,9 @@ func TestClientICMP(t *testing.T) {
 		g.want(clientSide, w.name()+" fragment of ICMP", icmpError(w.router, w.origin, kind, sent.bytes()).asFragment(0, true).bytes(), ignored)
 		unbound := segment(at(w.nobody, smtpPort), peer, ack)
 		g.want(clientSide, w.name()+" ICMP about an unbound address", icmpError(w.router, w.nobody, kind, unbound.bytes()).bytes(), ignored)
+		dialled, _ := connect(t, w.client, w.own, 0)
+		addressed := segment(at(w.own, smtpPort), addrPort(dialled.LocalAddr()), ack)
+		g.want(clientSide, w.name()+" ICMP about an addressed connection", icmpError(w.router, w.own, kind, addressed.bytes()).bytes(), ignored)
 		g.checkInnerHeaders(w, kind, sent)
 	}
 }
