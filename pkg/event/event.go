@@ -38,12 +38,13 @@ type Session struct {
 	Duration time.Duration
 	Greeted  time.Duration // from the start to the origin's greeting
 
-	Greeting Answer          // the origin's greeting
-	Hello    Text            // argument of the last HELO or EHLO
-	Extended bool            // it was EHLO
-	Offered  smtp.Extensions // what we offered
-	Used     smtp.Extensions // what the client made use of
-	Removed  Text            // EHLO keywords of the origin that were not passed on, separated by spaces
+	Greeting      Answer          // the origin's greeting
+	Hello         Text            // argument of the last HELO or EHLO
+	Extended      bool            // it was EHLO
+	Offered       smtp.Extensions // what we offered
+	Used          smtp.Extensions // what the client made use of
+	Authenticated bool            // by the origin
+	Removed       Text            // EHLO keywords of the origin that were not passed on, separated by spaces
 
 	Commands int // command lines of the client
 	Errors   int // of these, refused by us

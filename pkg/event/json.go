@@ -52,6 +52,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.answer("greeting", s.Greeting)
 	o.text("helo", s.Hello)
 	o.flag("esmtp", s.Extended)
+	o.flag("authenticated", s.Authenticated)
 	o.extensions("offered", s.Offered)
 	o.text("removed", s.Removed)
 	o.extensions("extensions", s.Used)

@@ -7,6 +7,8 @@
 package inspect
 
 import (
+	"bytes"
+
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -31,6 +33,7 @@ type Envelope struct {
 	Hello      []byte // argument of HELO or EHLO
 	Sender     []byte // mailbox of MAIL without angle brackets, empty for bounces
 	Recipients int    // accepted so far
+	Messages   int    // accepted before, in this session
 	Size       int64  // octets of content
 }
 
@@ -50,29 +53,6 @@ type Verdict struct {
 	Reason string      // one or two words for the record
 }
 
-// Protocol holds the rules of the protocol for one service.
-type Protocol struct {
-	Keywords   smtp.Extensions // may be offered when the origin offers them
-	Recipients int             // most recipients of one message
-	Errors     int             // refused commands after which the client is sent away
-	Size       int64           // largest message in octets, 0 for the origin's own limit
-	TextLine   int             // longest line of content in octets without CRLF, 0 for any
-	Drain      int64           // most octets of a refused message that are read to find its end
-}
-
-// Default returns the rules that carry ordinary mail: every extension that the
-// session can carry, and limits that only a machine out of order meets.
-func Default() Protocol {
-	return Protocol{
-		Keywords: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
-			smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME),
-		Recipients: 1000,      // ten times what RFC 5321 section 4.5.3.1.8 asks for
-		Errors:     20,        // as Postfix's smtpd_hard_error_limit
-		TextLine:   64 * 1024, // fixed-size readers start a new line where their buffer ends
-		Drain:      64 << 20,
-	}
-}
-
 // New returns the Inspector that applies rules and nothing else.
 func New(rules Protocol) Inspector { return &plain{rules} }
 
@@ -80,18 +60,50 @@ type plain struct{ rules Protocol }
 
 func (p *plain) Protocol() *Protocol { return &p.rules }
 
-// Command refuses a message whose declared size is over the limit, RFC 1870
-// section 6.1, and more recipients than are allowed.
+// Command applies the rules that are about commands and addresses.
 func (p *plain) Command(e *Envelope, c *smtp.Command) Verdict {
+	if v, ok := p.rules.Commands[c.Verb]; ok && v.Action != Pass {
+		return v
+	}
 	switch c.Verb {
+	case smtp.HELO, smtp.EHLO:
+		if p.rules.StrictHello && !smtp.IsHost(c.Arg) {
+			return badHello
+		}
 	case smtp.MAIL:
-		if p.rules.Size > 0 && c.Params.Number(smtp.ParamSize) > p.rules.Size {
-			return tooLarge
-		}
+		return p.mail(e, c)
 	case smtp.RCPT:
-		if e.Recipients >= p.rules.Recipients {
-			return tooMany
-		}
+		return p.rcpt(e, c)
+	}
+	return Verdict{}
+}
+
+// mail refuses a message whose declared size is over the limit (RFC 1870
+// section 6.1), and one message too many.
+func (p *plain) mail(e *Envelope, c *smtp.Command) Verdict {
+	switch {
+	case p.rules.Size > 0 && c.Params.Number(smtp.ParamSize) > p.rules.Size:
+		return tooLarge
+	case p.rules.Messages > 0 && e.Messages >= p.rules.Messages:
+		return enough
+	case p.rules.RefuseRoutes && c.Path.Routed:
+		return routed
+	}
+	return Verdict{}
+}
+
+// rcpt refuses addresses that ask for relaying in disguise, and recipients over
+// the limit.
+func (p *plain) rcpt(e *Envelope, c *smtp.Command) Verdict {
+	switch {
+	case e.Recipients >= p.rules.Recipients:
+		return tooMany
+	case p.rules.RefuseRoutes && c.Path.Routed:
+		return routed
+	case p.rules.RefusePercent && bytes.IndexByte(c.Path.Local, '%') >= 0:
+		return indirect
+	case p.rules.RefuseBang && bytes.IndexByte(c.Path.Local, '!') >= 0:
+		return indirect
 	}
 	return Verdict{}
 }
@@ -103,13 +115,17 @@ func (p *plain) End(e *Envelope) Verdict {
 	return Verdict{}
 }
 
+// refuse makes a verdict with its reply.
+func refuse(code smtp.Code, subject, detail uint8, text, reason string) Verdict {
+	e := smtp.Enhanced{Class: uint8(code.Class()), Subject: subject, Detail: detail}
+	return Verdict{Refuse, &smtp.Reply{Code: code, Enhanced: e, Text: text}, reason}
+}
+
 var (
-	tooLarge = Verdict{Refuse, &smtp.Reply{
-		Code: 552, Enhanced: smtp.Enhanced{Class: 5, Subject: 3, Detail: 4},
-		Text: "Message is larger than this gateway lets pass",
-	}, "message size"}
-	tooMany = Verdict{Refuse, &smtp.Reply{
-		Code: 452, Enhanced: smtp.Enhanced{Class: 4, Subject: 5, Detail: 3},
-		Text: "Too many recipients, send the rest in another message",
-	}, "recipients"}
+	tooLarge = refuse(552, 3, 4, "Message is larger than this gateway lets pass", "message size")
+	tooMany  = refuse(452, 5, 3, "Too many recipients, send the rest in another message", "recipients")
+	enough   = refuse(452, 5, 3, "Too many messages in one session, send the rest in another one", "messages")
+	badHello = refuse(501, 5, 4, "Syntax: your fully qualified domain name or address literal is needed", "hello")
+	routed   = refuse(550, 1, 3, "Source routes are not accepted", "source route")
+	indirect = refuse(550, 7, 1, "Addresses that hide another one are not accepted", "indirect address")
 )

@@ -16,7 +16,7 @@ import (
 
 // maxPiece is the most content handled at once; stuffed, with its end of data,
 // it fits a block.
-const maxPiece = blockSize / 2
+const maxPiece = blockSize/2 - 16
 
 var (
 	chunkTaken  = code(250, 2, 0, 0, "Chunk taken")
@@ -139,10 +139,11 @@ func (x *session) spoil(r *smtp.Reply) *ending {
 func (x *session) openChunks() *ending {
 	x.msg.Used = x.msg.Used.With(smtp.ExtChunking)
 	x.stuffer = smtp.Stuffer{MaxLine: x.rules.TextLine}
+	x.normal = smtp.Normalizer{MaxLine: x.rules.TextLine}
 	x.tx.binary = x.tx.body == smtp.BodyBinaryMIME
 	if x.tx.binary {
 		x.tx.state = inChunks
-		return nil
+		return x.openReceived()
 	}
 	r, e := x.sendData()
 	switch {
@@ -151,9 +152,21 @@ func (x *session) openChunks() *ending {
 	case r.Code == 354:
 		x.tx.state = inChunks
 		x.msg.Opened = x.now.Sub(x.msg.Start)
-		return nil
+		return x.openReceived()
 	}
 	return x.originSpoils(r)
+}
+
+// openReceived puts our header in front of the first chunk.
+func (x *session) openReceived() *ending {
+	if e := x.sendReceived(); e != nil {
+		return x.failChunk(*x.interrupted(e))
+	}
+	if x.tx.binary && x.rules.Received != "" {
+		_, e := x.pieceReply()
+		return e
+	}
+	return nil
 }
 
 // sendData sends DATA and returns the reply, 354 or a refusal.
@@ -191,7 +204,7 @@ func (x *session) originSpoils(r smtp.WireReply) *ending {
 // piece hands one piece of the chunk on. done says that the chunk is answered.
 func (x *session) piece() (done bool, e *ending) {
 	for x.left > 0 && len(x.client.window()) == 0 {
-		if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
+		if e := x.awaitContent(); e != nil {
 			return false, e
 		}
 	}
@@ -217,27 +230,39 @@ func (x *session) piece() (done bool, e *ending) {
 // handPiece writes a piece in the origin's form, made in buf. With the last one
 // it commits the message.
 func (x *session) handPiece(buf, in []byte, last bool) (f *failure, committed bool) {
-	if x.tx.binary {
-		buf = appendChunk(buf, in, last)
-	} else {
-		buf = x.stuffer.Append(buf, in)
+	out, fault := x.encode(buf, in, last)
+	switch {
+	case fault != smtp.NoFault:
+		return faulty(fault), false
+	case x.unannounced(in):
+		return &eightBit, false
+	case last:
+		f = x.complete(out)
+		return f, f == nil
 	}
+	if e := x.stream(out); e != nil {
+		return x.interrupted(e), false
+	}
+	return nil, false
+}
+
+// encode appends a piece of chunked content to buf as the origin gets it.
+func (x *session) encode(buf, in []byte, last bool) ([]byte, smtp.Fault) {
+	switch {
+	case x.tx.binary:
+		return appendChunk(buf, in, last), smtp.NoFault
+	case x.rules.Newlines == inspect.NormalizeNewlines:
+		buf, _, _ = x.normal.Next(buf, in)
+		if last {
+			buf = x.normal.Close(buf)
+		}
+		return buf, x.normal.Fault
+	}
+	buf = x.stuffer.Append(buf, in)
 	if last {
 		buf = x.stuffer.Close(buf)
 	}
-	switch {
-	case x.stuffer.Fault != smtp.NoFault:
-		bad := faulty(x.stuffer.Fault)
-		return &bad, false
-	case last:
-		f = x.complete(buf)
-		return f, f == nil
-	}
-	if e := x.stream(buf); e != nil {
-		lost := x.interrupted(e)
-		return &lost, false
-	}
-	return nil, false
+	return buf, x.stuffer.Fault
 }
 
 // appendChunk appends a chunk of our own: all of its octets are here, so the
@@ -279,7 +304,7 @@ func (x *session) discardChunk() *ending {
 	if x.left > x.rules.Drain {
 		return endless
 	}
-	until := x.now.Add(drainTime)
+	until := x.now.Add(x.o.Timeouts.Rest)
 	for {
 		n := min(int64(len(x.client.window())), x.left)
 		x.client.skip(int(n))

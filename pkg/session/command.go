@@ -95,7 +95,7 @@ func (x *session) next() bool {
 	}
 	x.client.skip(n)
 	x.rec.Commands++
-	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, UTF8: x.tx.utf8})
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress})
 	return true
 }
 
@@ -106,6 +106,8 @@ func (x *session) handle() step {
 		return x.stop(x.broken)
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
+	case x.rules.StrictPipelining && x.crowded():
+		return x.stop(earlyTalker)
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:
@@ -114,14 +116,28 @@ func (x *session) handle() step {
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
 		return x.stop(draining)
+	case x.tx.state == inChunks:
+		return x.amidChunks()
 	}
 	return x.dispatch()
 }
 
-func (x *session) dispatch() step {
-	if x.tx.state == inChunks {
-		return x.amidChunks()
+// crowded reports whether the client has sent more behind x.cmd than RFC 2920
+// section 3.1 allows it.
+func (x *session) crowded() bool {
+	if len(x.client.window()) == 0 {
+		return false
 	}
+	switch x.cmd.Verb {
+	case smtp.QUIT, smtp.BDAT:
+		return false // what follows does not matter, or belongs to it
+	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS:
+		return true
+	}
+	return !x.offered.Has(smtp.ExtPipelining)
+}
+
+func (x *session) dispatch() step {
 	switch x.cmd.Verb {
 	case smtp.HELO, smtp.EHLO:
 		return x.hello()
@@ -134,14 +150,30 @@ func (x *session) dispatch() step {
 	case smtp.RSET, smtp.QUIT:
 		x.forward(entry{verb: x.cmd.Verb})
 		return barrier
-	case smtp.NOOP:
+	}
+	if r, s := x.judge(); r != nil {
+		return s
+	}
+	return x.minor()
+}
+
+// minor handles the commands that move no mail.
+func (x *session) minor() step {
+	v := x.cmd.Verb
+	switch {
+	case v == smtp.NOOP:
 		x.cmd.Arg = nil // nobody needs it
 		return x.forward(entry{verb: smtp.NOOP})
-	case smtp.VRFY:
+	case v == smtp.AUTH:
+		return x.auth()
+	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v):
+		x.forward(entry{verb: v})
+		return barrier
+	case v == smtp.VRFY:
 		return x.local(noVerify)
-	case smtp.HELP:
+	case v == smtp.HELP:
 		return x.local(helpText)
-	case smtp.EXPN:
+	case v == smtp.EXPN:
 		return x.refuse(noExpand)
 	}
 	return x.refuse(notCarried)

@@ -65,34 +65,98 @@ func (x *session) content() *ending {
 		return e
 	}
 	x.data = smtp.Body{MaxLine: x.rules.TextLine}
+	x.normal = smtp.Normalizer{MaxLine: x.rules.TextLine, Dotted: true}
+	if e := x.sendReceived(); e != nil {
+		return x.fail(*x.interrupted(e))
+	}
 	for {
-		if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
+		if e := x.awaitContent(); e != nil {
 			return e
 		}
-		out, n, ev := x.data.Next(x.client.window())
-		x.msg.Size += int64(len(out))
-		if x.rules.Size > 0 && x.msg.Size > x.rules.Size && ev != smtp.BodyEnd {
-			x.client.skip(n)
-			return x.fail(oversize)
-		}
-		switch ev {
-		case smtp.BodyEnd:
-			f := x.complete(out)
-			x.client.skip(n)
-			if f != nil {
-				return x.withhold(*f)
-			}
+		f, committed := x.contentPiece()
+		switch {
+		case f != nil:
+			return x.fail(*f)
+		case committed:
 			return x.verdict()
-		case smtp.BodyFault:
-			x.client.skip(n)
-			return x.fail(faulty(x.data.Fault))
-		}
-		e := x.stream(out)
-		x.client.skip(n)
-		if e != nil {
-			return x.fail(x.interrupted(e))
 		}
 	}
+}
+
+// awaitContent reads more content, and minds how fast it comes. Time in which
+// we wrote to the origin is not the client's.
+func (x *session) awaitContent() *ending {
+	x.now = time.Now()
+	before := x.now
+	if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
+		return e
+	}
+	x.tx.waited += x.now.Sub(before)
+	if x.rules.Rate > 0 && x.tx.waited > rateGrace && float64(x.msg.Size) < float64(x.rules.Rate)*x.tx.waited.Seconds() {
+		return tooSlow
+	}
+	return nil
+}
+
+// rateGrace is how long a client may think before its rate matters.
+const rateGrace = time.Minute
+
+// contentPiece hands on what was read. committed says that it was the last of
+// the message.
+func (x *session) contentPiece() (f *failure, committed bool) {
+	in := x.client.window()
+	if x.rules.Newlines == inspect.NormalizeNewlines {
+		return x.normalPiece(in[:min(len(in), maxPiece)])
+	}
+	out, n, ev := x.data.Next(in)
+	f, committed = x.handContent(out, ev, x.data.Fault)
+	x.client.skip(n)
+	return f, committed
+}
+
+// normalPiece is contentPiece where bare CR and LF are not refused.
+func (x *session) normalPiece(in []byte) (f *failure, committed bool) {
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	out, n, ev := x.normal.Next(block[:0], in)
+	f, committed = x.handContent(out, ev, x.normal.Fault)
+	x.client.skip(n)
+	return f, committed
+}
+
+// handContent writes content to the origin, and commits the message with the
+// last of it.
+func (x *session) handContent(out []byte, ev smtp.BodyEvent, fault smtp.Fault) (f *failure, committed bool) {
+	x.msg.Size += int64(len(out))
+	x.tx.ended = ev == smtp.BodyEnd
+	switch {
+	case fault != smtp.NoFault:
+		return faulty(fault), false
+	case x.rules.Size > 0 && x.msg.Size > x.rules.Size:
+		return &oversize, false
+	case x.unannounced(out):
+		return &eightBit, false
+	case x.tx.ended:
+		f = x.complete(out)
+		return f, f == nil
+	}
+	if e := x.stream(out); e != nil {
+		return x.interrupted(e), false
+	}
+	return nil, false
+}
+
+// unannounced reports whether content has octets above 127 against the rules.
+func (x *session) unannounced(out []byte) bool {
+	if x.rules.EightBit == inspect.PassEightBit || x.tx.body != smtp.Body7Bit {
+		return false
+	}
+	for _, c := range out {
+		if c >= 0x80 {
+			return true
+		}
+	}
+	return false
 }
 
 // complete commits a message whose content is complete; tail is the last of it.
@@ -101,12 +165,10 @@ func (x *session) complete(tail []byte) *failure {
 	x.msg.Content = x.now.Sub(x.msg.Start)
 	x.env.Size = x.msg.Size
 	if v := x.o.Inspector.End(&x.env); v.Action != inspect.Pass {
-		f := judged(v)
-		return &f
+		return judged(v)
 	}
 	if e := x.commit(tail); e != nil {
-		f := x.interrupted(e)
-		return &f
+		return x.interrupted(e)
 	}
 	x.tx.committed = true
 	return nil
@@ -119,13 +181,6 @@ func (x *session) verdict() *ending {
 		return e
 	}
 	return x.conclusion(r)
-}
-
-// withhold gives the origin leg up instead of committing the message, which the
-// client has sent completely.
-func (x *session) withhold(f failure) *ending {
-	x.drop(f.then)
-	return x.failed(f, nil)
 }
 
 // conclusion is the only place where a client learns that its message was
@@ -173,6 +228,9 @@ const (
 // the client.
 func (x *session) fail(f failure) *ending {
 	x.drop(f.then)
+	if x.tx.ended {
+		return x.failed(f, nil)
+	}
 	return x.failed(f, x.discard())
 }
 
@@ -196,19 +254,15 @@ func (x *session) failed(f failure, e *ending) *ending {
 	return x.say(f.last)
 }
 
-// drainTime is how long a client may take to send the rest of a message that is
-// refused already.
-const drainTime = time.Minute
-
 // endless stands for a refused message that is too long to wait for its end.
 var endless = &ending{end: event.EndContent, detail: "too long to be read to its end"}
 
 // discard reads the rest of a message, by the same rule as an accepted one. It
 // returns nil at the end of data.
 func (x *session) discard() *ending {
-	until := x.now.Add(drainTime)
+	until := x.now.Add(x.o.Timeouts.Rest)
 	for left := x.rules.Drain; ; {
-		_, n, ev := x.data.Next(x.client.window())
+		n, ev := x.skipContent(x.client.window())
 		x.client.skip(n)
 		left -= int64(n)
 		switch {
@@ -225,25 +279,34 @@ func (x *session) discard() *ending {
 	}
 }
 
+// skipContent reads content that nobody gets.
+func (x *session) skipContent(in []byte) (n int, ev smtp.BodyEvent) {
+	if x.rules.Newlines == inspect.NormalizeNewlines {
+		return x.normal.Skip(in)
+	}
+	_, n, ev = x.data.Next(in)
+	return n, ev
+}
+
 // interrupted says what becomes of a message when the origin broke it off with
 // e. A refusal that the origin gave on the way counts; a 2yz for a message that
 // is not complete does not.
-func (x *session) interrupted(e *ending) failure {
+func (x *session) interrupted(e *ending) *failure {
 	r, lost := x.reply(patience)
 	if lost == nil {
 		x.noteReply(r)
 	}
 	switch {
 	case lost != nil && e == originTalks:
-		return failure{outcome: event.Deferred, reason: lost.end.String(), then: lost, at: atOnce}
+		return &failure{outcome: event.Deferred, reason: lost.end.String(), then: lost, at: atOnce}
 	case lost != nil:
-		return failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce}
+		return &failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce}
 	case r.Code == 421:
-		return failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce}
+		return &failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce}
 	case r.Code.Class() == 4 || r.Code.Class() == 5:
-		return failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
+		return &failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
 	}
-	return failure{reply: earlyReply, outcome: event.Deferred, reason: "reply inside content", then: originGone}
+	return &failure{reply: earlyReply, outcome: event.Deferred, reason: "reply inside content", then: originGone}
 }
 
 var (
@@ -259,8 +322,14 @@ var oversize = failure{
 	outcome: event.Refused, reason: "message size", then: afterContent,
 }
 
+// eightBit refuses content that was not announced by BODY=8BITMIME.
+var eightBit = failure{
+	reply:   code(554, 5, 6, 3, "Message refused: it has octets above 127 without BODY=8BITMIME"),
+	outcome: event.Refused, reason: "8-bit content", then: afterContent,
+}
+
 // faulty refuses a message for its octets.
-func faulty(f smtp.Fault) failure {
+func faulty(f smtp.Fault) *failure {
 	r := bareNewline
 	switch f {
 	case smtp.NUL:
@@ -268,12 +337,12 @@ func faulty(f smtp.Fault) failure {
 	case smtp.LongLine:
 		r = longLine
 	}
-	return failure{reply: r, outcome: event.Refused, reason: f.String(), then: afterContent}
+	return &failure{reply: r, outcome: event.Refused, reason: f.String(), then: afterContent}
 }
 
 // judged refuses a complete message by policy.
-func judged(v inspect.Verdict) failure {
-	f := failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), reason: v.Reason, then: afterContent}
+func judged(v inspect.Verdict) *failure {
+	f := &failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), reason: v.Reason, then: afterContent}
 	if v.Action == inspect.Disconnect {
 		f.then, f.at = policyEnding(v), atOnce
 	}

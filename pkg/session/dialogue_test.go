@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // A dialogue is a text file of steps, one per line:
@@ -139,7 +141,7 @@ func newStage(atMost int) *stage {
 func (s *stage) start() {
 	s.started = true
 	o := Options{
-		Flow: flow.Flow{Service: "mx"}, Sink: s, Inspector: inspect.New(s.rules),
+		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000")}, Sink: s, Inspector: inspect.New(s.rules),
 		Draining: func() bool { return s.draining },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
@@ -230,29 +232,69 @@ func (s *stage) step(line string) error {
 	return fmt.Errorf("unknown step %q", word)
 }
 
+// setRules reads a rules step: names as in inspect.Protocol, in small letters.
 func (s *stage) setRules(arg string) error {
 	for _, f := range strings.Fields(arg) {
 		name, text, _ := strings.Cut(f, "=")
+		if s.setWord(name, text) {
+			continue
+		}
 		n, err := strconv.Atoi(text)
 		if err != nil {
 			return err
 		}
-		switch name {
-		case "errors":
-			s.rules.Errors = n
-		case "recipients":
-			s.rules.Recipients = n
-		case "size":
+		number := map[string]*int{
+			"errors": &s.rules.Errors, "recipients": &s.rules.Recipients, "textline": &s.rules.TextLine,
+			"messages": &s.rules.Messages, "rate": &s.rules.Rate,
+		}[name]
+		switch {
+		case number != nil:
+			*number = n
+		case name == "size":
 			s.rules.Size = int64(n)
-		case "textline":
-			s.rules.TextLine = n
-		case "drain":
+		case name == "drain":
 			s.rules.Drain = int64(n)
+		case name == "session":
+			s.rules.Session = time.Duration(n) * time.Second
 		default:
 			return fmt.Errorf("unknown rule %q", name)
 		}
 	}
 	return nil
+}
+
+// setWord sets a rule that is not a number.
+func (s *stage) setWord(name, text string) bool {
+	flag := map[string]*bool{
+		"clear": &s.rules.AuthInClear, "bare": &s.rules.BareAddress, "noroutes": &s.rules.RefuseRoutes, "nopercent": &s.rules.RefusePercent,
+		"nobang": &s.rules.RefuseBang, "stricthello": &s.rules.StrictHello, "strictpipelining": &s.rules.StrictPipelining,
+	}[name]
+	switch {
+	case flag != nil:
+		*flag = true
+	case name == "normalize":
+		s.rules.Newlines = inspect.NormalizeNewlines
+	case name == "rejecteightbit":
+		s.rules.EightBit = inspect.RejectEightBit
+	case name == "received":
+		s.rules.Received = text
+	case name == "domain":
+		s.rules.AppendDomain = text
+	case name == "mechanisms":
+		s.rules.Mechanisms = strings.Split(text, ",")
+	case name == "every":
+		s.rules.Keywords = carried
+	case name == "forward":
+		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
+	case name == "refuse":
+		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
+			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: "test"},
+			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: "test"},
+		}
+	default:
+		return false
+	}
+	return true
 }
 
 func (s *stage) send(who byte, p []byte) error {

@@ -26,6 +26,8 @@ var (
 	clientGone    = &ending{end: event.EndClientGone, client: Abort}
 	clientDeaf    = &ending{end: event.EndClientTimeout, detail: "the client does not read", client: Abort}
 	clientTimeout = &ending{end: event.EndClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
+	overtime      = &ending{end: event.EndClientTimeout, detail: "the session is too long", reply: code(421, 4, 4, 2, "The session has lasted too long, closing the connection")}
+	tooSlow       = &ending{end: event.EndClientTimeout, detail: "the content comes too slowly", reply: code(421, 4, 4, 2, "The message comes too slowly, closing the connection")}
 	draining      = &ending{end: event.EndDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
 
 	originGone    = &ending{end: event.EndOriginGone, reply: lostReply, origin: Abort}

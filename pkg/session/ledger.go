@@ -72,7 +72,7 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		x.noteClosing(r)
 		return originClosing(r)
 	}
-	if r.Code.Class() == 3 && en.verb != smtp.DATA {
+	if r.Code.Class() == 3 && en.verb != smtp.DATA && en.verb != smtp.AUTH {
 		return brokenReply("intermediate reply to " + en.verb.String())
 	}
 	switch en.verb {
@@ -88,6 +88,8 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		return x.concludeRset(r)
 	case smtp.QUIT:
 		return x.concludeQuit(r)
+	case smtp.AUTH:
+		return x.concludeAuth(r)
 	}
 	return x.pass(r)
 }

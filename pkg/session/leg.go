@@ -172,6 +172,9 @@ func timedOut(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 // await reads more from a side. It waits in two stages: a short one that keeps
 // the buffers, since peers at work answer at once, and a long one without them.
 func (x *session) await(s *side, want int, until time.Time) *ending {
+	if s == &x.client && !x.limit.IsZero() && x.limit.Before(until) {
+		until = x.limit
+	}
 	s.expectSoon(x.now, until)
 	s.room(want)
 	err := s.read()
@@ -225,9 +228,13 @@ func (x *session) arrived(s *side, err error) *ending {
 	return originGone
 }
 
+// silent says what a wait that was too long means.
 func (x *session) silent(s *side) *ending {
-	if s == &x.client {
-		return clientTimeout
+	switch {
+	case s != &x.client:
+		return originTimeout
+	case !x.limit.IsZero() && !x.now.Before(x.limit):
+		return overtime
 	}
-	return originTimeout
+	return clientTimeout
 }

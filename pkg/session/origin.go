@@ -25,6 +25,18 @@ func (x *session) send() *ending {
 	return x.toOrigin(x.fwd.b)
 }
 
+// sendResponse writes a response of an authentication exchange. It may be longer
+// than the commands' page.
+func (x *session) sendResponse(line []byte) *ending {
+	if x.talking() {
+		return x.surprise()
+	}
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	defer clear(block[:len(line)]) // a secret stays nowhere
+	return x.toOrigin(append(append(block[:0], line...), '\r', '\n'))
+}
+
 // stream writes content. It returns nil, or why the message cannot go on.
 func (x *session) stream(p []byte) *ending {
 	if len(p) == 0 {

@@ -123,7 +123,7 @@ func (x *session) noteSender() {
 		Used:     p.Extensions(),
 		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
 	}
-	x.env.Sender, x.env.Recipients, x.env.Size = x.msg.Sender, 0, 0
+	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
 }
 
 func (x *session) noteMailbox() event.Text {

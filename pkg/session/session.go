@@ -52,6 +52,7 @@ type Timeouts struct {
 	Data    time.Duration // the origin's 354; default 2 min
 	Block   time.Duration // one read or write of content; default 3 min
 	End     time.Duration // the origin's reply to the end of data; default 10 min
+	Rest    time.Duration // the rest of a refused message; default 1 min
 }
 
 func (t Timeouts) complete() Timeouts {
@@ -65,6 +66,7 @@ func (t Timeouts) complete() Timeouts {
 		{&t.Data, 2 * time.Minute},
 		{&t.Block, 3 * time.Minute},
 		{&t.End, 10 * time.Minute},
+		{&t.Rest, time.Minute},
 	} {
 		if *d.of <= 0 {
 			*d.of = d.or
@@ -106,6 +108,7 @@ type session struct {
 	o     Options
 	rules *inspect.Protocol
 	now   time.Time // when the last read returned
+	limit time.Time // when the session must be over; zero: any time
 
 	client side
 	origin side
@@ -123,9 +126,13 @@ type session struct {
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
 
+	authenticated bool
+	rounds        int // challenges of the exchange under way, 0: none is
+
 	tx       transaction
-	data     smtp.Body    // content that follows DATA
-	stuffer  smtp.Stuffer // content in chunks
+	data     smtp.Body       // content that follows DATA
+	stuffer  smtp.Stuffer    // content in chunks
+	normal   smtp.Normalizer // either, where bare CR and LF are normalized
 	chunk    smtp.Chunk
 	chunkDue bool  // the chunk was announced and not yet read
 	left     int64 // octets of it that are to come
@@ -163,6 +170,9 @@ func open(o Options, client Leg) *session {
 		x.o.Draining = never
 	}
 	x.rules = x.o.Inspector.Protocol()
+	if x.rules.Session > 0 {
+		x.limit = x.now.Add(x.rules.Session)
+	}
 	x.client.init(client)
 	x.openRecord()
 	x.o.Sink.Opened(&x.o.Flow)
@@ -190,13 +200,18 @@ func (x *session) run() *ending {
 	}
 }
 
-// body reads what follows a command that announced content.
+// body reads what follows a command that announced content or a response.
 func (x *session) body() *ending {
 	switch {
 	case x.tx.state == inContent:
 		return x.content()
 	case x.chunkDue:
 		return x.takeChunk()
+	}
+	for x.rounds > 0 {
+		if e := x.response(); e != nil {
+			return e
+		}
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"time"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -23,15 +25,18 @@ const (
 // transaction is the mail transaction in force.
 type transaction struct {
 	state      mailState
-	utf8       bool  // MAIL had SMTPUTF8
-	recipients int   // accepted
-	body       int64 // parameter BODY of MAIL
-	binary     bool  // the origin gets chunks
-	committed  bool  // the end of data was sent completely
+	utf8       bool          // MAIL had SMTPUTF8
+	recipients int           // accepted
+	body       int64         // parameter BODY of MAIL
+	binary     bool          // the origin gets chunks
+	waited     time.Duration // for the client's content
+	ended      bool          // the client has sent all of its content
+	committed  bool          // the end of data was sent completely
 }
 
 // mail handles MAIL.
 func (x *session) mail() step {
+	x.appendDomain()
 	switch {
 	case !x.hailed:
 		return x.refuse(helloFirst)
@@ -53,6 +58,14 @@ func (x *session) mail() step {
 	return x.forward(entry{verb: smtp.MAIL})
 }
 
+// appendDomain completes an address, where the rules say how.
+func (x *session) appendDomain() {
+	p := &x.cmd.Path
+	if x.rules.AppendDomain != "" && len(p.Domain) == 0 && len(p.Local) > 0 && !p.Postmaster() {
+		p.Domain = []byte(x.rules.AppendDomain)
+	}
+}
+
 func (x *session) concludeMail(r smtp.WireReply) *ending {
 	x.tx.state = opened
 	if !r.Code.Positive() {
@@ -72,6 +85,7 @@ func (x *session) endFailed() {
 
 // rcpt handles RCPT.
 func (x *session) rcpt() step {
+	x.appendDomain()
 	switch {
 	case x.tx.state == noMail:
 		return x.local(mailFirst) // no fault of a client whose MAIL was refused in an earlier group

@@ -21,7 +21,8 @@ type Grammar struct {
 // parsed from. Parse reuses it from command to command.
 type Command struct {
 	Verb   Verb
-	Arg    []byte // HELO, EHLO: the name; VRFY, EXPN, HELP, NOOP, ETRN: the argument
+	Arg    []byte // HELO, EHLO: the name; AUTH: the mechanism; VRFY, EXPN, HELP, NOOP, ETRN: the argument
+	Secret []byte // AUTH: the initial response; never to be logged
 	Path   Path   // MAIL, RCPT
 	Params Params // MAIL, RCPT
 	Chunk  Chunk  // BDAT
@@ -45,13 +46,15 @@ var (
 	badSender    = &Reply{501, Enhanced{5, 1, 7}, "Syntax error in the sender's address"}
 	badRecipient = &Reply{501, Enhanced{5, 1, 3}, "Syntax error in the recipient's address"}
 	needUTF8     = &Reply{553, Enhanced{5, 6, 7}, "An address outside ASCII needs SMTPUTF8"}
+	badNode      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: ETRN name"}
+	badAuth      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: AUTH mechanism [response]"}
 	badChunk     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: BDAT size [LAST]"}
 )
 
 // Parse reads a command line without its CRLF. It returns nil, or the reply
 // that refuses it; Verb is set in either case.
 func (c *Command) Parse(line []byte, g Grammar) *Reply {
-	c.Verb, c.Arg = Unknown, nil
+	c.Verb, c.Arg, c.Secret = Unknown, nil, nil
 	line = bytes.TrimRight(line, " ") // RFC 5321 section 4.1.1: tolerate trailing spaces
 	word, rest := line, []byte(nil)
 	if i := bytes.IndexByte(line, ' '); i >= 0 {
@@ -73,7 +76,7 @@ func (c *Command) Parse(line []byte, g Grammar) *Reply {
 // looksLikeChunk: BDAT followed by anything but a space is no BDAT, but content
 // may follow the line all the same, so the caller must know.
 func looksLikeChunk(word []byte) bool {
-	return len(word) > 4 && equalFold(word[:4], "BDAT") && !isAlpha(word[4])
+	return len(word) > 4 && EqualFold(word[:4], "BDAT") && !isAlpha(word[4])
 }
 
 func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
@@ -98,6 +101,12 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 		}
 	case BDAT:
 		return c.parseChunk(arg)
+	case AUTH:
+		return c.parseAuth(arg)
+	case ETRN:
+		if !isNode(arg) {
+			return badNode
+		}
 	case Unknown:
 		return badVerb
 	}
@@ -160,7 +169,7 @@ func (c *Command) parseRcpt(arg []byte, g Grammar) *Reply {
 // cutLabel removes "FROM:" or "TO:" and the spaces that careless clients put
 // after it.
 func cutLabel(s []byte, label string) ([]byte, bool) {
-	if len(s) < len(label) || !equalFold(s[:len(label)], label) {
+	if len(s) < len(label) || !EqualFold(s[:len(label)], label) {
 		return nil, false
 	}
 	return bytes.TrimLeft(s[len(label):], " "), true
@@ -174,7 +183,7 @@ func (c *Command) parseChunk(arg []byte) *Reply {
 	digits := arg
 	if i := bytes.IndexByte(arg, ' '); i >= 0 {
 		digits = arg[:i]
-		if !equalFold(arg[i+1:], "LAST") {
+		if !EqualFold(arg[i+1:], "LAST") {
 			return badChunk
 		}
 		c.Chunk.Last = true
@@ -216,6 +225,8 @@ func (c *Command) AppendTo(b []byte) []byte {
 		b = c.Params.appendTo(c.Path.AppendTo(b))
 	case BDAT:
 		b = c.Chunk.appendTo(append(b, ' '))
+	case AUTH:
+		b = c.appendAuth(append(b, ' '))
 	default:
 		if len(c.Arg) > 0 {
 			b = append(b, ' ')

@@ -45,6 +45,11 @@ func TestCommands(t *testing.T) {
 		{"bdat 9999999999 last", "BDAT 9999999999 LAST"},
 		{"VRFY a", "VRFY a"},
 		{"STARTTLS", "STARTTLS"},
+		{"auth plain", "AUTH PLAIN"},
+		{"AUTH LOGIN =", "AUTH LOGIN ="},
+		{"AUTH scram-sha-256 AGEAYg==", "AUTH SCRAM-SHA-256 AGEAYg=="},
+		{"etrn @example.com", "ETRN @example.com"},
+		{"ETRN #queue_1", "ETRN #queue_1"},
 	} {
 		var cmd Command
 		if r := cmd.Parse([]byte(c.in), Grammar{Offered: everything, UTF8: true}); r != nil {
@@ -150,6 +155,17 @@ func TestBadCommands(t *testing.T) {
 		{"BDAT 99999999999", "501 5.5.4"},
 		{"BDAT 9223372036854775808 LAST", "501 5.5.4"},
 		{"BDAT\t5 LAST", "501 5.5.4"},
+		{"AUTH", "501 5.5.4"},
+		{"AUTH PLAIN AGEAYg= x", "501 5.5.4"},
+		{"AUTH PLAIN AGEAYg=", "501 5.5.4"},
+		{"AUTH PLAIN A===", "501 5.5.4"},
+		{"AUTH PLAIN AG*A", "501 5.5.4"},
+		{"AUTH PL!AIN", "501 5.5.4"},
+		{"AUTH A23456789012345678901", "501 5.5.4"},
+		{"ETRN", "501 5.5.4"},
+		{"ETRN a b", "501 5.5.4"},
+		{"ETRN @", "501 5.5.4"},
+		{"ETRN a;b", "501 5.5.4"},
 		{"bdat5", "501 5.5.4"},
 	} {
 		var cmd Command

@@ -104,7 +104,7 @@ func ParseKeyword(text []byte) (k Keyword, ok bool) {
 		return k, false
 	}
 	for e, name := range keywords {
-		if equalFold(k.Name, name) {
+		if EqualFold(k.Name, name) {
 			k.Ext, k.Known = Extension(e), true
 			break
 		}
@@ -139,8 +139,8 @@ func isAlnum(c byte) bool { return isDigit(c) || isAlpha(c) }
 func isDigit(c byte) bool { return c-'0' < 10 }
 func isAlpha(c byte) bool { return (c|0x20)-'a' < 26 }
 
-// equalFold compares s with the upper-case ASCII word, ignoring case.
-func equalFold(s []byte, word string) bool {
+// EqualFold compares s with the upper-case ASCII word, ignoring case.
+func EqualFold(s []byte, word string) bool {
 	if len(s) != len(word) {
 		return false
 	}

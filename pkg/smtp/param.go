@@ -173,7 +173,7 @@ func (p *Params) add(word []byte, verb Verb, offered Extensions, utf8 bool) *Rep
 
 func lookupParam(name []byte, verb Verb) (Param, bool) {
 	for k := range paramSpecs {
-		if s := &paramSpecs[k]; s.verb == verb && equalFold(name, s.name) {
+		if s := &paramSpecs[k]; s.verb == verb && EqualFold(name, s.name) {
 			return Param(k), true
 		}
 	}
@@ -270,7 +270,7 @@ var notifyWords = [...]string{"NEVER", "SUCCESS", "FAILURE", "DELAY"}
 
 func notifyBit(word []byte) (int64, bool) {
 	for i, w := range notifyWords {
-		if equalFold(word, w) {
+		if EqualFold(word, w) {
 			return 1 << i, true
 		}
 	}
@@ -330,7 +330,7 @@ func isHex(c byte) bool { return isDigit(c) || c-'A' < 6 }
 func parseChoice(words []string) func([]byte, bool) (value, bool) {
 	return func(s []byte, _ bool) (value, bool) {
 		for i, w := range words {
-			if equalFold(s, w) {
+			if EqualFold(s, w) {
 				return value{number: int64(i)}, true
 			}
 		}

@@ -29,7 +29,7 @@ func (p *Path) Null() bool { return len(p.Local) == 0 && len(p.Domain) == 0 }
 // Postmaster reports whether the path is the local part postmaster alone,
 // which every server must take (RFC 5321 section 4.5.1).
 func (p *Path) Postmaster() bool {
-	return len(p.Domain) == 0 && equalFold(p.Local, "POSTMASTER")
+	return len(p.Domain) == 0 && EqualFold(p.Local, "POSTMASTER")
 }
 
 // parse reads a path in front of s and returns what follows it.
@@ -176,10 +176,17 @@ func cutDomain(s []byte, utf8 bool) (domain, rest []byte, ok bool) {
 	return s[:n], s[n:], label > 0 && n <= maxDomain
 }
 
+// IsHost reports whether s is a domain or an address literal, as RFC 5321 section
+// 4.1.1.1 asks of the argument of EHLO.
+func IsHost(s []byte) bool {
+	_, rest, ok := cutDomain(s, false)
+	return ok && len(rest) == 0
+}
+
 // isAddress: the inside of an address literal, RFC 5321 section 4.1.3.
 func isAddress(s []byte) bool {
 	const tag = "IPV6:"
-	if len(s) > len(tag) && equalFold(s[:len(tag)], tag) {
+	if len(s) > len(tag) && EqualFold(s[:len(tag)], tag) {
 		a, err := netip.ParseAddr(string(s[len(tag):]))
 		return err == nil && a.Is6() && a.Zone() == ""
 	}

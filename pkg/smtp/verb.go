@@ -34,6 +34,20 @@ var verbNames = [...]string{
 // String returns the verb as it is written on the wire.
 func (v Verb) String() string { return verbNames[v] }
 
+// Verbs is a set of Verb.
+type Verbs uint32
+
+// VerbsOf returns the set of the given verbs.
+func VerbsOf(list ...Verb) (s Verbs) {
+	for _, v := range list {
+		s |= 1 << v
+	}
+	return s
+}
+
+// Has reports whether v is in the set.
+func (s Verbs) Has(v Verb) bool { return s&(1<<v) != 0 }
+
 const longestVerb = 12
 
 // lookupVerb finds the verb of a word, ignoring case.

@@ -1,0 +1,131 @@
+package inspect
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// Protocol holds the rules of the protocol for one service: what is offered,
+// what is taken, and how much of it. The session enforces what has to do with
+// octets and counts; New enforces the rest.
+type Protocol struct {
+	// Extensions
+	Keywords    smtp.Extensions // may be offered when the origin offers them
+	Mechanisms  []string        // of AUTH that may be offered, in upper case; empty: any
+	AuthInClear bool            // offer AUTH on a connection without TLS
+
+	// Commands
+	Forward          smtp.Verbs            // of VRFY, EXPN and HELP, those that the origin answers; we answer the others
+	Commands         map[smtp.Verb]Verdict // commands that are refused or end the session
+	BareAddress      bool                  // take MAIL FROM:a@b without angle brackets
+	AppendDomain     string                // to addresses without one; empty: refuse them
+	RefuseRoutes     bool                  // refuse source routes; they are left out otherwise
+	RefusePercent    bool                  // refuse recipients like a%b@c
+	RefuseBang       bool                  // refuse recipients like a!b@c
+	StrictHello      bool                  // refuse a HELO argument that is neither a domain nor an address literal
+	StrictPipelining bool                  // a client that sends a group without being offered PIPELINING is an early talker
+
+	// Content
+	Newlines Newlines // bare CR and bare LF
+	EightBit EightBit // octets above 127 without BODY=8BITMIME
+	Received string   // our own host name for a Received header; empty: no header
+	TextLine int      // longest line in octets without CRLF, 0 for any
+	Size     int64    // largest message in octets, 0 for the origin's own limit
+	Drain    int64    // most octets of a refused message that are read to find its end
+
+	// Amounts
+	Recipients int           // most recipients of one message
+	Messages   int           // most messages of one session, 0 for any
+	Errors     int           // refused commands after which the client is sent away
+	Rate       int           // least octets per second of content, on average, from the client and to the origin; 0 for any
+	Session    time.Duration // longest session, 0 for any
+}
+
+// Newlines says what becomes of a message with a CR or LF that is not part of
+// CRLF.
+type Newlines uint8
+
+const (
+	// RejectNewlines reads the message to its true end and refuses it with 550
+	// 5.6.11; the origin never sees it as complete.
+	RejectNewlines Newlines = iota
+	// NormalizeNewlines makes CRLF of a bare LF and a space of a bare CR. A line
+	// with a dot alone ends the message only if CRLF precedes and follows the dot;
+	// a dot is taken off only after CRLF. The body is then no longer what was
+	// signed.
+	NormalizeNewlines
+)
+
+// EightBit says what becomes of octets above 127 in a message whose client did
+// not announce them by BODY=8BITMIME, RFC 6152 section 3.
+type EightBit uint8
+
+const (
+	PassEightBit   EightBit = iota // as nearly every server does
+	RejectEightBit                 // refuse with 554 5.6.3
+)
+
+// Default returns the rules that carry ordinary mail: every extension that does
+// no harm on port 25, and limits that only a machine out of order meets.
+func Default() Protocol {
+	return Protocol{
+		Keywords: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
+			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtLimits),
+		Recipients: 1000,           // ten times what RFC 5321 section 4.5.3.1.8 asks for
+		Errors:     20,             // as Postfix's smtpd_hard_error_limit
+		TextLine:   64 * 1024,      // fixed-size readers start a new line where their buffer ends
+		Drain:      64 << 20,       // what a client may still be sending when it could be told
+		Rate:       100,            // a modem has ten times that
+		Session:    24 * time.Hour, // more than any queue run
+	}
+}
+
+// forwardable are the verbs that Protocol.Forward may have.
+var forwardable = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
+
+// refusable are the verbs that Protocol.Commands may have: without the others no
+// session can be ended in order.
+var refusable = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.MAIL, smtp.RCPT, smtp.DATA, smtp.BDAT, smtp.NOOP, smtp.VRFY,
+	smtp.EXPN, smtp.HELP, smtp.ETRN, smtp.AUTH)
+
+// Check returns what is wrong with the rules, or nil.
+func (p *Protocol) Check() error {
+	switch {
+	case p.Forward&^forwardable != 0:
+		return fmt.Errorf("forward: only VRFY, EXPN and HELP can be left to the origin or not")
+	case p.Recipients < 100:
+		return fmt.Errorf("recipients: %d is too few, RFC 5321 section 4.5.3.1.8 asks for 100", p.Recipients)
+	case p.Errors < 1:
+		return fmt.Errorf("errors: %d leaves no room for a slip; the least is 1", p.Errors)
+	case p.TextLine != 0 && p.TextLine < 998:
+		return fmt.Errorf("text line: %d is too short, RFC 5321 section 4.5.3.1.6 asks for 998 without CRLF", p.TextLine)
+	case p.Size < 0 || p.Drain < 0 || p.Rate < 0 || p.Messages < 0 || p.Session < 0:
+		return fmt.Errorf("a limit is negative; 0 stands for none")
+	}
+	for verb, v := range p.Commands {
+		if !refusable.Has(verb) {
+			return fmt.Errorf("commands: %s cannot be refused", verb)
+		}
+		if err := v.check(); err != nil {
+			return fmt.Errorf("commands: %s: %w", verb, err)
+		}
+	}
+	return nil
+}
+
+// check: 421 exactly when we close.
+func (v Verdict) check() error {
+	switch {
+	case v.Action == Pass:
+		return nil
+	case v.Reply == nil:
+		return fmt.Errorf("a refusal needs a reply")
+	case v.Reply.Code.Class() != 4 && v.Reply.Code.Class() != 5:
+		return fmt.Errorf("%d is no refusal; use a code from 400 to 599", v.Reply.Code)
+	case (v.Action == Disconnect) != (v.Reply.Code == 421):
+		return fmt.Errorf("421 is for closing the connection, and closing is for 421")
+	}
+	return nil
+}

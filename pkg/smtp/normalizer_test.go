@@ -1,0 +1,112 @@
+package smtp
+
+import (
+	"bytes"
+	"testing"
+)
+
+func normalize(n *Normalizer, in []byte, cuts ...int) (out []byte, end int) {
+	at := 0
+	for _, cut := range append(cuts, len(in)) {
+		piece := in[at:cut]
+		dst := make([]byte, 0, Normalized(len(piece)))
+		grown, used, ev := n.Next(dst, piece)
+		if cap(grown) != cap(dst) {
+			panic("Normalized promises too little")
+		}
+		out, at = append(out, grown...), at+used
+		if ev == BodyEnd {
+			return out, at
+		}
+	}
+	return out, -1
+}
+
+func TestNormalizer(t *testing.T) {
+	for _, c := range []struct {
+		in, out string
+		f       Fault
+		end     int
+	}{
+		{".\r\n", "", NoFault, 3},
+		{"a\r\n.\r\n", "a\r\n", NoFault, 6},
+		{"a\nb\r\n.\r\n", "a\r\nb\r\n", NoFault, 8},
+		{"a\rb\r\n.\r\n", "a b\r\n", NoFault, 8},
+		{"a\r\r\n.\r\n", "a \r\n", NoFault, 7},
+		{"a\n.\r\nb\r\n.\r\n", "a\r\n..\r\nb\r\n", NoFault, 11},
+		{"a\n.\nb\r\n.\r\n", "a\r\n..\r\nb\r\n", NoFault, 10},
+		{"a\r\n.\nb\r\n.\r\n", "a\r\n\r\nb\r\n", NoFault, 11},
+		{"a\r\n.\r\r\nb\r\n.\r\n", "a\r\n \r\nb\r\n", NoFault, 13},
+		{"a\r\n.\rb\r\n.\r\n", "a\r\n b\r\n", NoFault, 11},
+		{"a\r.\r\nb\r\n.\r\n", "a .\r\nb\r\n", NoFault, 11},
+		{"a\r\n..\nb\r\n.\r\n", "a\r\n..\r\nb\r\n", NoFault, 12},
+		{"a\r\n.b\r\n.\r\n", "a\r\nb\r\n", NoFault, 10},
+		{"a\n..b\r\n.\r\n", "a\r\n...b\r\n", NoFault, 10},
+		{"\n.\r\n.\r\n", "\r\n..\r\n", NoFault, 7},
+		{"a\x00\n.\r\n\r\n.\r\n", "", NUL, 11},
+		{"01234567890\n\r\n.\r\n", "", LongLine, 17},
+		{"a\r\n.", "a\r\n", NoFault, -1},
+		{"a\r\n.\r", "a\r\n", NoFault, -1},
+	} {
+		in := []byte(c.in)
+		for i := range len(in) + 1 {
+			for j := i; j <= len(in); j++ {
+				n := Normalizer{Dotted: true, MaxLine: 10}
+				out, end := normalize(&n, in, i, j)
+				if n.Fault != c.f || end != c.end || (c.f == NoFault && string(out) != c.out) {
+					t.Fatalf("%q cut at %d and %d: %q, %v, %d", in, i, j, out, n.Fault, end)
+				}
+			}
+		}
+	}
+}
+
+func TestNormalizerInChunks(t *testing.T) {
+	for in, want := range map[string]string{
+		"": "", "a": "a\r\n", "a\n.\nb": "a\r\n..\r\nb\r\n", "a\r": "a \r\n", ".\r\n": "..\r\n", ".": "..\r\n", "a\r\n.\r\n": "a\r\n..\r\n", "\r\r": "  \r\n",
+	} {
+		for i := range len(in) + 1 {
+			var n Normalizer
+			out, _ := normalize(&n, []byte(in), i)
+			if out = n.Close(out); string(out) != want || n.Fault != NoFault {
+				t.Errorf("%q cut at %d: %q, %v", in, i, out, n.Fault)
+			}
+		}
+	}
+}
+
+// FuzzNormalizer: the output is one message for every reader, the true end is
+// the strict one, and content that needs no normalizing is what Body makes of it.
+func FuzzNormalizer(f *testing.F) {
+	for _, v := range vectors {
+		f.Add([]byte(v.in), uint16(3), uint16(5))
+	}
+	f.Fuzz(func(t *testing.T, in []byte, a, b uint16) {
+		whole, cut, body := Normalizer{Dotted: true, MaxLine: longest}, Normalizer{Dotted: true, MaxLine: longest}, Body{MaxLine: longest}
+		out, end := normalize(&whole, in)
+		i := int(a) % (len(in) + 1)
+		j := i + int(b)%(len(in)-i+1)
+		out2, end2 := normalize(&cut, in, i, j)
+		if end != end2 || whole.Fault != cut.Fault {
+			t.Fatalf("%q: %v, %d; cut at %d and %d: %v, %d", in, whole.Fault, end, i, j, cut.Fault, end2)
+		}
+		if want := strictEnd(in); end != want {
+			t.Fatalf("%q ends at %d, not %d", in, want, end)
+		}
+		if whole.Fault != NoFault || end < 0 {
+			return
+		}
+		if !bytes.Equal(out, out2) {
+			t.Fatalf("%q became %q, and cut %q", in, out, out2)
+		}
+		plain, _ := transcode(&body, in)
+		if body.Fault == NoFault && !bytes.Equal(out, plain) {
+			t.Fatalf("%q became %q, not %q", in, out, plain)
+		}
+		var again Body
+		if through, e := transcode(&again, append(bytes.Clone(out), EndOfData...)); e != len(out)+3 || again.Fault != NoFault || !bytes.Equal(through, out) {
+			t.Fatalf("%q became %q: %v", in, out, again.Fault)
+		}
+		checkReaders(t, in, out)
+	})
+}
