@@ -37,7 +37,7 @@ test: root ## run every test, as root; installs the Debian packages that are mis
 	$(GO) test -timeout $(TIMEOUT) ./...
 
 test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on this one, as root
-	scripts/install-deps build kernels
+	scripts/install-deps build test kernels
 	$(GO) run ./testenv/kernels
 
 fuzz: ## run each fuzz target for FUZZTIME (30s)

@@ -23,7 +23,7 @@ var initScript string
 // script wants comes from busybox.
 var guestPackages = []string{
 	"bash", "conntrack", "coreutils", "dash", "findutils", "grep", "iproute2", "iptables", "kmod", "libxtables12", "mawk",
-	"netbase", "nftables", "procps", "sed", "util-linux",
+	"netbase", "nftables", "procps", "sed", "strace", "util-linux",
 }
 
 // mergedDirs are links in Debian (usrmerge). A guest has them too.
@@ -46,7 +46,10 @@ func guestTree(ctx context.Context, space *space, suite *suite, k kernel) (tree,
 	t.text("etc/hostname", "guest\n", 0o644)
 	add := []func() error{
 		func() error { return t.copy("busybox/busybox", "/bin/busybox") },
+		func() error { return t.copy("etc/passwd", "/usr/share/base-passwd/passwd.master") },
+		func() error { return t.copy("etc/group", "/usr/share/base-passwd/group.master") },
 		func() error { return t.addProject(ctx, space.root) },
+		func() error { return t.addRoot(space.root, "postfix") },
 		func() error { return t.addTests(suite) },
 		func() error { return t.addModules(k) },
 		func() error { return t.addPackages(ctx) },
@@ -76,9 +79,25 @@ func (t tree) addProject(ctx context.Context, root string) error {
 	return nil
 }
 
-// addTests adds the test binaries and their list.
+// addRoot adds unpacked packages (scripts/unpack), for scripts/in-root.
+func (t tree) addRoot(root, name string) error {
+	dir := filepath.Join(root, ".build/roots", name)
+	if err := t.copy("portreeve/.build/roots/"+name+".packages", dir+".packages"); err != nil {
+		return fmt.Errorf("%w: run scripts/install-deps test", err)
+	}
+	return filepath.WalkDir(dir, func(host string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return t.copy("portreeve"+strings.TrimPrefix(host, root), host)
+	})
+}
+
+// addTests adds the test binaries, their list and their flags. An emulated
+// processor takes tests that repeat one thing many times at their shortest.
 func (t tree) addTests(suite *suite) error {
-	names := []string{"list"}
+	t.text("tests/flags", strings.Join(append([]string{"-test.short"}, suite.flags...), "\n"), 0o644)
+	names := []string{"list", "portreeve"}
 	for _, p := range suite.packages {
 		names = append(names, p+".test")
 	}
@@ -168,25 +187,39 @@ func (t tree) addChain(name string) error {
 }
 
 // addLibraries adds the shared libraries of all programs and libraries of the
-// tree.
+// tree. Those that unpacked packages bring along are there already.
 func (t tree) addLibraries(ctx context.Context) error {
 	var dynamic []string
+	own := make(map[string]bool)
 	for _, name := range slices.Sorted(maps.Keys(t)) {
-		if n := t[name]; n.host != "" && isDynamic(n.host) {
-			dynamic = append(dynamic, n.host)
+		if host := t[name].host; host != "" && isDynamic(host) {
+			dynamic = append(dynamic, host)
+			own[filepath.Base(host)] = true
 		}
 	}
 	list, err := output(ctx, "ldd", dynamic...)
 	if err != nil {
 		return err
 	}
-	for _, word := range strings.Fields(list) {
-		if !path.IsAbs(word) || strings.HasSuffix(word, ":") { // "FILE:" opens the list of a file
-			continue
-		}
-		if err := t.addChain(word); err != nil {
+	for line := range strings.Lines(list) {
+		if err := t.addLibrary(line, own); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// addLibrary adds the library that a line of ldd names: "NAME => FILE (ADDRESS)",
+// "NAME => not found", or "FILE (ADDRESS)" for the loader.
+func (t tree) addLibrary(line string, own map[string]bool) error {
+	words := strings.Fields(line)
+	switch {
+	case len(words) == 4 && words[2] == "not" && !own[words[0]]:
+		return fmt.Errorf("library %s: not found on this machine", words[0])
+	case len(words) == 4 && path.IsAbs(words[2]):
+		return t.addChain(words[2])
+	case len(words) == 2 && path.IsAbs(words[0]):
+		return t.addChain(words[0])
 	}
 	return nil
 }

@@ -1,5 +1,6 @@
 #!/busybox/busybox sh
-# init.sh TIMEOUT: the first process of a guest. It mounts what a running Debian has
+# shellcheck shell=dash
+# init.sh: the first process of a guest. It mounts what a running Debian has
 # mounted, runs the tests with their output on the second serial line and turns
 # the machine off. Modules are loaded by the kernel when it wants them, as on
 # any machine.
@@ -27,5 +28,7 @@ hostname guest
 /usr/sbin/ip link set dev lo up
 
 stty -F /dev/ttyS1 raw -echo
-/usr/bin/sh /portreeve/testenv/kernels/run-tests.sh /portreeve /tests "$timeout" >/dev/ttyS1 2>&1
+set -f # flags are words as they are
+# shellcheck disable=SC2046
+/usr/bin/sh /portreeve/testenv/kernels/run-tests.sh /portreeve /tests $(cat /tests/flags) >/dev/ttyS1 2>&1
 poweroff -f

@@ -47,7 +47,7 @@ func machineNames() []string {
 // runHere runs the suite on the kernel of this machine.
 func runHere(ctx context.Context, space *space, suite *suite, r *report) error {
 	script := filepath.Join(space.root, "testenv/kernels/run-tests.sh")
-	cmd := exec.CommandContext(ctx, "sh", script, space.root, suite.binaries, packageTimeout.String())
+	cmd := exec.CommandContext(ctx, "sh", append([]string{script, space.root, suite.binaries}, suite.flags...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The group: the shell would wait for the test that it runs.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
@@ -103,13 +103,11 @@ func boot(ctx context.Context, k kernel, initramfs string, space *space, r *repo
 
 // commandLine is the kernel's. A panic ends the guest. Warnings are printed, for
 // readConsole, but not those about a processor that was not served for seconds:
-// the guest's are emulated and share this machine's. The kernel hands what it
-// does not know on to init as the environment.
+// the guest's are emulated and share this machine's.
 func commandLine() string {
 	return strings.Join([]string{
 		"console=ttyS0", "loglevel=5", "panic=-1", "tsc=reliable",
 		"nowatchdog", "rcupdate.rcu_cpu_stall_suppress=1", "workqueue.watchdog_thresh=0",
-		"timeout=" + packageTimeout.String(),
 	}, " ")
 }
 

@@ -26,6 +26,7 @@ import (
 type options struct {
 	limit    time.Duration // for one kernel, with its boot
 	packages []string      // below the root of the tree; empty: all with data-path tests
+	pattern  string        // of the tests to run, as go test -run takes it
 	only     []string      // names of machines; empty: all
 }
 
@@ -55,7 +56,7 @@ func command(ctx context.Context, args []string) error {
 		return err
 	}
 	defer space.close()
-	suite, err := buildSuite(ctx, space, o.packages)
+	suite, err := buildSuite(ctx, space, o)
 	if err != nil {
 		return err
 	}
@@ -72,8 +73,9 @@ func parse(args []string) (options, error) {
 	flags := flag.NewFlagSet("kernels", flag.ContinueOnError)
 	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "how long one kernel may take")
 	packages := flags.String("packages", "", "run the tests of these packages alone: pkg/steer,pkg/route")
+	flags.StringVar(&o.pattern, "run", "", "run the tests alone that match, as with go test")
 	flags.Usage = func() {
-		fmt.Fprintf(flags.Output(), "usage: kernels [-limit DURATION] [-packages LIST] [%s]...\n", strings.Join(machineNames(), "|"))
+		fmt.Fprintf(flags.Output(), "usage: kernels [-limit DURATION] [-packages LIST] [-run PATTERN] [%s]...\n", strings.Join(machineNames(), "|"))
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {

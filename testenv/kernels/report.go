@@ -16,7 +16,7 @@ import (
 type report struct {
 	machine  string // name
 	release  string // of the kernel that ran, as uname -r says
-	dataPath string // "tcx" or "clsact", as the kernel part of the product chose
+	dataPath string // "tcx" or "clsact", see data-path.sh
 	passed   []test
 	failed   []test
 	skipped  []test
@@ -68,6 +68,8 @@ func (r *report) readMarker(words []string) {
 	switch {
 	case len(words) == 2 && words[0] == "release":
 		r.release = words[1]
+	case len(words) > 0 && words[0] == "data-path":
+		r.readDataPath(strings.Join(words[1:], " "))
 	case len(words) == 2 && words[0] == "package":
 		r.current = words[1]
 	case len(words) == 3 && words[0] == "exit":
@@ -77,6 +79,19 @@ func (r *report) readMarker(words []string) {
 	default:
 		r.complain("run-tests.sh said %q, which nobody understands", words)
 	}
+}
+
+// readDataPath takes in what data-path.sh found, which is the whole of its
+// output when it failed.
+func (r *report) readDataPath(found string) {
+	want := "tcx"
+	if kernelBelow(r.release, "6.6") {
+		want = "clsact"
+	}
+	if found != want {
+		r.complain("the data path is %q, want %q on kernel %s", found, want, r.release)
+	}
+	r.dataPath = found
 }
 
 func (r *report) readExit(pkg, code string) {
@@ -124,6 +139,9 @@ func (r *report) readConsole(said string) {
 func (r *report) judge(suite *suite) {
 	if !r.ended {
 		r.complain("the end of the tests was not reached")
+	}
+	if r.dataPath == "" {
+		r.complain("no data path was found")
 	}
 	for _, t := range r.failed {
 		r.complain("%s failed", t)

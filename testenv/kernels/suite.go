@@ -9,7 +9,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,25 +31,33 @@ var allowedSkipsFile string
 // suite is what runs on each kernel.
 type suite struct {
 	packages []string // paths below the root of the tree, in the order of running
-	binaries string   // directory of PACKAGE.test and the file "list"
+	binaries string   // directory of PACKAGE.test, portreeve and the file "list"
+	flags    []string // of each binary
 	allowed  []allowedSkip
 }
 
 // buildSuite compiles the tests of the packages, or of all that have data-path
 // tests if none is named. They are static, since a guest has other libraries.
-func buildSuite(ctx context.Context, space *space, packages []string) (*suite, error) {
-	s := &suite{binaries: filepath.Join(space.dir, "tests"), packages: packages}
+func buildSuite(ctx context.Context, space *space, o options) (*suite, error) {
+	s := &suite{
+		packages: o.packages,
+		binaries: filepath.Join(space.dir, "tests"),
+		flags:    []string{"-test.timeout=" + packageTimeout.String(), "-test.run=" + o.pattern},
+	}
 	var err error
 	if s.allowed, err = parseAllowedSkips(allowedSkipsFile); err != nil {
 		return nil, err
 	}
-	if len(packages) == 0 {
+	if len(o.packages) == 0 {
 		if s.packages, err = findPackages(ctx, space.root); err != nil {
 			return nil, err
 		}
 	}
+	if err := compile(ctx, space.root, "cmd/portreeve", filepath.Join(s.binaries, "portreeve"), "build"); err != nil {
+		return nil, err
+	}
 	for _, p := range s.packages {
-		if err := compile(ctx, space.root, p, filepath.Join(s.binaries, p+".test")); err != nil {
+		if err := compile(ctx, space.root, p, filepath.Join(s.binaries, p+".test"), "test", "-c"); err != nil {
 			return nil, err
 		}
 	}
@@ -98,16 +105,17 @@ func linksHand(deps []string) bool {
 	})
 }
 
-// compile makes the test binary of a package.
-func compile(ctx context.Context, root, pkg, binary string) error {
+// compile makes a program from a package, with a verb of the go command.
+func compile(ctx context.Context, root, pkg, binary string, verb ...string) error {
 	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-ldflags", "-s -w", "-o", binary, "./"+path.Clean(pkg))
+	args := append(verb, "-ldflags", "-s -w", "-o", binary, "./"+pkg)
+	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("compile the tests of %s: %w: %s", pkg, err, out)
+		return fmt.Errorf("compile %s: %w: %s", pkg, err, out)
 	}
 	return nil
 }
