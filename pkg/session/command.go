@@ -72,7 +72,13 @@ func (x *session) awaitCommand(until time.Time) *ending {
 	if x.client.filled {
 		want = pageSize
 	}
-	return x.await(&x.client, want, until)
+	if !x.group.idle() {
+		return x.await(&x.client, want, until)
+	}
+	x.park()
+	e := x.await(&x.client, want, until)
+	x.unpark()
+	return e
 }
 
 // next makes the client's next command x.cmd, if it is there.

@@ -189,7 +189,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 				for name, held := range map[string]bool{
 					"a page for the client": x.client.page != nil, "a block for the client": x.client.block != nil,
 					"a page for the origin": x.origin.page != nil, "a block for the origin": x.origin.block != nil,
-					"replies": x.out.page != nil, "commands": x.fwd.page != nil,
+					"replies": x.out.page != nil, "commands": x.fwd.page != nil, "a group": x.group != nil && x.group.idle(),
 				} {
 					if held {
 						t.Errorf("it holds %s", name)

@@ -1,6 +1,40 @@
 package session
 
-import "github.com/portreeve/portreeve/pkg/smtp"
+import (
+	"sync"
+
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// group is what a session needs while it handles commands, and not while it
+// waits for them.
+type group struct {
+	cmd     smtp.Command
+	refusal *smtp.Reply // why cmd is no command we carry
+	broken  *ending     // why the line was not even a line
+	held    bool        // cmd waits until the ledger is settled
+	ledger  ledger
+}
+
+var groups = sync.Pool{New: func() any { return new(group) }}
+
+// unpark takes a group from the pool.
+func (x *session) unpark() { x.group = groups.Get().(*group) }
+
+// park gives the group back. What refers to the session's buffers, or is a
+// secret in them, stays out of the pool.
+func (x *session) park() {
+	if x.group == nil {
+		return
+	}
+	g := x.group
+	x.group = nil
+	g.cmd, g.refusal, g.broken, g.held, g.ledger.n = smtp.Command{}, nil, nil, false, 0
+	groups.Put(g)
+}
+
+// idle reports whether the group holds nothing that is still needed.
+func (g *group) idle() bool { return g.ledger.n == 0 && !g.held }
 
 // window is the most commands that wait for their replies at once.
 const window = 32

@@ -189,9 +189,17 @@ func (x *session) wait(s *side, until time.Time) *ending {
 	if e := x.flush(); e != nil {
 		return e
 	}
-	if !x.held { // else cmd refers to the buffer
+	if x.group == nil || !x.held { // else cmd refers to the buffer
 		x.client.shrink()
 	}
+	if x.group != nil && x.group.idle() {
+		x.park()
+		defer x.unpark()
+	}
+	return x.waitLong(s, until)
+}
+
+func (x *session) waitLong(s *side, until time.Time) *ending {
 	for {
 		s.shrink()
 		s.setReadDeadline(until)

@@ -114,12 +114,7 @@ type session struct {
 	origin side
 	out    outbox // replies for the client
 	fwd    outbox // commands for the origin
-	ledger ledger
-
-	cmd     smtp.Command
-	refusal *smtp.Reply // why cmd is no command we carry
-	broken  *ending     // why the line was not even a line
-	held    bool        // cmd waits until the ledger is settled
+	*group        // nil while the session waits for its client
 
 	hailed  bool            // HELO or EHLO was accepted
 	theirs  smtp.Extensions // what the origin offers
@@ -187,6 +182,7 @@ func (x *session) run() *ending {
 	if e := x.greet(); e != nil {
 		return e
 	}
+	x.unpark()
 	for {
 		if e := x.collect(); e != nil {
 			return e
@@ -233,6 +229,7 @@ func (x *session) finish(e *ending) Outcome {
 		origin = Abort
 	}
 	x.closeRecord(e)
+	x.park()
 	x.out.free()
 	x.fwd.free()
 	x.client.free()
