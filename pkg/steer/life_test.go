@@ -20,8 +20,8 @@ import (
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
 
-// hasTCX says whether TCX links belong to a test's items; TestTCX asserts what
-// Add says where the kernel has none.
+// hasTCX says whether TCX links belong to a test's items; TestTCX asserts that
+// it is right, and what Add says where the kernel has none.
 func hasTCX(t *testing.T) bool {
 	t.Helper()
 	yes, err := TCXSupported()

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -23,6 +24,16 @@ import (
 type triangle struct {
 	*stage
 	client, origin *space
+	clsact         bool // how the TC programs are attached
+}
+
+// eachDatapath runs a test with clsact filters, and with TCX links where the
+// kernel has them.
+func eachDatapath(t *testing.T, f func(t *testing.T, clsact bool)) {
+	t.Run("clsact", func(t *testing.T) { f(t, true) })
+	if hasTCX(t) {
+		t.Run("tcx", func(t *testing.T) { f(t, false) })
+	}
 }
 
 // way is the addresses of one family in the triangle.
@@ -51,10 +62,11 @@ const steeredTable = 100
 
 // newTriangle wires the three, routes both ways, and makes the rules that bring
 // marked packets to the gateway's sockets. Nothing of steer is attached.
-func newTriangle(t *testing.T) *triangle {
+func newTriangle(t *testing.T, clsact bool) *triangle {
 	t.Helper()
 	s, _ := sandbox(t)
-	g := &triangle{stage: &stage{T: t, Steer: s}, client: newSpace(t), origin: newSpace(t)}
+	s.UseFilters(clsactFilters{map[plan.TC]bool{}})
+	g := &triangle{&stage{T: t, Steer: s}, newSpace(t), newSpace(t), clsact}
 	wire(t, "ext0", "c0", g.client)
 	wire(t, "dmz0", "o0", g.origin)
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
@@ -86,9 +98,8 @@ func (g *triangle) items(open bool) []plan.Item {
 		plan.Service{Name: "mx", Open: open},
 		plan.Role{Interface: "ext0", Side: clientSide},
 		plan.Lookup{},
-	}
-	if hasTCX(g.T) {
-		items = append(items, plan.TC{Interface: "ext0", Side: clientSide}, plan.TC{Interface: "dmz0", Side: originSide})
+		plan.TC{Interface: "ext0", Side: clientSide, Clsact: g.clsact},
+		plan.TC{Interface: "dmz0", Side: originSide, Clsact: g.clsact},
 	}
 	for _, w := range ways {
 		bits := w.client.BitLen()
@@ -178,7 +189,7 @@ func wantEnds(t *testing.T, c *net.TCPConn, local, remote netip.AddrPort) {
 // Connections to the gateway's address reach the inspector by the client's
 // interface, and by no other.
 func TestSteeredConnections(t *testing.T) {
-	g := newTriangle(t)
+	g := newTriangle(t, true)
 	g.attach(false)
 	for _, w := range ways {
 		to := at(w.gateway, addressedPort)
@@ -206,7 +217,7 @@ func TestSteeredConnections(t *testing.T) {
 // Not even a binding of every address catches mail to the loopback interface.
 func TestLoopbackIsLeftAlone(t *testing.T) {
 	const port = 2526
-	g := newTriangle(t)
+	g := newTriangle(t, true)
 	g.attach(false)
 	for n, loopback := range []string{"127.0.0.1", "::1"} {
 		w, own := ways[n], netip.MustParseAddr(loopback)
@@ -232,12 +243,10 @@ func (g *stage) tryDial(from netip.Addr, to netip.AddrPort) error {
 
 // The whole of it: a client's connection to the origin's address is taken by
 // the inspector, whose own to the origin bears the client's address.
-func TestTransitAndForged(t *testing.T) {
-	g := newTriangle(t)
-	if !hasTCX(t) {
-		g.wantNoTCX()
-		return
-	}
+func TestTransitAndForged(t *testing.T) { eachDatapath(t, transitAndForged) }
+
+func transitAndForged(t *testing.T, clsact bool) {
+	g := newTriangle(t, clsact)
 	g.attach(false)
 	for _, w := range ways {
 		var served *net.TCPListener
@@ -261,16 +270,6 @@ func TestTransitAndForged(t *testing.T) {
 			}
 		}
 		g.gatewaysOwn(w, to, served)
-	}
-}
-
-// wantNoTCX is the other half of TestTransitAndForged: on kernels without TCX
-// links, transit takes clsact filters, which are pkg/route's.
-func (g *triangle) wantNoTCX() {
-	g.Helper()
-	must(g.T, g.Add(plan.Objects{}))
-	if err := g.Add(plan.TC{Interface: "ext0", Side: clientSide}); !errors.Is(err, ebpf.ErrNotSupported) {
-		g.Error(err)
 	}
 }
 
@@ -317,12 +316,10 @@ func (g *triangle) gatewaysOwn(w way, to netip.AddrPort, served *net.TCPListener
 
 // Connections that were forwarded before the attach live on, in both
 // directions, and new ones are taken.
-func TestForwardedBefore(t *testing.T) {
-	g := newTriangle(t)
-	if !hasTCX(t) {
-		g.wantNoTCX()
-		return
-	}
+func TestForwardedBefore(t *testing.T) { eachDatapath(t, forwardedBefore) }
+
+func forwardedBefore(t *testing.T, clsact bool) {
+	g := newTriangle(t, clsact)
 	type before struct{ c, o *net.TCPConn }
 	var all []before
 	for _, w := range ways {
@@ -343,12 +340,10 @@ func TestForwardedBefore(t *testing.T) {
 }
 
 // A dead and a hung inspector, closed and open: it takes effect by itself.
-func TestFailPolicy(t *testing.T) {
-	g := newTriangle(t)
-	if !hasTCX(t) {
-		g.wantNoTCX()
-		return
-	}
+func TestFailPolicy(t *testing.T) { eachDatapath(t, failPolicy) }
+
+func failPolicy(t *testing.T, clsact bool) {
+	g := newTriangle(t, clsact)
 	g.attach(false)
 	for _, w := range ways {
 		g.origin.do(func() { listen(t, at(w.origin, smtpPort).String()) })
@@ -447,7 +442,7 @@ func (g *triangle) wantOpen(r bpfReason) {
 
 // A listener is handed over under load without a refused connection.
 func TestHandover(t *testing.T) {
-	g := newTriangle(t)
+	g := newTriangle(t, true)
 	g.attach(false)
 	to := at(way4.gateway, addressedPort)
 	for range 50 {
@@ -467,54 +462,75 @@ func TestHandover(t *testing.T) {
 }
 
 // A program behind ours sees every packet, ours and others', with its mark.
-func TestForeignProgramStillRuns(t *testing.T) {
-	g := newTriangle(t)
-	if !hasTCX(t) {
-		g.wantNoTCX()
-		return
-	}
-	g.attach(true)
-	marks, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 16})
-	must(t, err)
-	t.Cleanup(func() { marks.Close() })
-	p, err := ebpf.NewProgram(markCounter(marks))
-	must(t, err)
-	t.Cleanup(func() { p.Close() })
-	l, err := link.AttachTCX(link.TCXOptions{Interface: int(index(t, "ext0")), Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()})
-	must(t, err)
-	t.Cleanup(func() { l.Close() })
+func TestForeignProgramStillRuns(t *testing.T) { eachDatapath(t, foreignProgramStillRuns) }
 
+func foreignProgramStillRuns(t *testing.T, clsact bool) {
+	g := newTriangle(t, clsact)
+	g.attach(true)
+	marks, foreign := g.attachBehind(clsact)
 	g.client.dial(way4.client, at(way4.origin, smtpPort))
-	found := map[uint32]bool{}
-	var mark uint32
-	var one uint64
-	for entries := marks.Iterate(); entries.Next(&mark, &one); {
-		found[mark] = true
+	if seen := marksSeen(t, marks); !slices.Contains(seen, clientMark) {
+		t.Errorf("the program behind saw the marks %v", seen)
 	}
-	if !found[clientMark] {
-		t.Errorf("the program behind saw the marks %v", found)
+	must(t, g.Remove(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact}))
+	before := foreign()
+	g.client.do(func() { must(t, unix.Close(beginDial(t, way4.client, at(way4.origin, smtpPort)))) })
+	await(t, func() bool { return foreign() > before })
+}
+
+// attachBehind attaches a foreign program behind ours on ext0. It notes the
+// marks that it sees, and runs counts its packets.
+func (g *stage) attachBehind(clsact bool) (marks *ebpf.Map, runs func() uint64) {
+	g.Helper()
+	marks, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 16})
+	must(g.T, err)
+	g.Cleanup(func() { marks.Close() })
+	p, err := ebpf.NewProgram(markCounter(marks))
+	must(g.T, err)
+	g.Cleanup(func() { p.Close() })
+	ifindex := index(g.T, "ext0")
+	if clsact {
+		if err := newClsact(ifindex); !errors.Is(err, unix.EEXIST) {
+			must(g.T, err)
+		}
+		must(g.T, putFilter(ifindex, 100, p.FD(), "foreign"))
+	} else {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()})
+		must(g.T, err)
+		g.Cleanup(func() { l.Close() })
 	}
-	must(t, g.Remove(plan.TC{Interface: "ext0", Side: clientSide}))
-	if i, err := l.Info(); err != nil || i.TCX().Ifindex != index(t, "ext0") {
-		t.Errorf("after the detach: %v %v", i, err)
+	return marks, func() (n uint64) {
+		for _, mark := range marksSeen(g.T, marks) {
+			var seen uint64
+			must(g.T, marks.Lookup(mark, &seen))
+			n += seen
+		}
+		return n
 	}
 }
 
-// markCounter notes the mark of each packet that it sees.
+// markCounter counts the packets that it sees by mark.
 func markCounter(marks *ebpf.Map) *ebpf.ProgramSpec {
 	return &ebpf.ProgramSpec{
 		Name: "foreign", Type: ebpf.SchedCLS, License: "GPL",
 		Instructions: asm.Instructions{
-			asm.LoadMem(asm.R2, asm.R1, markOffset, asm.Word),
-			asm.StoreMem(asm.RFP, -4, asm.R2, asm.Word),
-			asm.Mov.Imm(asm.R3, 1),
-			asm.StoreMem(asm.RFP, -16, asm.R3, asm.DWord),
+			asm.LoadMem(asm.R6, asm.R1, markOffset, asm.Word),
+			asm.StoreMem(asm.RFP, -4, asm.R6, asm.Word),
+			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
+			asm.LoadMapPtr(asm.R1, marks.FD()),
+			asm.FnMapLookupElem.Call(),
+			asm.JEq.Imm(asm.R0, 0, "first"),
+			asm.Mov.Imm(asm.R1, 1),
+			asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+			asm.Ja.Label("out"),
+			asm.Mov.Imm(asm.R1, 1).WithSymbol("first"),
+			asm.StoreMem(asm.RFP, -16, asm.R1, asm.DWord),
 			asm.Mov.Reg(asm.R2, asm.RFP), asm.Add.Imm(asm.R2, -4),
 			asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, -16),
 			asm.Mov.Imm(asm.R4, 0),
 			asm.LoadMapPtr(asm.R1, marks.FD()),
 			asm.FnMapUpdateElem.Call(),
-			asm.Mov.Imm(asm.R0, -1),
+			asm.Mov.Imm(asm.R0, -1).WithSymbol("out"),
 			asm.Return(),
 		},
 	}

@@ -2,10 +2,15 @@ package steer
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // A small rtnetlink client, so that the tests need no other program and run
@@ -164,4 +169,89 @@ func newMarkRule(family byte, iif string, mark uint32, table byte) error {
 		return fmt.Errorf("rule for %s: %w", iif, err)
 	}
 	return nil
+}
+
+// Numbers of traffic control (linux/pkt_sched.h, linux/pkt_cls.h, tc-bpf(8)).
+const (
+	clsactHandle  = 0xffff0000
+	clsactParent  = 0xfffffff1
+	ingressParent = 0xfffffff2
+	bpfFd         = 6
+	bpfName       = 7
+	bpfFlags      = 8
+	bpfDirect     = 1
+)
+
+// tcBody is struct tcmsg.
+func tcBody(ifindex, handle, parent, info uint32) []byte {
+	b := make([]byte, 4, 20)
+	for _, v := range []uint32{ifindex, handle, parent, info} {
+		b = append(b, word(v)...)
+	}
+	return b
+}
+
+// newClsact gives an interface its clsact qdisc.
+func newClsact(ifindex uint32) error {
+	m := newMessage(unix.RTM_NEWQDISC, createFlags, tcBody(ifindex, clsactHandle, clsactParent, 0)...)
+	if err := m.attr(unix.TCA_KIND, []byte("clsact\x00")).send(); err != nil {
+		return fmt.Errorf("add the clsact qdisc: %w", err)
+	}
+	return nil
+}
+
+// filterBody names the filter of a priority, for all protocols.
+func filterBody(ifindex, priority uint32) []byte {
+	return tcBody(ifindex, 1, ingressParent, priority<<16|uint32(swapPort(unix.ETH_P_ALL)))
+}
+
+// putFilter makes a program the filter of a priority, or replaces it.
+func putFilter(ifindex, priority uint32, fd int, name string) error {
+	m := newMessage(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, filterBody(ifindex, priority)...)
+	m.attr(unix.TCA_KIND, []byte("bpf\x00"))
+	options := m.nest(unix.TCA_OPTIONS)
+	m.attr(bpfFd, word(uint32(fd))).attr(bpfName, []byte(name+"\x00")).attr(bpfFlags, word(bpfDirect))
+	options()
+	if err := m.send(); err != nil {
+		return fmt.Errorf("add filter %s: %w", name, err)
+	}
+	return nil
+}
+
+// deleteFilter deletes the filter of a priority.
+func deleteFilter(ifindex, priority uint32) error {
+	m := newMessage(unix.RTM_DELTFILTER, 0, filterBody(ifindex, priority)...)
+	if err := m.attr(unix.TCA_KIND, []byte("bpf\x00")).send(); err != nil {
+		return fmt.Errorf("delete filter: %w", err)
+	}
+	return nil
+}
+
+// clsactFilters are steer's filters in these tests; the product's are
+// pkg/route's.
+type clsactFilters struct{ have map[plan.TC]bool }
+
+func (f clsactFilters) Have() (all []plan.TC, _ error) {
+	return slices.Collect(maps.Keys(f.have)), nil
+}
+
+func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
+	ifindex, err := ifaceIndex(t.Interface)
+	if err != nil {
+		return err
+	}
+	if err := newClsact(ifindex); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	f.have[t] = true
+	return putFilter(ifindex, uint32(t.Side), fd, name)
+}
+
+func (f clsactFilters) Remove(t plan.TC) error {
+	ifindex, err := ifaceIndex(t.Interface)
+	if err != nil || !f.have[t] {
+		return err
+	}
+	delete(f.have, t)
+	return deleteFilter(ifindex, uint32(t.Side))
 }

@@ -4,12 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -69,29 +69,14 @@ func (w *wireEnd) trySend(data []byte) {
 
 // onWire is a stage with the client program on a tap or tun interface, and a
 // program behind it that notes which marks it sees.
-func onWire(t *testing.T, kind uint16) (*stage, *wireEnd, *ebpf.Map) {
+func onWire(t *testing.T, kind uint16, clsact bool) (*stage, *wireEnd, *ebpf.Map) {
 	t.Helper()
 	g := newStage(t)
+	g.UseFilters(clsactFilters{map[plan.TC]bool{}})
 	end := newTap(t, "ext0", kind)
-	g.add(plan.TC{Interface: "ext0", Side: clientSide})
-	marks, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 8, MaxEntries: 16})
-	must(t, err)
-	t.Cleanup(func() { marks.Close() })
-	p, err := ebpf.NewProgram(markCounter(marks))
-	must(t, err)
-	t.Cleanup(func() { p.Close() })
-	l, err := link.AttachTCX(link.TCXOptions{Interface: int(index(t, "ext0")), Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()})
-	must(t, err)
-	t.Cleanup(func() { l.Close() })
+	g.add(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact})
+	marks, _ := g.attachBehind(clsact)
 	return g, end, marks
-}
-
-// wantNoTCXOnWire is what these tests show on kernels without TCX links.
-func wantNoTCXOnWire(t *testing.T) {
-	t.Helper()
-	g := &triangle{stage: newStage(t)}
-	newTap(t, "ext0", unix.IFF_TAP)
-	g.wantNoTCX()
 }
 
 // marksSeen are the marks of the packets that came past our program.
@@ -108,58 +93,50 @@ func marksSeen(t *testing.T, marks *ebpf.Map) (seen []uint32) {
 	return seen
 }
 
-// settle sends a SYN and waits until it is counted: all before it are judged.
-func (g *stage) settle(end *wireEnd, data []byte, n uint64) {
+// settle sends the one SYN of a test that counts: when it is counted, all
+// before it have been judged.
+func (g *stage) settle(end *wireEnd, data []byte) {
 	g.Helper()
 	end.send(data)
-	await(g.T, func() bool { return g.counts()[Reason(bpfReasonREASON_CLIENT_SYN)] == n })
+	await(g.T, func() bool { return g.counts()[Reason(bpfReasonREASON_CLIENT_SYN)] == 1 })
 }
 
 // Whatever length a frame or packet is cut to, no program reads beyond it, and
 // what has no ports is left alone. Program.Run cannot show this: it wants a
 // whole IP header.
 func TestEveryLengthOnWire(t *testing.T) {
-	if !hasTCX(t) {
-		wantNoTCXOnWire(t)
-		return
+	eachDatapath(t, func(t *testing.T, clsact bool) {
+		t.Run("Ethernet", func(t *testing.T) { everyLength(t, unix.IFF_TAP, clsact, ethernet) })
+		t.Run("bare", func(t *testing.T) { everyLength(t, unix.IFF_TUN, clsact, bytes.Clone) })
+	})
+}
+
+func everyLength(t *testing.T, kind uint16, clsact bool, wrap func([]byte) []byte) {
+	g, end, marks := onWire(t, kind, clsact)
+	for _, w := range worlds {
+		for _, to := range []netip.Addr{w.origin, w.closed} {
+			whole := wrap(w.fromClient(to, syn).bytes())
+			for n := 1; n < len(whole); n++ {
+				end.trySend(whole[:n])
+			}
+		}
 	}
-	for _, kind := range []uint16{unix.IFF_TAP, unix.IFF_TUN} {
-		t.Run(map[uint16]string{unix.IFF_TAP: "Ethernet", unix.IFF_TUN: "without Ethernet"}[kind], func(t *testing.T) {
-			g, end, marks := onWire(t, kind)
-			var syns uint64
-			for _, w := range worlds {
-				packet := w.fromClient(w.origin, syn).bytes()
-				closed := w.fromClient(w.closed, syn).bytes()
-				if kind == unix.IFF_TAP {
-					packet, closed = ethernet(packet), ethernet(closed)
-				}
-				for n := 1; n < len(packet); n++ {
-					end.trySend(packet[:n])
-					end.trySend(closed[:n])
-				}
-				if seen := marksSeen(t, marks); syns == 0 && !slices.Equal(seen, []uint32{0}) {
-					t.Errorf("%s: marks %v", w.name(), seen)
-				}
-				syns++
-				g.settle(end, packet, syns)
-			}
-			if n := g.counts(); len(n) != 1 {
-				t.Error(n)
-			}
-			if seen := marksSeen(t, marks); !slices.Equal(seen, []uint32{0, clientMark}) {
-				t.Errorf("marks %v", seen)
-			}
-		})
+	g.settle(end, wrap(world4.fromClient(world4.origin, syn).bytes()))
+	if seen := marksSeen(t, marks); !slices.Equal(seen, []uint32{0, clientMark}) {
+		t.Errorf("marks %v", seen)
+	}
+	end.send(wrap(world6.fromClient(world6.closed, syn).bytes()))
+	await(t, func() bool { return g.counts()[Reason(bpfReasonREASON_CLIENT_ABSENT_CLOSED)] == 1 })
+	if n := g.counts(); len(n) != 2 {
+		t.Error(n)
 	}
 }
 
 // A frame with a VLAN tag is the VLAN interface's; the tag 0 is none.
-func TestVLANOnWire(t *testing.T) {
-	if !hasTCX(t) {
-		wantNoTCXOnWire(t)
-		return
-	}
-	g, end, marks := onWire(t, unix.IFF_TAP)
+func TestVLANOnWire(t *testing.T) { eachDatapath(t, vlanOnWire) }
+
+func vlanOnWire(t *testing.T, clsact bool) {
+	g, end, marks := onWire(t, unix.IFF_TAP, clsact)
 	frame := tagged(world4.fromClient(world4.origin, syn).bytes())
 	end.send(frame)
 	other := tagged(world4.fromClient(world4.closed, syn).bytes())
@@ -168,7 +145,7 @@ func TestVLANOnWire(t *testing.T) {
 		t.Errorf("marks %v", seen)
 	}
 	binary.BigEndian.PutUint16(frame[14:], 5<<13) // only a priority
-	g.settle(end, frame, 1)
+	g.settle(end, frame)
 	if n := g.counts(); len(n) != 1 {
 		t.Error(n)
 	}
@@ -177,17 +154,16 @@ func TestVLANOnWire(t *testing.T) {
 // Headers that do not lie in the linear part of a packet are found all the
 // same: a packet socket puts all but the Ethernet header of a large frame into
 // pages.
-func TestNonLinear(t *testing.T) {
-	if !hasTCX(t) {
-		wantNoTCXOnWire(t)
-		return
-	}
+func TestNonLinear(t *testing.T) { eachDatapath(t, nonLinear) }
+
+func nonLinear(t *testing.T, clsact bool) {
 	g := newStage(t)
+	g.UseFilters(clsactFilters{map[plan.TC]bool{}})
 	other := newSpace(t)
 	wire(t, "ext0", "c0", other)
 	setMTU(t, "ext0", 9000)
-	g.add(plan.TC{Interface: "ext0", Side: clientSide})
-	g.add(plan.TC{Interface: "ext0", Side: originSide})
+	g.add(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact})
+	g.add(plan.TC{Interface: "ext0", Side: originSide, Clsact: clsact})
 	for n, w := range worlds {
 		forged, _ := connect(t, w.client, w.origin, originMark)
 		large := make([]byte, 6000)
