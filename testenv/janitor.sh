@@ -15,17 +15,37 @@ case $dir in */"$prefix"-*) ;; *) echo "janitor: not ours: $dir" >&2; exit 2 ;; 
 
 cat >/dev/null
 
+# Another janitor may be at the same work, when somebody sweeps before the one
+# that was hired has begun: what counts is what is there in the end.
+
+mounts() { # those below the directory
+	while read -r _ target _; do
+		case $target in "$dir"/*) echo "$target" ;; esac
+	done </proc/mounts
+}
+
+gone() { # PATH: now, or in a moment by the other's hand
+	tries=50
+	while [ -e "$1" ]; do
+		[ "$tries" -gt 0 ] || return 1
+		tries=$((tries - 1))
+		sleep 0.02
+	done
+}
+
 for path in /run/netns/"$prefix"-*; do
 	[ -e "$path" ] || continue
 	name=${path##*/}
 	for pid in $(ip netns pids "$name" 2>/dev/null); do
 		[ "$pid" = "$owner" ] || kill -KILL "$pid" 2>/dev/null
 	done
-	ip netns delete "$name" || echo "janitor: the namespace $name stays" >&2
+	said=$(ip netns delete "$name" 2>&1) || gone "$path" || echo "janitor: the namespace $name stays: $said" >&2
 done
 
-while read -r _ target _; do
-	case $target in "$dir"/*) umount -l "$target" || echo "janitor: the mount $target stays" >&2 ;; esac
-done </proc/mounts
+for target in $(mounts); do
+	umount -l "$target" 2>/dev/null
+done
+[ -z "$(mounts)" ] || echo "janitor: mounts below $dir stay" >&2
 
-rm -rf --one-file-system "$dir" || echo "janitor: the directory $dir stays" >&2
+rm -rf --one-file-system "$dir" 2>/dev/null
+gone "$dir" || echo "janitor: the directory $dir stays" >&2
