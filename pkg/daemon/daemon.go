@@ -80,6 +80,12 @@ func (i *inspector) prepare() error {
 	if i.kernel, err = i.Steer.Inspector(); err != nil {
 		return err
 	}
+	for _, s := range i.Config.Services {
+		i.services = append(i.services, s.Name)
+	}
+	if err := i.kernel.Fits(plan.SettingsOf(i.Config), i.services); err != nil {
+		return err // the inspector that runs, if any, goes on
+	}
 	local, err := route.LocalAddrs()
 	if err != nil {
 		return err
@@ -110,7 +116,6 @@ func (i *inspector) serve(own addresses) map[string]relay.Service {
 	c := i.Config
 	services := make(map[string]relay.Service, len(c.Services))
 	for _, s := range c.Services {
-		i.services = append(i.services, s.Name)
 		d := &forward.Dialer{
 			Origins: s.Origins,
 			Forge:   s.Forge,

@@ -20,11 +20,7 @@ type Facts struct {
 // these facts. Only what a service needs is asked for: an addressed service
 // that does not forge needs neither marks nor rules nor TC programs.
 func Build(c *config.Config, f Facts) []Item {
-	items := []Item{Objects{}, Settings{
-		ClientMark: c.Kernel.ClientMark,
-		OriginMark: c.Kernel.OriginMark,
-		Heartbeat:  c.Kernel.Heartbeat,
-	}, Lookup{}}
+	items := []Item{Objects{}, SettingsOf(c), Lookup{}}
 	for _, s := range c.Services {
 		items = append(items, Service{Name: s.Name, Open: s.Fail == config.FailOpen})
 	}
@@ -39,6 +35,15 @@ func Build(c *config.Config, f Facts) []Item {
 		items = append(items, Netfilter(needs(c, f))...)
 	}
 	return unique(items)
+}
+
+// SettingsOf returns the values that the programs read at run time.
+func SettingsOf(c *config.Config) Settings {
+	return Settings{
+		ClientMark: c.Kernel.ClientMark,
+		OriginMark: c.Kernel.OriginMark,
+		Heartbeat:  c.Kernel.Heartbeat,
+	}
 }
 
 // Bindings returns the addresses and ports that are bound to services, and

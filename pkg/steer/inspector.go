@@ -100,31 +100,63 @@ func (i *Inspector) Services() ([]plan.Service, error) {
 	return index.list(), nil
 }
 
+// Fits returns an error that says why an inspector with these settings and
+// services would not work with what is attached; nil if it would. To be asked
+// before Beat and Register, either of which takes the traffic from the
+// inspector that runs.
+func (i *Inspector) Fits(want plan.Settings, services []string) error {
+	index, err := readSlots(i.set.maps[bpfMapServices])
+	if err != nil {
+		return explain(err)
+	}
+	if err := index.know(services); err != nil {
+		return err
+	}
+	v, err := i.set.settings()
+	if err != nil {
+		return explain(err)
+	}
+	if have := v.item(); have != want {
+		return fmt.Errorf("the kernel side has %s, but the configuration asks for %s; run portreeve attach with this configuration", have, want)
+	}
+	return nil
+}
+
 // Register puts listeners into the slots of services: l4 for clients that come
 // by IPv4, l6 for IPv6; either may be nil and leaves the slot as it is. Each
 // slot goes over from its former owner between two connections, and what waits
 // in the queue of the former owner's listener is still that owner's. The kernel
-// empties the slot when the listener is closed.
+// empties the slot when the listener is closed. Where a service does not exist
+// no slot is touched: half a registration would take the traffic of the others
+// from an inspector that works.
 func (i *Inspector) Register(services []string, l4, l6 syscall.Conn) error {
-	return i.withSlots(services, func(id uint32) error {
-		if err := i.fill(slot4(id), l4, unix.AF_INET); err != nil {
+	return i.withSlots(func(index *slots) error {
+		if err := index.know(services); err != nil {
 			return err
 		}
-		return i.fill(slot6(id), l6, unix.AF_INET6)
+		return index.each(services, func(id uint32) error {
+			if err := i.fill(slot4(id), l4, unix.AF_INET); err != nil {
+				return err
+			}
+			return i.fill(slot6(id), l6, unix.AF_INET6)
+		})
 	})
 }
 
 // Unregister empties the slots of services that hold a listener which was
-// registered here. What a newer inspector has put there stays.
+// registered here. What a newer inspector has put there stays, and a service
+// that was removed meanwhile has no slot.
 func (i *Inspector) Unregister(services []string) error {
-	return i.withSlots(services, func(id uint32) error {
-		return errors.Join(i.drain(slot4(id)), i.drain(slot6(id)))
+	return i.withSlots(func(index *slots) error {
+		return index.each(services, func(id uint32) error {
+			return errors.Join(i.drain(slot4(id)), i.drain(slot6(id)))
+		})
 	})
 }
 
-// withSlots calls f for the number of each service, and names those that
-// there are not.
-func (i *Inspector) withSlots(services []string, f func(id uint32) error) error {
+// withSlots calls f with the numbers of services, which do not change
+// meanwhile.
+func (i *Inspector) withSlots(f func(*slots) error) error {
 	unlock, err := lock(i.set.dir)
 	if err != nil {
 		return explain(err)
@@ -134,19 +166,33 @@ func (i *Inspector) withSlots(services []string, f func(id uint32) error) error 
 	if err != nil {
 		return explain(err)
 	}
+	return f(index)
+}
+
+// know returns an error that names the services that there are not.
+func (s *slots) know(services []string) error {
 	var unknown []string
 	for _, name := range services {
-		id, found := index.byName[name]
-		if !found {
+		if _, found := s.byName[name]; !found {
 			unknown = append(unknown, name)
+		}
+	}
+	if unknown == nil {
+		return nil
+	}
+	return fmt.Errorf("the kernel side has no service %s; run portreeve attach with this configuration", strings.Join(unknown, ", "))
+}
+
+// each calls f for the number of each of the services that there are.
+func (s *slots) each(services []string, f func(id uint32) error) error {
+	for _, name := range services {
+		id, found := s.byName[name]
+		if !found {
 			continue
 		}
 		if err := f(id); err != nil {
 			return fmt.Errorf("service %s: %w", name, explain(err))
 		}
-	}
-	if unknown != nil {
-		return fmt.Errorf("the kernel side has no service %s; run portreeve attach with this configuration", strings.Join(unknown, ", "))
 	}
 	return nil
 }

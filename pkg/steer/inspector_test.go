@@ -123,6 +123,7 @@ func TestRefusedListeners(t *testing.T) {
 		{"another network namespace", []string{"mx"}, elsewhere, nil},
 		{"use of closed", []string{"mx"}, closed, nil},
 		{"no service nothing, nor; run portreeve attach", []string{"nothing", "nor"}, l4, l6},
+		{"no service nothing; run portreeve attach", []string{"mx", "nothing"}, l4, l6}, // and mx keeps its own
 	} {
 		err := g.inspector.Register(c.services, c.l4, c.l6)
 		if err == nil || !strings.Contains(err.Error(), c.text) {
@@ -146,6 +147,41 @@ func mptcp(t *testing.T) syscall.Conn {
 	f := os.NewFile(uintptr(fd), "mptcp")
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+func TestFits(t *testing.T) {
+	s, _ := sandbox(t)
+	must(t, s.Add(plan.Objects{}))
+	attached := plan.Settings{ClientMark: 1, OriginMark: 2, Heartbeat: time.Hour}
+	must(t, s.Add(attached))
+	must(t, s.Add(plan.Service{Name: "mx"}))
+	i, err := s.Inspector()
+	must(t, err)
+	defer i.Close()
+	must(t, i.Fits(attached, []string{"mx"}))
+	for _, c := range []struct {
+		want     plan.Settings
+		services []string
+		text     string
+	}{
+		{attached, []string{"mx", "other"}, "no service other; run portreeve attach"},
+		{plan.Settings{ClientMark: 1, OriginMark: 4, Heartbeat: time.Hour}, []string{"mx"}, "asks for settings client mark 0x1, origin mark 0x4,"},
+		{plan.Settings{ClientMark: 1, OriginMark: 2, Heartbeat: time.Minute}, []string{"mx"}, "heartbeat 1m0s; run portreeve attach"},
+	} {
+		if err := i.Fits(c.want, c.services); err == nil || !strings.Contains(err.Error(), c.text) {
+			t.Errorf("%v, want %q", err, c.text)
+		}
+	}
+}
+
+func TestUnregisterOfAServiceThatIsGone(t *testing.T) {
+	g := newStage(t)
+	must(t, g.inspector.Register([]string{"mx", "closed"}, g.listeners[0], g.listeners[1]))
+	must(t, g.Remove(plan.Service{Name: "closed"}))
+	must(t, g.inspector.Unregister([]string{"closed", "mx"}))
+	if left := g.listenersOf("mx"); left != [2]uint64{} {
+		t.Errorf("slots still hold %v", left)
+	}
 }
 
 func TestHeartbeat(t *testing.T) {

@@ -24,11 +24,16 @@ func haveSettings(s *pinSet) ([]plan.Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := plan.Settings{ClientMark: v.ClientMark, OriginMark: v.OriginMark, Heartbeat: time.Duration(v.HeartbeatNs)}
+	i := v.item()
 	if i == (plan.Settings{}) {
 		return nil, nil
 	}
 	return []plan.Item{i}, nil
+}
+
+// item is what an operator may change of the settings.
+func (v bpfSettings) item() plan.Settings {
+	return plan.Settings{ClientMark: v.ClientMark, OriginMark: v.OriginMark, Heartbeat: time.Duration(v.HeartbeatNs)}
 }
 
 // putSettings writes what an operator may change; ABI and date stay.
