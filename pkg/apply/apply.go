@@ -77,7 +77,7 @@ func (r *Runner) Clear() ([]plan.Change, error) {
 		done = append(done, c)
 	}
 	if failed != nil {
-		return done, failed
+		return done, errors.Join(failed, r.Journal.Stale())
 	}
 	return done, r.Journal.Remove()
 }
@@ -154,7 +154,8 @@ func (r *Runner) perform(c plan.Change) error {
 		if err := h.Remove(c.Item); err != nil {
 			return fmt.Errorf("remove %s: %w", c.Item, err)
 		}
-		return r.Journal.Forget(c.Item)
+		r.Journal.Forget(c.Item)
+		return nil
 	}
 	if err := r.Journal.Intend(c.Item); err != nil {
 		return err
@@ -182,7 +183,7 @@ func (r *Runner) undo(changes []plan.Change) error {
 	if failed == nil && len(r.Journal.Items()) == 0 {
 		return r.Journal.Remove()
 	}
-	return failed
+	return errors.Join(failed, r.Journal.Stale())
 }
 
 func (r *Runner) hand(i plan.Item) (Hand, error) {

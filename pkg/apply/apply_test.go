@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -337,6 +338,117 @@ func TestJournalKeepsEveryType(t *testing.T) {
 	}
 	if !slices.Equal(items, back.Items()) {
 		t.Errorf("read %v\nwrote %v", back.Items(), items)
+	}
+}
+
+// A line that was cut off anywhere takes no other line with it.
+func TestJournalGoesOnBehindACutLine(t *testing.T) {
+	whole := encoded(t, wanted[0])
+	for size := range whole {
+		path := filepath.Join(t.TempDir(), "journal")
+		if err := os.WriteFile(path, whole[:size], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		r := reopen(t, newKernel(), path)
+		if err := r.Journal.Intend(wanted[1]); err != nil {
+			t.Fatal(err)
+		}
+		if back := reopen(t, newKernel(), path).Journal; !back.Holds(wanted[1]) {
+			t.Errorf("lost behind the first %d octets of a line", size)
+		}
+	}
+}
+
+func encoded(t *testing.T, i plan.Item) []byte {
+	t.Helper()
+	line, err := encode(time.Unix(0, 0).UTC(), i, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return line
+}
+
+// full makes every write to the journal fail, as on a full disk.
+func full(t *testing.T, j *Journal) {
+	t.Helper()
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { file.Close() })
+	j.close()
+	j.file = file
+}
+
+// What is removed is removed, and the journal with it, though nothing can be
+// written about it.
+func TestClearOnAFullDisk(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	full(t, r.Journal)
+	changes, err := r.Clear()
+	if err != nil || len(changes) != len(wanted) || len(k.items) != 0 {
+		t.Errorf("%v after %d changes, left %v", err, len(changes), k.state())
+	}
+	if files, _ := filepath.Glob(r.Journal.path + "*"); len(files) != 0 {
+		t.Errorf("journal left behind: %v", files)
+	}
+}
+
+// One reason is told once, and what could not be removed is still known.
+func TestClearOnAFullDiskThatFails(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	full(t, r.Journal)
+	k.fail["- "+wanted[4].String()] = true
+	_, err := r.Clear()
+	if err == nil || strings.Count(err.Error(), "write journal") != 1 || !strings.Contains(err.Error(), wanted[4].String()) {
+		t.Errorf("error is %v", err)
+	}
+	if !reopen(t, k, r.Journal.path).Journal.Holds(wanted[4]) {
+		t.Error("the journal has forgotten what is still there")
+	}
+}
+
+// A disk that fills up in the middle of an attach leaves nothing.
+func TestUndoOnAFullDisk(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	r.Observe = func(c plan.Change) {
+		if c.Item == wanted[5] {
+			full(t, r.Journal)
+		}
+	}
+	_, err := r.Run(wanted)
+	if err == nil || strings.Count(err.Error(), "write journal") != 1 {
+		t.Errorf("error is %v", err)
+	}
+	if files, _ := filepath.Glob(r.Journal.path + "*"); len(files) != 0 || len(k.items) != 0 {
+		t.Errorf("left behind: %v and %v", files, k.state())
+	}
+}
+
+// An attach whose journal can be written, but not shortened, is a success; one
+// whose journal would be wrong is not.
+func TestSettleWithoutRoomForASecondFile(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	if err := os.Mkdir(r.Journal.path+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(r.Journal.path+".new", "in the way"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, r, wanted)
+	back := reopen(t, k, r.Journal.path)
+	if !slices.Equal(wanted, back.Journal.Items()) {
+		t.Errorf("journal lists %v", back.Journal.Items())
+	}
+	delete(k.items, wanted[7].Key()) // somebody removes it, and nobody wants it any more
+	if _, err := back.Run(wanted[:7]); err == nil {
+		t.Error("no error, though the journal lists what is gone")
 	}
 }
 

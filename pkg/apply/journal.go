@@ -25,6 +25,8 @@ type Journal struct {
 	since time.Time
 	items map[string]intent // by type and key
 	next  int
+	torn  bool  // the file ends in the middle of a line
+	stale error // why the file does not say all that is gone
 }
 
 // intent is an item with its place in the order of making.
@@ -53,6 +55,7 @@ func OpenJournal(path string) (*Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
+	j.torn = len(data) > 0 && !bytes.HasSuffix(data, []byte("\n"))
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	lines.Buffer(nil, len(data)+1)
 	for lines.Scan() {
@@ -89,15 +92,31 @@ func (j *Journal) Holds(i plan.Item) bool {
 }
 
 // Intend writes that the item is about to be made.
-func (j *Journal) Intend(i plan.Item) error { return j.write(i, false) }
-
-// Forget writes that the item is gone.
-func (j *Journal) Forget(i plan.Item) error {
-	if !j.Holds(i) {
-		return nil
+func (j *Journal) Intend(i plan.Item) error {
+	now := time.Now().UTC()
+	if err := j.write(now, i, false); err != nil {
+		return err
 	}
-	return j.write(i, true)
+	j.note(now, i, false)
+	return nil
 }
+
+// Forget writes that the item is gone. That cannot fail: what is gone stays
+// gone, also with a full disk. Stale tells whether it is in the file.
+func (j *Journal) Forget(i plan.Item) {
+	if !j.Holds(i) {
+		return
+	}
+	now := time.Now().UTC()
+	if err := j.write(now, i, true); err != nil {
+		j.stale = err
+	}
+	j.note(now, i, true)
+}
+
+// Stale returns why the file still lists items that are gone; nil if it does
+// not. Settle and Remove put it right.
+func (j *Journal) Stale() error { return j.stale }
 
 // Settle makes the journal hold exactly these items, without the history of
 // how it came to be: one line an item. It replaces the file in one step, or
@@ -117,13 +136,11 @@ func (j *Journal) Settle(items []plan.Item) error {
 	if j.unchanged(b.Bytes()) {
 		return nil
 	}
-	next := j.path + ".new"
-	if err := os.WriteFile(next, b.Bytes(), 0o600); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	j.close()
-	if err := os.Rename(next, j.path); err != nil {
-		return fmt.Errorf("write journal: %w", err)
+	if err := j.replace(b.Bytes()); err != nil {
+		if j.says(items) {
+			return nil // the history only makes it longer
+		}
+		return err
 	}
 	since := j.since
 	j.items = nil
@@ -133,10 +150,25 @@ func (j *Journal) Settle(items []plan.Item) error {
 	return nil
 }
 
+// replace puts another file in place of the journal's, in one step.
+func (j *Journal) replace(data []byte) error {
+	next := j.path + ".new"
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		os.Remove(next) // it may be begun
+		return fmt.Errorf("write journal: %w", err)
+	}
+	if err := os.Rename(next, j.path); err != nil {
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.close()
+	j.torn, j.stale = false, nil
+	return nil
+}
+
 // Remove deletes the journal; the last step of detach.
 func (j *Journal) Remove() error {
 	j.close()
-	j.items, j.since = nil, time.Time{}
+	j.items, j.since, j.torn, j.stale = nil, time.Time{}, false, nil
 	for _, path := range []string{j.path + ".new", j.path} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("remove journal: %w", err)
@@ -145,14 +177,28 @@ func (j *Journal) Remove() error {
 	return nil
 }
 
+// says reports whether the file as it is lists just these items.
+func (j *Journal) says(items []plan.Item) bool {
+	if j.stale != nil || len(items) != len(j.items) {
+		return false
+	}
+	for _, i := range items {
+		if held, ok := j.items[keyOf(i)]; !ok || held.item != i {
+			return false
+		}
+	}
+	return true
+}
+
 func (j *Journal) unchanged(want []byte) bool {
 	have, err := os.ReadFile(j.path)
 	return err == nil && bytes.Equal(have, want)
 }
 
-func (j *Journal) write(i plan.Item, forget bool) error {
-	now := time.Now().UTC()
-	line, err := encode(now, i, forget)
+// write appends a line. One that a crash or a full disk has cut off is ended
+// first, or this one would be lost with it.
+func (j *Journal) write(at time.Time, i plan.Item, forget bool) error {
+	line, err := encode(at, i, forget)
 	if err != nil {
 		return err
 	}
@@ -161,10 +207,14 @@ func (j *Journal) write(i plan.Item, forget bool) error {
 			return fmt.Errorf("write journal: %w", err)
 		}
 	}
-	if _, err := j.file.Write(line); err != nil {
-		return fmt.Errorf("write journal %s: %w", j.path, err)
+	if j.torn {
+		line = append([]byte("\n"), line...)
 	}
-	j.note(now, i, forget)
+	if _, err := j.file.Write(line); err != nil {
+		j.torn = true
+		return fmt.Errorf("write journal: %w", err)
+	}
+	j.torn = false
 	return nil
 }
 
