@@ -114,9 +114,19 @@ func (s *pinSet) complete() error {
 		return err
 	}
 	if len(s.missing) > 0 {
-		return fmt.Errorf("%s is damaged: no usable %s; run portreeve detach, then attach", s.dir, strings.Join(s.missing, ", "))
+		return errDamaged{s.dir, s.missing}
 	}
 	return nil
+}
+
+// errDamaged says that pins are gone or not what they should be.
+type errDamaged struct {
+	dir     string
+	missing []string
+}
+
+func (e errDamaged) Error() string {
+	return fmt.Sprintf("%s is damaged: no usable %s; run portreeve detach, then attach", e.dir, strings.Join(e.missing, ", "))
 }
 
 // errABI says that another release's maps are pinned.

@@ -167,10 +167,12 @@ func (s *Steer) Replace(_, item plan.Item) error {
 	return explain(s.add(item))
 }
 
-// Remove takes an item out of the kernel; absent is success.
+// Remove takes an item out of the kernel; absent is success. Where pins are
+// damaged an entry of a map stays until Objects, with which all of them go, are
+// removed: nothing else can be done with damaged pins.
 func (s *Steer) Remove(item plan.Item) error {
 	err := s.remove(item)
-	if errors.Is(err, ErrNotAttached) {
+	if errors.Is(err, ErrNotAttached) || errors.As(err, new(errDamaged)) {
 		return nil
 	}
 	return explain(err)
