@@ -23,9 +23,30 @@ func notices(w io.Writer) *slog.Logger {
 
 // records returns the log of messages and sessions in the configured form.
 // Its Close writes out the last of them.
-func records(l config.Log, w io.Writer) *event.Log {
+func records(l config.Log, out io.Writer, log *slog.Logger) *event.Log {
+	w := &outlet{out: out, log: log}
 	if l.Format == "text" {
 		return event.NewText(w)
 	}
 	return event.NewJSON(w)
+}
+
+// outlet is where records go. It tells when they can no longer be written,
+// and when they can again: mail goes on meanwhile.
+type outlet struct {
+	out     io.Writer
+	log     *slog.Logger
+	failing bool
+}
+
+func (o *outlet) Write(b []byte) (int, error) {
+	n, err := o.out.Write(b)
+	switch {
+	case err != nil && !o.failing:
+		o.log.Error("records cannot be written, they are counted instead", "error", err)
+	case err == nil && o.failing:
+		o.log.Info("records are written again")
+	}
+	o.failing = err != nil
+	return n, err
 }

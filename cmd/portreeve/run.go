@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -51,7 +53,9 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
 		return err
 	}
-	sink := records(c.Log, e.stdout)
+	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
+	log := notices(e.stderr)
+	sink := records(c.Log, e.stdout, log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	return daemon.Run(ctx, daemon.Options{Config: c, Steer: side.steer, Sink: sink, Log: notices(e.stderr)})
+	return daemon.Run(ctx, daemon.Options{Config: c, Steer: side.steer, Sink: sink, Log: log})
 }
