@@ -53,9 +53,10 @@ type Session struct {
 	ClientIn, ClientOut int64 // octets read from and written to the client
 	OriginIn, OriginOut int64 // octets read from and written to the origin
 
-	End    End    // why it ended
-	Detail string // what exactly, where End alone does not say
-	Last   Answer // the reply that ended it, when it was ours
+	End     End    // why it ended
+	Detail  string // what exactly, where End alone does not say
+	Offence Text   // the first octets of a reply that broke the rules
+	Last    Answer // the reply that ended it, when it was ours
 }
 
 // Answer is a reply as it is recorded.

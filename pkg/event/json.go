@@ -67,6 +67,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.seconds("duration", s.Duration)
 	o.word("end", s.End.String())
 	o.word("detail", s.Detail)
+	o.text("offence", s.Offence)
 	o.answer("reply", s.Last)
 	return o.line()
 }

@@ -39,7 +39,7 @@ var (
 		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true,
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
 		Commands: 5, Errors: 1, Messages: 1, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
-		End: EndOriginGone, Detail: "why", Last: Answer{421, Text("4.4.2 lost")},
+		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
 	}
 )
 
@@ -102,7 +102,7 @@ func TestText(t *testing.T) {
 	l.Session(&someSession)
 	l.Close()
 	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
-2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" reply="421 4.4.2 lost"
+2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" reply="421 4.4.2 lost"
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
@@ -118,7 +118,7 @@ func TestHostileText(t *testing.T) {
 	m.Recipients = []Recipient{{hostile, Answer{250, hostile}}}
 	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
 	s := someSession
-	s.Hello, s.Removed, s.Greeting, s.Last = hostile, hostile, Answer{220, hostile}, Answer{421, hostile}
+	s.Hello, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}
 	for name, f := range map[string]format{"json": jsonFormat{}, "text": textFormat{}} {
 		line := f.session(f.message(nil, &m), &s)
 		if n := bytes.Count(line, []byte("\n")); n != 2 {

@@ -45,6 +45,10 @@ func (textFormat) session(b []byte, s *Session) []byte {
 	}
 	b = appendDuration(b, s.Duration)
 	b = appendReason(b, s.Detail)
+	if len(s.Offence) > 0 {
+		b = append(b, " offence=\""...)
+		b = append(appendEscaped(b, s.Offence), '"')
+	}
 	return append(appendTextAnswer(b, s.Last), '\n')
 }
 

@@ -107,6 +107,7 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 	for {
 		r, n, f := smtp.CutReply(x.origin.window())
 		if f != smtp.NoFault {
+			x.noteOffence(x.origin.window())
 			return r, brokenReply(f.String())
 		}
 		if n > 0 {

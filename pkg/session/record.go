@@ -84,6 +84,15 @@ func (x *session) noteHello() {
 	x.rec.Hello, x.env.Hello = x.caller, x.caller
 }
 
+// noteOffence keeps the octets that the origin broke the rules with. The client's
+// are not kept: there may be a password among them.
+func (x *session) noteOffence(p []byte) {
+	x.rec.Offence = bytes.Clone(p[:min(len(p), maxOffence)])
+}
+
+// maxOffence is how many octets are enough to see what the origin meant.
+const maxOffence = 128
+
 // noteRemoved keeps a line of the origin's EHLO list that we do not pass on,
 // once per session. No message is open then.
 func (x *session) noteRemoved(line []byte) {

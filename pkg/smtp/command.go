@@ -38,7 +38,6 @@ type Chunk struct {
 var (
 	badLine      = &Reply{500, Enhanced{5, 5, 2}, "Syntax error: a command is printable ASCII ended by CRLF"}
 	badVerb      = &Reply{500, Enhanced{5, 5, 1}, "Command not recognized"}
-	badArgument  = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in the argument"}
 	needName     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: a host name or address literal is needed"}
 	noArgument   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: the command takes no argument"}
 	mailSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: MAIL FROM:<address>"}

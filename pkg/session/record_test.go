@@ -1,0 +1,108 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
+)
+
+// recordsOf plays a conversation and returns its records as JSON.
+func recordsOf(t *testing.T, c conversation, prepare func(p *play)) (list []map[string]any, text string) {
+	t.Helper()
+	var out bytes.Buffer
+	l := event.NewJSON(&out)
+	p := newPlay(c)
+	prepare(p)
+	Run(Options{Sink: l, Inspector: inspect.New(p.rules)}, p.client.leg, p.origin.leg)
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	text = out.String()
+	for line := range strings.Lines(text) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		list = append(list, m)
+	}
+	return list, text
+}
+
+// TestRecords: what a record says is what happened.
+func TestRecords(t *testing.T) {
+	list, text := recordsOf(t, conversation{"records", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c> SIZE=40 ENVID=QQ1\r\nRCPT TO:<b@d> NOTIFY=NEVER\r\nRCPT TO:<e@f>\r\nDATA\r\n", 4},
+		{content1 + ".\r\nQUIT\r\n", 2},
+	}, map[string]string{"RCPT2": "550"}, nil}, func(*play) {})
+	if len(list) != 2 {
+		t.Fatalf("%d records: %s", len(list), text)
+	}
+	m, s := list[0], list[1]
+	for name, want := range map[string]any{
+		"event": "message", "number": 1.0, "helo": "c", "from": "a@c", "accepted": 1.0, "refused": 1.0, "declared_size": 40.0,
+		"size": float64(len(content1)), "envid": "QQ1", "extensions": "SIZE DSN", "outcome": "accepted",
+	} {
+		if m[name] != want {
+			t.Errorf("message: %s is %v, not %v", name, m[name], want)
+		}
+	}
+	to, _ := json.Marshal(m["to"])
+	if want := `[{"address":"b@d","code":250,"text":"for 3"},{"address":"e@f","code":550,"text":"for 4"}]`; string(to) != want {
+		t.Errorf("message: to is %s, not %s", to, want)
+	}
+	reply, _ := json.Marshal(m["reply"])
+	if want := `{"code":250,"text":"message 1"}`; string(reply) != want {
+		t.Errorf("message: reply is %s, not %s", reply, want)
+	}
+	for name, want := range map[string]any{
+		"event": "session", "helo": "c", "esmtp": true, "offered": "PIPELINING SIZE 8BITMIME DSN SMTPUTF8", "extensions": "SIZE DSN",
+		"commands": 6.0, "errors": 0.0, "messages": 1.0, "end": "quit",
+	} {
+		if s[name] != want {
+			t.Errorf("session: %s is %v, not %v", name, s[name], want)
+		}
+	}
+}
+
+// TestNoSecrets: no part of an authentication reaches a record, whatever becomes
+// of it.
+func TestNoSecrets(t *testing.T) {
+	const secret = "c2VjcmV0cGFzc3dvcmQ="
+	for _, c := range []struct {
+		turns   []turn
+		answers map[string]string
+	}{
+		{[]turn{{"AUTH PLAIN " + secret + "\r\n", 1}}, map[string]string{"AUTH1": "235"}},
+		{[]turn{{"AUTH PLAIN " + secret + "\r\n", 1}}, map[string]string{"AUTH1": "535"}},
+		{[]turn{{"AUTH PLAIN " + secret + "!\r\n", 1}}, nil},
+		{[]turn{{"AUTH PLAIN " + secret + "\n", 1}}, nil},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\n", 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {"!" + secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret, 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n" + secret + "\r\n", 2}}, map[string]string{"AUTH1": "535"}},
+	} {
+		turns := append([]turn{{"EHLO c\r\n", 1}}, c.turns...)
+		_, text := recordsOf(t, conversation{"auth", "250-mx\r\n250 AUTH PLAIN LOGIN\r\n", turns, c.answers, nil}, func(p *play) {
+			p.rules.AuthInClear = true
+			p.rules.Keywords = carried
+			p.client.leg.cutErr = io.EOF
+		})
+		if strings.Contains(text, "c2Vjcm") {
+			t.Errorf("%v is recorded as %s", c.turns, text)
+		}
+	}
+}
+
+// TestOffence: what could not be read is in the record.
+func TestOffence(t *testing.T) {
+	list, _ := recordsOf(t, conversation{"offence", "250-mx\r\n550 \x1b[2Jevil\r\n", []turn{{"EHLO c\r\n", 1}}, nil, nil}, func(*play) {})
+	if s := list[len(list)-1]; s["offence"] != "250-mx\\x0d\n550 \\x1b[2Jevil\\x0d\n" || s["detail"] != "reply lines with different codes" {
+		t.Errorf("got %v", s)
+	}
+}
