@@ -32,9 +32,10 @@ check: $(STATICCHECK) ## gofmt, vet, staticcheck, shellcheck, Vagrantfile, gener
 	scripts/check-vagrant
 	scripts/check-generated
 
+# -count=1: tests that build portreeve and run it are stale in go's cache.
 test: root ## run every test, as root; installs the Debian packages that are missing
 	scripts/install-deps build test
-	$(GO) test -timeout $(TIMEOUT) ./...
+	$(GO) test -count=1 -timeout $(TIMEOUT) ./...
 
 test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on this one, as root
 	scripts/install-deps build test kernels
