@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"time"
 
@@ -159,35 +160,100 @@ func (n *Node) AwaitGreeting(ctx context.Context, to netip.AddrPort) error {
 	return nil
 }
 
-// awaitLinks waits until every device but lo is running.
+// awaitLinks waits until every device but lo is running and the kernel has
+// done with the IPv6 addresses, which it does in the background.
 func (n *Node) awaitLinks(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		idle, err := n.idleLinks()
-		if err != nil || len(idle) == 0 {
+		busy, err := n.unsettled()
+		if err != nil || len(busy) == 0 {
 			return err
 		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("await links of %s: %s: %w", n.Role, strings.Join(idle, ", "), context.Cause(ctx))
+			return fmt.Errorf("await links of %s: %s: %w", n.Role, strings.Join(busy, ", "), context.Cause(ctx))
 		}
 	}
 }
 
-// idleLinks names the devices that are not running.
-func (n *Node) idleLinks() (idle []string, err error) {
+// unsettled names the devices that are not running, and the IPv6 addresses
+// that are tentative or lack a route of those that come with them.
+func (n *Node) unsettled() (busy []string, err error) {
 	err = n.Enter(func() error {
 		devices, err := net.Interfaces()
+		if err != nil {
+			return err
+		}
 		for _, d := range devices {
 			if d.Flags&(net.FlagRunning|net.FlagLoopback) == 0 {
-				idle = append(idle, d.Name)
+				busy = append(busy, d.Name)
 			}
 		}
+		late, err := lateAddresses()
+		busy = append(busy, late...)
 		return err
 	})
-	return idle, err
+	return busy, err
+}
+
+// tentative is IFA_F_TENTATIVE.
+const tentative = 0x40
+
+// lateAddresses reads the IPv6 addresses of this namespace and their routes. An
+// address has a local route, and on a router, unless its prefix is a single
+// address, its network has an anycast route (RFC 4291 section 2.6.1).
+func lateAddresses() ([]string, error) {
+	addresses, err := columns("/proc/thread-self/net/if_inet6")
+	if err != nil {
+		return nil, err
+	}
+	routes, err := columns("/proc/thread-self/net/ipv6_route")
+	if err != nil {
+		return nil, err
+	}
+	have := map[string]bool{}
+	for _, r := range routes {
+		if len(r) == 10 {
+			have[r[0]+"/"+r[1]+" "+r[9]] = true
+		}
+	}
+	forwarding, err := os.ReadFile("/proc/sys/net/ipv6/conf/all/forwarding")
+	if err != nil {
+		return nil, err
+	}
+	var late []string
+	for _, a := range addresses { // address, index, prefix length, scope, flags, device
+		if len(a) != 6 || a[5] == "lo" {
+			continue
+		}
+		flags, err := strconv.ParseUint(a[4], 16, 32)
+		if err != nil {
+			return nil, err
+		}
+		complete := flags&tentative == 0 && have[a[0]+"/80 "+a[5]]
+		if a[2] == "40" && forwarding[0] == '1' { // all our networks are /64
+			complete = complete && have[a[0][:16]+strings.Repeat("0", 16)+"/80 "+a[5]]
+		}
+		if !complete {
+			late = append(late, a[0]+" on "+a[5])
+		}
+	}
+	return late, nil
+}
+
+// columns reads a table of a file in /proc.
+func columns(path string) ([][]string, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]string
+	for line := range strings.Lines(string(data)) {
+		rows = append(rows, strings.Fields(line))
+	}
+	return rows, nil
 }
 
 // Sysctl reads a sysctl of the node's network, named as sysctl(8) names it:
