@@ -1,6 +1,7 @@
 package event
 
 import (
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -38,7 +39,10 @@ type format interface {
 const (
 	maxWaiting = 4 << 20               // octets that may wait for the writer
 	gathering  = 10 * time.Millisecond // how long lines gather before they are written
+	closing    = 5 * time.Second       // how long Close waits for a writer that takes nothing
 )
+
+var errStuck = errors.New("records are lost: the writer takes none")
 
 // NewJSON returns a Log that writes one JSON object per line, with the members
 // that schema.md lists. Close it after the last event.
@@ -155,10 +159,17 @@ func (l *Log) Lost() uint64 {
 }
 
 // Close writes what waits and ends the Log. It returns the last error of the
-// writer. No event may come after it.
+// writer. A writer that takes nothing, such as a pipe that nobody reads, is not
+// waited for longer than five seconds. No event may come after it.
 func (l *Log) Close() error {
 	close(l.stop)
-	<-l.done
+	timer := time.NewTimer(closing)
+	defer timer.Stop()
+	select {
+	case <-l.done:
+	case <-timer.C:
+		return errStuck
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.err

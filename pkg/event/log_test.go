@@ -222,6 +222,19 @@ func TestFailingWriter(t *testing.T) {
 	}
 }
 
+// A pipe that nobody reads does not keep the process from ending.
+func TestCloseWithAWriterThatTakesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &stuckWriter{letGo: make(chan struct{})}
+		l := NewJSON(w)
+		l.Session(&someSession)
+		if err := l.Close(); !errors.Is(err, errStuck) {
+			t.Errorf("error %v, want %v", err, errStuck)
+		}
+		close(w.letGo)
+	})
+}
+
 func BenchmarkJSON(b *testing.B) {
 	buf := make([]byte, 0, 8192)
 	b.ReportAllocs()
