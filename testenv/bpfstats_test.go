@@ -3,6 +3,7 @@ package testenv
 import "testing"
 
 func TestRunStatsOfAProgram(t *testing.T) {
+	needTCX(t)
 	e := open(t, Options{})
 	foreign, err := e.Gateway.AttachForeignTCX("ext0")
 	if err != nil {

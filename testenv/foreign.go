@@ -18,6 +18,22 @@ type ForeignTCX struct {
 	counted                uint64
 }
 
+// HasTCX reports whether programs can be attached by TCX links: from kernel 6.6.
+func HasTCX() (bool, error) {
+	attr := queryAttr{target: loopbackIndex, attachType: bpfTCXIngress}
+	_, err := bpf(unix.BPF_PROG_QUERY, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	if errors.Is(err, unix.EINVAL) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("ask whether the kernel has TCX: %w", err)
+	}
+	return true, nil
+}
+
+// loopbackIndex is the interface index of lo in every network namespace.
+const loopbackIndex = 1
+
 // AttachForeignTCX attaches the program behind those that are there. It needs
 // kernel 6.6.
 func (n *Node) AttachForeignTCX(device string) (*ForeignTCX, error) {

@@ -66,7 +66,21 @@ func TestSnapshotSeesFilters(t *testing.T) {
 	}
 }
 
+// needTCX skips a test of foreign TCX programs where nobody can have any. On
+// which kernels that is right, testenv/kernels checks.
+func needTCX(t *testing.T) {
+	t.Helper()
+	has, err := HasTCX()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !has {
+		t.Skip("the kernel has no TCX")
+	}
+}
+
 func TestSnapshotSeesForeignProgram(t *testing.T) {
+	needTCX(t)
 	e := open(t, Options{})
 	before := snapshot(t, e)
 	foreign, err := e.Gateway.AttachForeignTCX("ext0")

@@ -47,7 +47,7 @@ func machineNames() []string {
 // runHere runs the suite on the kernel of this machine.
 func runHere(ctx context.Context, space *space, suite *suite, r *report) error {
 	script := filepath.Join(space.root, "testenv/kernels/run-tests.sh")
-	cmd := exec.CommandContext(ctx, "sh", append([]string{script, space.root, suite.binaries}, suite.flags...)...)
+	cmd := exec.CommandContext(ctx, "sh", append([]string{script, space.root, suite.binaries}, suite.flags()...)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	// The group: the shell would wait for the test that it runs.
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }

@@ -71,7 +71,7 @@ func command(ctx context.Context, args []string) error {
 func parse(args []string) (options, error) {
 	var o options
 	flags := flag.NewFlagSet("kernels", flag.ContinueOnError)
-	flags.DurationVar(&o.limit, "limit", 15*time.Minute, "how long one kernel may take")
+	flags.DurationVar(&o.limit, "limit", time.Hour, "how long one kernel may take")
 	packages := flags.String("packages", "", "run the tests of these packages alone: pkg/steer,pkg/route")
 	flags.StringVar(&o.pattern, "run", "", "run the tests alone that match, as with go test")
 	flags.Usage = func() {

@@ -149,7 +149,7 @@ func (r *report) judge(suite *suite) {
 	for _, p := range suite.packages {
 		r.judgePackage(p)
 	}
-	r.judgeSkips(suite.allowed)
+	r.judgeSkips(suite)
 }
 
 func (r *report) judgePackage(pkg string) {
@@ -167,18 +167,18 @@ func (r *report) judgePackage(pkg string) {
 
 // judgeSkips complains of skips that nobody allowed and of permissions that
 // nobody used.
-func (r *report) judgeSkips(allowed []allowedSkip) {
+func (r *report) judgeSkips(suite *suite) {
 	used := make(map[test]bool)
 	for _, t := range r.skipped {
-		i := slices.IndexFunc(allowed, func(a allowedSkip) bool { return a.test == t && a.on(r.release) })
-		if i < 0 {
+		permits := func(a allowedSkip) bool { return a.test == t && a.on(r.release) }
+		if !slices.ContainsFunc(suite.allowed, permits) {
 			r.complain("%s skipped itself, and allowed-skips does not say that it may", t)
 			continue
 		}
 		used[t] = true
 	}
-	for _, a := range allowed {
-		if r.ended && a.on(r.release) && !used[a.test] {
+	for _, a := range suite.allowed {
+		if r.ended && suite.runs(a.test) && a.on(r.release) && !used[a.test] {
 			r.complain("%s did not skip itself, but allowed-skips says that it does: %s", a.test, a.reason)
 		}
 	}

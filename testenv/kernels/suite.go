@@ -23,7 +23,7 @@ var hands = []string{"pkg/steer", "pkg/route", "pkg/netfilter", "pkg/sockopt", "
 
 // packageTimeout bounds one test binary, so that a test that hangs shows its
 // goroutines before the guest's time is up.
-const packageTimeout = 8 * time.Minute
+const packageTimeout = 40 * time.Minute
 
 //go:embed allowed-skips
 var allowedSkipsFile string
@@ -32,7 +32,7 @@ var allowedSkipsFile string
 type suite struct {
 	packages []string // paths below the root of the tree, in the order of running
 	binaries string   // directory of PACKAGE.test, portreeve and the file "list"
-	flags    []string // of each binary
+	pattern  string   // of the tests to run; empty: all
 	allowed  []allowedSkip
 }
 
@@ -42,7 +42,7 @@ func buildSuite(ctx context.Context, space *space, o options) (*suite, error) {
 	s := &suite{
 		packages: o.packages,
 		binaries: filepath.Join(space.dir, "tests"),
-		flags:    []string{"-test.timeout=" + packageTimeout.String(), "-test.run=" + o.pattern},
+		pattern:  o.pattern,
 	}
 	var err error
 	if s.allowed, err = parseAllowedSkips(allowedSkipsFile); err != nil {
@@ -63,6 +63,16 @@ func buildSuite(ctx context.Context, space *space, o options) (*suite, error) {
 	}
 	list := strings.Join(s.packages, "\n") + "\n"
 	return s, os.WriteFile(filepath.Join(s.binaries, "list"), []byte(list), 0o644)
+}
+
+// flags are those of each test binary.
+func (s *suite) flags() []string {
+	return []string{"-test.timeout=" + packageTimeout.String(), "-test.run=" + s.pattern}
+}
+
+// runs says whether a test is sure to be among those that run.
+func (s *suite) runs(t test) bool {
+	return s.pattern == "" && slices.Contains(s.packages, t.pkg)
 }
 
 // findPackages lists the packages whose tests link one of the hands.

@@ -38,16 +38,20 @@ func TestKilledAtEachStep(t *testing.T) {
 	for _, c := range []struct {
 		verb, calls string
 		stride      int // every step of a kind that there are few of
+		short       int // stride of go test -short
 	}{
-		{"attach", "write", 2},
-		{"attach", "bpf", 5},
-		{"attach", "sendto,sendmsg", 4},
-		{"attach", "mkdirat,renameat,unlinkat", 1},
-		{"detach", "write", 4},
-		{"detach", "bpf", 6},
-		{"detach", "sendto,sendmsg", 5},
-		{"detach", "mkdirat,renameat,unlinkat", 1},
+		{"attach", "write", 2, 30},
+		{"attach", "bpf", 5, 30},
+		{"attach", "sendto,sendmsg", 4, 40},
+		{"attach", "mkdirat,renameat,unlinkat", 1, 1},
+		{"detach", "write", 4, 25},
+		{"detach", "bpf", 6, 50},
+		{"detach", "sendto,sendmsg", 5, 60},
+		{"detach", "mkdirat,renameat,unlinkat", 1, 8},
 	} {
+		if testing.Short() {
+			c.stride = c.short
+		}
 		t.Run(c.verb+" at "+c.calls, func(t *testing.T) {
 			t.Parallel()
 			k := newKiller(t, c.verb, c.calls)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/portreeve/portreeve/testenv"
 )
 
 // binary is the portreeve that the stories run, built once.
@@ -42,7 +44,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is how long a story waits for any one thing before it fails.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 func TestScenarios(t *testing.T) {
 	testscript.Run(t, testscript.Params{
@@ -50,7 +52,17 @@ func TestScenarios(t *testing.T) {
 		RequireUniqueNames: true,
 		Setup:              func(env *testscript.Env) error { return setUp(t.Context(), env) },
 		Cmds:               commands,
+		Condition:          condition,
 	})
+}
+
+// condition is what a story can ask of the machine: [tcx], for foreign TCX
+// programs. On which kernels stories may be skipped, testenv/kernels checks.
+func condition(name string) (bool, error) {
+	if name != "tcx" {
+		return false, fmt.Errorf("no condition %s", name)
+	}
+	return testenv.HasTCX()
 }
 
 // setUp gives a story its stage.
