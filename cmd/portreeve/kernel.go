@@ -3,11 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"strconv"
-	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
@@ -80,14 +80,20 @@ func (s *kernelSide) close() error {
 }
 
 // statePath is where journal and lock of this network namespace are, without
-// their endings.
+// their endings. The name is the namespace's cookie (Linux 5.14), which is
+// never given to another: an inode is, and what one namespace's journal says
+// we made there would be taken away from the next, whoever made it.
 func statePath(runDir string) (string, error) {
-	info, err := os.Stat("/proc/thread-self/ns/net")
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("identify the network namespace: %w", err)
 	}
-	inode := info.Sys().(*syscall.Stat_t).Ino
-	return filepath.Join(runDir, strconv.FormatUint(inode, 10)), nil
+	defer unix.Close(fd)
+	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
+	if err != nil {
+		return "", fmt.Errorf("identify the network namespace: %w", err)
+	}
+	return filepath.Join(runDir, strconv.FormatUint(cookie, 10)), nil
 }
 
 // tables are the routing tables that may hold rules of ours: that of the

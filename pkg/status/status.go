@@ -94,6 +94,11 @@ func (r *Report) live(s *steer.Steer, have []plan.Item) error {
 	}
 	r.Inspector = inspector(alive)
 	r.Services = services(alive, have)
+	if r.Since.IsZero() { // the journal is lost, the kernel remembers
+		if r.Since, err = s.Since(); err != nil {
+			return err
+		}
+	}
 	counters, err := s.Counters()
 	for _, c := range counters {
 		if c.Count > 0 {
