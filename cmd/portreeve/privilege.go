@@ -9,9 +9,10 @@ import (
 )
 
 // needed are the capabilities that a verb cannot do without. CAP_SYS_ADMIN
-// stands in for CAP_BPF, as the kernel has it.
+// stands in for CAP_BPF and CAP_PERFMON, as the kernel has it; without the
+// latter the verifier refuses packet offsets that are computed.
 var needed = map[string][]capability{
-	"attach": {capNetAdmin, capBPF},
+	"attach": {capNetAdmin, capBPF, capPerfmon},
 	"detach": {capNetAdmin, capBPF},
 	"run":    {capNetAdmin, capBPF},
 	"status": {capNetAdmin, capBPF},
@@ -26,6 +27,7 @@ type capability struct {
 var (
 	capNetAdmin = capability{"CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}}
 	capBPF      = capability{"CAP_BPF", []uint{unix.CAP_BPF, unix.CAP_SYS_ADMIN}}
+	capPerfmon  = capability{"CAP_PERFMON", []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}}
 )
 
 // privileged refuses a verb that lacks capabilities before it begins, with
