@@ -197,6 +197,7 @@ const (
 // namespace.
 func TestFirewallFindings(t *testing.T) {
 	const mark = "meta mark and 0x3000000 != 0 accept"
+	const opening = "iifname ext0 ip daddr 172.16.40.1/32 tcp dport 25 accept"
 	for name, test := range map[string]struct {
 		rules    string
 		cure     string // makes the complaint go away
@@ -209,8 +210,8 @@ func TestFirewallFindings(t *testing.T) {
 		"INPUT rule before ours": {inputJump + "\niptables-nft -P INPUT DROP\niptables-nft -I INPUT -i lo -j ACCEPT",
 			"iptables-nft -D INPUT 1", finding.Error, "iptables-nft table filter chain INPUT", "portreeve detach, then portreeve attach"},
 		"INPUT policy of nftables": {"nft add table inet fw; nft add chain inet fw input { type filter hook input priority 0; policy drop; }",
-			"nft insert rule inet fw input " + mark, finding.Error,
-			"nft table inet fw chain input", "nft insert rule inet fw input " + mark},
+			"nft insert rule inet fw input " + mark + "; nft insert rule inet fw input " + opening, finding.Error,
+			"nft table inet fw chain input", "nft insert rule inet fw input "},
 		"OUTPUT policy": {"nft add table inet fw; nft add chain inet fw output { type filter hook output priority 0; policy drop; }",
 			"nft insert rule inet fw output " + mark, finding.Warning,
 			"nft table inet fw chain output", "nft insert rule inet fw output " + mark},

@@ -78,17 +78,46 @@ func (e *exam) input() {
 			e.info(d.Place.String(), d.By+": the chain PORTREEVE-INPUT at its head accepts steered packets")
 			continue
 		}
-		if e.letsMarkedIn(d) {
-			e.info(d.Place.String(), d.By+": a rule accepts steered packets by their mark")
-			continue
-		}
 		if e.jumpsIn(d.Place) {
 			e.problem(d.Place.String(), d.By+": it drops steered packets, for the jump to PORTREEVE-INPUT is not its first rule any more", headAgain)
 			continue
 		}
-		e.problem(d.Place.String(), d.By+": it drops steered packets, and rules of iptables cannot overrule it",
-			acceptMarked(d.Place, both))
+		if e.letsMarkedIn(d) {
+			e.info(d.Place.String(), d.By+": a rule accepts steered packets by their mark")
+		} else {
+			e.problem(d.Place.String(), d.By+": it drops steered packets, and rules of iptables cannot overrule it",
+				acceptMarked(d.Place, both))
+		}
+		e.openings(d)
 	}
+}
+
+// openings judges connections to addressed services, which bear no mark.
+func (e *exam) openings(d netfilter.Drop) {
+	for _, s := range e.c.Services {
+		for _, t := range s.Listen {
+			for _, in := range e.c.Interfaces.Client {
+				p := netfilter.Packet{In: in, To: t.Prefix.Addr(), Port: t.Port}
+				if !contains(d.Families, plan.FamilyOf(p.To)) || d.LetsIn(p) {
+					continue
+				}
+				e.problem(d.Place.String(), fmt.Sprintf("%s: it drops connections to %s by %s, which are for service %s", d.By, t, in, s.Name),
+					open(d.Place, in, t))
+			}
+		}
+	}
+}
+
+// open is the command that lets connections to a target in.
+func open(p netfilter.Place, in string, t config.Target) string {
+	if p.Flavour != netfilter.NFT {
+		return acceptMarked(p, 0)
+	}
+	protocol := "ip"
+	if t.Prefix.Addr().Is6() {
+		protocol = "ip6"
+	}
+	return fmt.Sprintf("nft insert rule %s %s iifname %s %s daddr %s tcp dport %d accept", p.Table, p.Chain, in, protocol, t.Prefix, t.Port)
 }
 
 // letsMarkedIn reports whether packets with each of our marks are accepted.

@@ -32,12 +32,17 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 			if !slices.Contains(f.Interfaces, name) {
 				l.Add(finding.Error, key(c, "interfaces.%s[%d]", side, i),
 					fmt.Sprintf("interface %q does not exist on this machine", name),
-					"use one of "+strings.Join(f.Interfaces, ", ")+", or create it first")
+					"use one of "+strings.Join(others(f.Interfaces), ", ")+", or create it first")
 			}
 		}
 	}
 	check("client", c.Interfaces.Client)
 	check("origin", c.Interfaces.Origin)
+}
+
+// others are the interfaces without lo, which is on neither side.
+func others(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return name == "lo" })
 }
 
 // judgeOrigins refuses an origin on the gateway itself to a service that
