@@ -39,7 +39,7 @@ type Protocol struct {
 	Recipients int           // most recipients of one message
 	Messages   int           // most messages of one session, 0 for any
 	Errors     int           // refused commands after which the client is sent away
-	Rate       int           // least octets per second of content, on average, from the client and to the origin; 0 for any
+	Rate       int           // least octets per second of content, on average, after the first minute; 0 for any
 	Session    time.Duration // longest session, 0 for any
 }
 

@@ -91,7 +91,7 @@ func (x *session) answer(en *entry, lost *ending) *ending {
 	if lost == nil {
 		r, lost = x.reply(x.replyTime(en.verb))
 	}
-	if lost != nil && en.verb == smtp.QUIT && lost.last == nil {
+	if lost != nil && en.verb == smtp.QUIT {
 		return localQuit
 	}
 	if lost != nil {
@@ -102,6 +102,9 @@ func (x *session) answer(en *entry, lost *ending) *ending {
 
 // conclude lets the origin's reply take effect and queues it.
 func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
+	if en.verb == smtp.QUIT {
+		return x.concludeQuit(r)
+	}
 	if r.Code == 421 {
 		x.noteClosing(r)
 		return originClosing(r)
@@ -120,8 +123,6 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		return x.concludeData(r)
 	case smtp.RSET:
 		return x.concludeRset(r)
-	case smtp.QUIT:
-		return x.concludeQuit(r)
 	case smtp.AUTH:
 		return x.concludeAuth(r)
 	}

@@ -93,24 +93,25 @@ func (l *modelLeg) Abort() error {
 // modelOrigin is a strict server. Its replies carry the number of the command
 // that they answer.
 type modelOrigin struct {
-	leg      *modelLeg
-	stream   []byte // not yet understood
-	dialect  dialect
-	all      []byte // everything that it was sent
-	commands int
-	echo     bool // replies carry the command itself
-	ehlo     string
-	answers  map[string]string // code instead of 250 for the n-th use of a verb: "RCPT2" → "550"
-	uses     map[string]int
-	content  bool
-	inChunk  bool
-	left     int
-	last     bool
-	chunks   string
-	sender   string
-	rcpts    []string
-	messages []received
-	faults   []string // what a strict server finds wrong
+	leg       *modelLeg
+	stream    []byte // not yet understood
+	dialect   dialect
+	all       []byte // everything that it was sent
+	commands  int
+	echo      bool // replies carry the command itself
+	ehlo      string
+	answers   map[string]string // code instead of 250 for the n-th use of a verb: "RCPT2" → "550"
+	uses      map[string]int
+	content   bool
+	inChunk   bool
+	responses int // of an authentication that are to come
+	left      int
+	last      bool
+	chunks    string
+	sender    string
+	rcpts     []string
+	messages  []received
+	faults    []string // what a strict server finds wrong
 }
 
 // received is a message that the model origin was given completely.
@@ -145,12 +146,25 @@ func (o *modelOrigin) step() bool {
 		return false
 	}
 	o.stream = rest
+	if o.responses > 0 {
+		o.response()
+		return true
+	}
 	o.commands++
 	if bytes.ContainsAny(line, "\r\n\x00") {
 		o.faults = append(o.faults, fmt.Sprintf("command %q", line))
 	}
 	o.command(string(line))
 	return true
+}
+
+// response takes a line as an answer to a challenge, whatever it looks like.
+func (o *modelOrigin) response() {
+	if o.responses--; o.responses > 0 {
+		o.say("334", "go on")
+		return
+	}
+	o.say("235", "welcome")
 }
 
 // message takes the content up to its end, in the server's dialect.
@@ -248,6 +262,12 @@ func (o *modelOrigin) command(line string) {
 		o.say("221", text)
 	case "BDAT":
 		o.chunk(line)
+	case "AUTH":
+		code := o.code(verb, "235")
+		if line == "AUTH LOGIN" && code == "235" {
+			o.responses, code = 2, "334"
+		}
+		o.say(code, text)
 	default:
 		o.say(o.code(verb, "250"), text)
 	}
@@ -308,10 +328,11 @@ type conversation struct {
 	chunked *chunked
 }
 
-// chunked is what a conversation in chunks carries.
+// chunked is a conversation whose content changes on its way.
 type chunked struct {
 	end     string // when the session has read this, the message is complete
 	content string // as the origin must have it
+	rules   func(p *inspect.Protocol)
 }
 
 const fullEHLO = "250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
@@ -347,6 +368,9 @@ func newPlay(c conversation) *play {
 		rules:        inspect.Default(),
 		client:       &modelClient{leg: cl, turns: c.turns, waiting: 1},
 		origin:       &modelOrigin{leg: ol, dialect: strict, ehlo: c.ehlo, answers: c.answers, uses: map[string]int{}},
+	}
+	if c.chunked != nil && c.chunked.rules != nil {
+		c.chunked.rules(&p.rules)
 	}
 	cl.heard, ol.heard = p.client.hear, p.origin.hear
 	p.origin.say("220", "mx")
@@ -391,13 +415,20 @@ var conversations = []conversation{
 	}, nil, nil},
 	{"in chunks", chunkEHLO, []turn{
 		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nBDAT 7\r\nabc\r\n.\rBDAT 0\r\nBDAT 6 LAST\r\n\nQUIT.QUIT\r\n", 6},
-	}, nil, &chunked{"LAST\r\n\nQUIT.", "abc\r\n..\r\nQUIT.\r\n"}},
+	}, nil, &chunked{"LAST\r\n\nQUIT.", "abc\r\n..\r\nQUIT.\r\n", nil}},
 	{"in chunks, refused", chunkEHLO, []turn{
 		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nBDAT 6\r\nRSET\r\nBDAT 20 LAST\r\nMAIL FROM:<evil@c>\r\nRSET\r\nQUIT\r\n", 6},
-	}, map[string]string{"DATA1": "451"}, &chunked{"no such thing", ""}},
+	}, map[string]string{"DATA1": "451"}, &chunked{"no such thing", "", nil}},
 	{"in chunks, binary", chunkEHLO, []turn{
 		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c> BODY=BINARYMIME\r\nRCPT TO:<b@d>\r\nBDAT 7\r\n\nabc\x00\n.BDAT 6 LAST\r\n\nQUIT\nQUIT\r\n", 5},
-	}, nil, &chunked{"LAST\r\n\nQUIT\n", "\nabc\x00\n.\nQUIT\n"}},
+	}, nil, &chunked{"LAST\r\n\nQUIT\n", "\nabc\x00\n.\nQUIT\n", nil}},
+	{"normalized", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {"a\nb\rc\n.\r\n\r\n.\r\nQUIT\r\n", 2},
+	}, nil, &chunked{"\n.\r\n\r\n.\r\n", "a\r\nb c\r\n..\r\n\r\n", func(p *inspect.Protocol) { p.Newlines = inspect.NormalizeNewlines }}},
+	{"authenticated", "250-mx\r\n250-PIPELINING\r\n250 AUTH LOGIN\r\n", []turn{
+		{"EHLO c\r\n", 1}, {"AUTH LOGIN\r\n", 1}, {"QUIT\r\n", 1}, {"DATA\r\n", 1}, {"MAIL FROM:<a@c> AUTH=<>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3},
+		{"a\r\n.\r\nQUIT\r\n", 2},
+	}, nil, &chunked{"\r\na\r\n.\r\n", "a\r\n", func(p *inspect.Protocol) { p.AuthInClear, p.Keywords = true, carried }}},
 }
 
 const chunkEHLO = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-BINARYMIME\r\n250 CHUNKING\r\n"

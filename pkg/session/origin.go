@@ -19,10 +19,16 @@ func (x *session) send() *ending {
 		return nil
 	}
 	defer x.fwd.free()
-	if x.talking() {
+	if !x.parting() && x.talking() {
 		return x.surprise()
 	}
 	return x.toOrigin(x.fwd.b)
+}
+
+// parting reports whether QUIT alone is to be sent. Its reply decides nothing, so
+// it does not matter what the origin had to say before.
+func (x *session) parting() bool {
+	return x.ledger.n == 1 && x.ledger.entries[0].verb == smtp.QUIT
 }
 
 // sendResponse writes a response of an authentication exchange. It may be longer

@@ -119,8 +119,9 @@ func (x *session) concludeRset(r smtp.WireReply) *ending {
 	return x.pass(r)
 }
 
+// concludeQuit: a client that leaves is told 221, whatever its origin thinks.
 func (x *session) concludeQuit(r smtp.WireReply) *ending {
-	if !r.Code.Positive() {
+	if r.Code != 221 {
 		return localQuit
 	}
 	if e := x.pass(r); e != nil {
