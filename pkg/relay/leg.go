@@ -6,18 +6,17 @@ import (
 	"net"
 	"time"
 
-	"github.com/portreeve/portreeve/pkg/sockopt"
+	"github.com/portreeve/portreeve/pkg/stream"
 )
 
 // leg is a connection as the session sees it: a session.Leg and a
 // session.Aborter.
 type leg struct {
-	*net.TCPConn
-	*sockopt.Peeker
+	*stream.Conn
 }
 
 // newLeg takes a connection over.
-func newLeg(conn *net.TCPConn) *leg { return &leg{conn, sockopt.NewPeeker(conn)} }
+func newLeg(conn *net.TCPConn) *leg { return &leg{stream.New(conn)} }
 
 // Abort resets the connection: what was not delivered yet is thrown away, and
 // the peer sees a broken connection instead of an end of stream.

@@ -3,9 +3,8 @@
 //
 // It is the only place of raw setsockopt calls. It never makes, binds or closes
 // a socket: accept and forward call it from the Control hook of the standard
-// library's listener and dialer, relay on the connections it owns. Every error
-// is an *Error, which names the option and, where the kernel refused it, the
-// capability that is missing.
+// library's listener and dialer. Every error is an *Error, which names the
+// option and, where the kernel refused it, the capability that is missing.
 package sockopt
 
 import (

@@ -25,7 +25,7 @@ const (
 // layers are the packages below pkg, from the words to the assembly. Within a
 // layer, a package imports only those before it.
 var layers = [][]string{
-	{"flow", "finding", "smtp", "sockopt"},
+	{"flow", "finding", "smtp", "sockopt", "stream"},
 	{"config", "inspect", "event", "plan"},
 	{"steer", "route", "netfilter", "accept", "forward"},
 	{"session", "apply", "relay", "status", "doctor"},
