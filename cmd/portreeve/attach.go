@@ -8,6 +8,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/steer"
 )
 
 func newAttach(e *env) *cobra.Command {
@@ -46,29 +47,54 @@ func attach(e *env, dryRun bool) error {
 	return e.printChanges(changes, "nothing to change")
 }
 
+// prepare makes the kernel ready for an inspector of this configuration
+// without changing what is steered now.
+func (e *env) prepare(c *config.Config) error {
+	return e.withPlan(c, true, func(side *kernelSide, want []plan.Item) error {
+		if err := side.runner.Prepare(want); err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
+		return nil
+	})
+}
+
 // install makes the kernel hold what a configuration asks for, or tells what
 // it would change.
-func (e *env) install(c *config.Config, dryRun bool) (_ []plan.Change, err error) {
-	side, err := openKernel(c.Kernel, !dryRun)
+func (e *env) install(c *config.Config, dryRun bool) (changes []plan.Change, err error) {
+	err = e.withPlan(c, !dryRun, func(side *kernelSide, want []plan.Item) (err error) {
+		if dryRun {
+			changes, err = side.runner.Changes(want)
+			return err
+		}
+		if changes, err = side.runner.Run(want); err != nil {
+			return fmt.Errorf("attach: %w", err)
+		}
+		return nil
+	})
+	return changes, err
+}
+
+// withPlan opens the kernel side and calls f with the plan for it.
+func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan.Item) error) (err error) {
+	side, err := openKernel(c.Kernel, change)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { err = errors.Join(err, side.close()) }()
+	if err := steer.Elsewhere(c.Kernel.BPFFS); err != nil {
+		return fmt.Errorf("attach: %w", err)
+	}
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
-		return nil, err
+		return err
 	}
 	want, err := e.wanted(c)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if dryRun {
-		return side.runner.Changes(want)
+	if err := clsactPrivileged("attach", want); err != nil {
+		return err
 	}
-	changes, err := side.runner.Run(want)
-	if err != nil {
-		return nil, fmt.Errorf("attach: %w", err)
-	}
-	return changes, nil
+	return f(side, want)
 }
 
 // printChanges prints changes one a line, or the words for none.

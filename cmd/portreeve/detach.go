@@ -16,14 +16,17 @@ func newDetach(e *env) *cobra.Command {
 		Use:   "detach",
 		Short: "remove all that attach installed",
 		Long: `Detach removes from the kernel all that attach installed in this network namespace,
-also what a crash left half done, and nothing else. It needs no configuration. Where one
-thing cannot be removed the others are removed all the same.
+also what a crash left half done, and nothing else. It needs no configuration, unless
+that moves the BPF file system or the run directory: then name it with -c, or the two
+directories by their flags. Where one thing cannot be removed the others are removed
+all the same.
 
 Connections that the inspector carries come to their end; new ones are no longer
 steered.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return detach(e, dryRun) },
 	}
+	e.mayConfig(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	return c
 }
@@ -41,8 +44,14 @@ func detach(e *env, dryRun bool) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, side.close()) }()
+	if err := steer.Elsewhere(c.Kernel.BPFFS); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	if err := clsactPrivileged("detach", side.runner.Journal.Items()); err != nil {
+		return err
+	}
 	if err := side.useSteer(c.Kernel.BPFFS); errors.Is(err, steer.ErrNoBPFFS) {
-		fmt.Fprintf(e.stderr, "portreeve: warning: %v; no BPF object of ours can be there\n", err)
+		fmt.Fprintf(e.stderr, "portreeve: warning: %v; nothing of ours is attached there\n", err)
 	} else if err != nil {
 		return err
 	}

@@ -69,13 +69,25 @@ func (e *env) needConfig(c *cobra.Command) {
 	}
 }
 
+// mayConfig gives a verb the flag -c, which it can do without.
+func (e *env) mayConfig(c *cobra.Command) {
+	c.Flags().VarP(&e.file, "config", "c", "the configuration file, where it sets kernel.bpffs, kernel.run_dir or kernel.table")
+	if err := c.MarkFlagFilename("config", "yaml", "yml"); err != nil {
+		panic(err) // the flag was made a line above
+	}
+}
+
 // load reads the configuration that -c names.
 func (e *env) load() (*config.Config, error) {
 	return config.Load(e.file.value, e.environ, e.overrides()...)
 }
 
-// settings returns the configuration of a verb that has no -c.
+// settings returns the configuration of a verb that needs none: that of -c if
+// it was given.
 func (e *env) settings() (*config.Config, error) {
+	if e.file.value != "" {
+		return e.load()
+	}
 	return config.WithoutFile(e.environ, e.overrides()...)
 }
 

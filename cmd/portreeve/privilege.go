@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // needed are the capabilities that a verb cannot do without. CAP_SYS_ADMIN
@@ -19,6 +21,22 @@ var needed = map[string][]capability{
 	"doctor": {capNetAdmin, capBPF},
 }
 
+// clsactPrivileged refuses to touch clsact filters without CAP_SYS_ADMIN: the
+// kernel asks for it to look at a filter's program, and by that ours are told
+// from others of the same name.
+func clsactPrivileged(verb string, items []plan.Item) error {
+	have, err := effective()
+	if err != nil || capSysAdmin.in(have) {
+		return err
+	}
+	for _, i := range items {
+		if tc, is := i.(plan.TC); is && tc.Clsact {
+			return fmt.Errorf("%s: this process (uid %d) lacks CAP_SYS_ADMIN, without which the filters of the clsact qdisc cannot be told apart; run it as root", verb, os.Geteuid())
+		}
+	}
+	return nil
+}
+
 type capability struct {
 	name string
 	bits []uint
@@ -26,6 +44,7 @@ type capability struct {
 
 var (
 	capNetAdmin = capability{"CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}}
+	capSysAdmin = capability{"CAP_SYS_ADMIN", []uint{unix.CAP_SYS_ADMIN}}
 	capBPF      = capability{"CAP_BPF", []uint{unix.CAP_BPF, unix.CAP_SYS_ADMIN}}
 	capPerfmon  = capability{"CAP_PERFMON", []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}}
 )

@@ -40,8 +40,13 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	if err := privileged("run"); err != nil {
 		return err
 	}
+	o := daemon.Options{Config: c}
 	if withAttach {
-		if _, err := e.install(c, false); err != nil {
+		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
+			return err
+		}
+		o.Attach = func() error {
+			_, err := e.install(c, false)
 			return err
 		}
 	}
@@ -54,8 +59,9 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
-	log := notices(e.stderr)
-	sink := records(c.Log, e.stdout, log)
+	o.Log = notices(e.stderr)
+	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	return daemon.Run(ctx, daemon.Options{Config: c, Steer: side.steer, Sink: sink, Log: log})
+	o.Steer, o.Sink = side.steer, sink
+	return daemon.Run(ctx, o)
 }

@@ -26,6 +26,7 @@ is left over.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
 	}
+	e.mayConfig(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
 }
@@ -60,6 +61,9 @@ func (e *env) readStatus() (_ status.Report, err error) {
 		return status.Report{}, err
 	}
 	defer func() { err = errors.Join(err, side.close()) }()
+	if err := steer.Elsewhere(c.Kernel.BPFFS); err != nil {
+		return status.Report{}, fmt.Errorf("status: %w", err)
+	}
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil && !errors.Is(err, steer.ErrNoBPFFS) {
 		return status.Report{}, err
 	}

@@ -35,6 +35,10 @@ type Options struct {
 	// means that all of those are addressed.
 	Local func(netip.Addr) bool
 
+	// Unknown, if not nil, is asked about an address that the table does not
+	// bind: a binding may be newer than the table.
+	Unknown func(netip.AddrPort) (plan.Binding, bool)
+
 	// Trouble, if not nil, is told each time a connection could not be
 	// accepted (no descriptors left, for one), from the goroutine in Accept.
 	// Accept goes on by itself.

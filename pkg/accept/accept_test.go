@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -327,4 +328,20 @@ func forbidDescriptors(t *testing.T) func() {
 	restore := sync.OnceFunc(func() { set(was) })
 	t.Cleanup(restore)
 	return restore
+}
+
+// A connection to an address that the table does not bind is served if the
+// kernel side knows it: its binding is newer.
+func TestAcceptAsksAboutUnknownAddresses(t *testing.T) {
+	var asked atomic.Pointer[netip.AddrPort]
+	ls := open(t, Options{Table: NewTable(nil), Unknown: func(at netip.AddrPort) (plan.Binding, bool) {
+		asked.Store(&at)
+		return plan.Binding{Service: "late", Transit: true}, true
+	}})
+	all := acceptAll(t, ls.All()[0])
+	dial(t, client4, server4)
+	a := <-all
+	if a.flow.Service != "late" || a.flow.Way != flow.Transit || *asked.Load() != server4 {
+		t.Errorf("flow %+v, asked about %v", a.flow, asked.Load())
+	}
 }

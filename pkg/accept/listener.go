@@ -85,6 +85,9 @@ func (l *Listener) Accept() (*net.TCPConn, flow.Flow, error) {
 func (l *Listener) describe(conn *net.TCPConn) (flow.Flow, bool) {
 	server := unmapped(conn.LocalAddr())
 	b, ok := l.set.table.Load().Lookup(server)
+	if !ok && l.set.opts.Unknown != nil {
+		b, ok = l.set.opts.Unknown(server)
+	}
 	if !ok {
 		return flow.Flow{}, false
 	}

@@ -55,12 +55,34 @@ func (r *Runner) Run(want []plan.Item) ([]plan.Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, c := range changes {
-		if err := r.perform(c); err != nil {
-			return nil, errors.Join(err, r.undo(changes[:i+1]))
-		}
+	if err := r.performAll(changes); err != nil {
+		return nil, err
 	}
 	return changes, r.Journal.Settle(ours)
+}
+
+// performAll carries changes out, all or none.
+func (r *Runner) performAll(changes []plan.Change) error {
+	for i, c := range changes {
+		if err := r.perform(c); err != nil {
+			return errors.Join(err, r.undo(changes[:i+1]))
+		}
+	}
+	return nil
+}
+
+// Prepare makes of what is wanted all that moves no traffic by itself, and
+// removes nothing: what is steered now goes on as it is. An inspector can then
+// take the slots of services that are new, before Run leads connections to them.
+func (r *Runner) Prepare(want []plan.Item) error {
+	have, err := r.have()
+	if err != nil {
+		return err
+	}
+	have, want = r.claim(have, want)
+	inert := slices.DeleteFunc(want, func(i plan.Item) bool { return i.Kind() >= plan.KindBinding })
+	changes := slices.DeleteFunc(plan.Diff(have, inert), func(c plan.Change) bool { return c.Op == plan.Remove })
+	return r.performAll(changes)
 }
 
 // Clear removes everything of ours and returns what it removed. It tries

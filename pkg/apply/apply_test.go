@@ -306,6 +306,39 @@ func TestRunNeedsEveryHandToAnswer(t *testing.T) {
 	}
 }
 
+// Prepare leaves alone what is steered, and makes ready what will be.
+func TestPrepareMovesNoTraffic(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	renamed := slices.Clone(wanted)
+	renamed[2] = plan.Service{Name: "mail"}
+	renamed[5] = plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mail", Transit: true}
+	k.steps = nil
+	if err := r.Prepare(renamed); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff([]string{"+ service mail fail closed"}, k.steps); diff != "" {
+		t.Errorf("steps of Prepare:\n%s", diff)
+	}
+	run(t, r, renamed)
+	k.steps = nil
+	if run(t, r, renamed); len(k.steps) != 0 {
+		t.Errorf("run again: %v", k.steps)
+	}
+	if _, err := r.Clear(); err != nil || len(k.items) != 0 {
+		t.Errorf("clear: %v, left %v", err, k.state())
+	}
+}
+
+func TestPrepareUndoesAFailure(t *testing.T) {
+	k := newKernel()
+	k.fail["+ "+wanted[4].String()] = true
+	if err := runner(t, k).Prepare(wanted); err == nil || len(k.items) != 0 {
+		t.Errorf("err %v, left %v", err, k.state())
+	}
+}
+
 func TestHaveTellsWhatWasLost(t *testing.T) {
 	k := newKernel()
 	r := runner(t, k)

@@ -39,6 +39,10 @@ type Options struct {
 	Steer  *steer.Steer // attached
 	Sink   event.Sink   // records
 	Log    *slog.Logger // the daemon's own notices
+
+	// Attach, if not nil, is called when the slots are filled: what it leads to
+	// the services finds them served.
+	Attach func() error
 }
 
 // inspector is the running daemon.
@@ -64,6 +68,12 @@ func Run(ctx context.Context, o Options) error {
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	if err := i.register(); err != nil {
 		return err
+	}
+	if o.Attach != nil {
+		if err := o.Attach(); err != nil {
+			i.drain()
+			return err
+		}
 	}
 	o.Log.Info("ready", "services", len(i.services), "instance", i.pulse.instance)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
@@ -96,6 +106,7 @@ func (i *inspector) prepare() error {
 		Mark:    c.Kernel.ClientMark,
 		Table:   accept.NewTable(plan.Bindings(c, local)),
 		Local:   own.has,
+		Unknown: i.kernel.Binding,
 		Trouble: func(err error) { i.Log.Warn("cannot accept", "error", err) },
 	})
 	if err != nil {

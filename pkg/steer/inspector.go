@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -120,6 +121,31 @@ func (i *Inspector) Fits(want plan.Settings, services []string) error {
 		return fmt.Errorf("the kernel side has %s, but the configuration asks for %s; run portreeve attach with this configuration", have, want)
 	}
 	return nil
+}
+
+// Binding returns the binding that the programs find for an address and port,
+// false where there is none. It is for a connection that was steered here by a
+// binding which is newer than the inspector's configuration.
+func (i *Inspector) Binding(at netip.AddrPort) (plan.Binding, bool) {
+	key, err := makePrefix(netip.PrefixFrom(at.Addr(), at.Addr().BitLen()), at.Port())
+	if err != nil {
+		return plan.Binding{}, false
+	}
+	var v bpfBinding
+	if i.set.maps[bpfMapBindings].Lookup(key, &v) != nil || v.Flags&bpfBindingFlagsBINDING_BYPASS != 0 {
+		return plan.Binding{}, false
+	}
+	var service bpfService
+	if i.set.maps[bpfMapServices].Lookup(v.Service, &service) != nil || service.Used == 0 {
+		return plan.Binding{}, false
+	}
+	return plan.Binding{
+		Prefix:    netip.PrefixFrom(at.Addr(), int(v.Bits)).Masked(),
+		Port:      at.Port(),
+		Service:   serviceName(service),
+		Addressed: v.Flags&bpfBindingFlagsBINDING_ADDRESSED != 0,
+		Transit:   v.Flags&bpfBindingFlagsBINDING_TRANSIT != 0,
+	}, true
 }
 
 // Register puts listeners into the slots of services: l4 for clients that come

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -278,5 +279,27 @@ func TestOwnerNoticesDetach(t *testing.T) {
 				t.Errorf("owner: %v, want ErrNotAttached", err)
 			}
 		})
+	}
+}
+
+// What the programs would find, an inspector finds too, also when it was bound
+// after it started.
+func TestBindingIsWhatProgramsFind(t *testing.T) {
+	g := newStage(t)
+	i := g.newInspector()
+	must(t, g.Add(plan.Service{Name: "late"}))
+	wide := plan.Binding{Prefix: netip.MustParsePrefix("198.51.100.0/24"), Port: 2525, Service: "late", Transit: true}
+	must(t, g.Add(wide))
+	must(t, g.Add(plan.Binding{Prefix: netip.MustParsePrefix("198.51.100.9/32"), Port: 2525}))
+	for at, want := range map[string]plan.Binding{
+		"198.51.100.7:2525":  wide,
+		"198.51.100.9:2525":  {}, // bypass
+		"198.51.100.7:2526":  {},
+		"[2001:db8::7]:2525": {},
+	} {
+		got, ok := i.Binding(netip.MustParseAddrPort(at))
+		if got != want || ok != (want.Service != "") {
+			t.Errorf("%s: %v, %v", at, got, ok)
+		}
 	}
 }

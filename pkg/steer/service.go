@@ -34,12 +34,14 @@ func readSlots(m *ebpf.Map) (*slots, error) {
 		if v.Used == 0 {
 			continue
 		}
-		name := string(bytes.TrimRight(v.Name[:], "\x00"))
+		name := serviceName(v)
 		s.byName[name] = keys[i]
 		s.byID[keys[i]] = plan.Service{Name: name, Open: v.Open != 0}
 	}
 	return s, nil
 }
+
+func serviceName(v bpfService) string { return string(bytes.TrimRight(v.Name[:], "\x00")) }
 
 // free returns a number for a new service.
 func (s *slots) free() (uint32, error) {

@@ -1,0 +1,56 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// ErrElsewhere says that programs of ours are attached in this network
+// namespace, but not pinned where they are looked for.
+var ErrElsewhere = errors.New("BPF programs of portreeve are attached here and not pinned")
+
+// Elsewhere returns an ErrElsewhere when a steer_lookup link of this network
+// namespace is held by something else than pins at bpffs: another BPF file
+// system, or one that is hidden by a mount. Detaching would leave it alive.
+// Only CAP_SYS_ADMIN may look; without it the question is not answered.
+func Elsewhere(bpffs string) error {
+	netns, err := currentNetns()
+	if err != nil {
+		return err
+	}
+	s := &Steer{bpffs: bpffs, netns: netns}
+	if found, err := isDir(s.dir()); err != nil || found {
+		return err
+	}
+	links := new(link.Iterator)
+	defer links.Close()
+	for links.Next() {
+		if steersHere(links.Link, netns) {
+			return fmt.Errorf("%w under %s; name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
+		}
+	}
+	if err := links.Err(); err != nil && !errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("look for links: %w", err)
+	}
+	return nil
+}
+
+// steersHere reports whether a link is that of our sk_lookup program in a
+// network namespace.
+func steersHere(l link.Link, netns uint64) bool {
+	info, err := l.Info()
+	if err != nil || info.NetNs() == nil || uint64(info.NetNs().NetnsInode) != netns {
+		return false
+	}
+	p, err := ebpf.NewProgramFromID(info.Program)
+	if err != nil {
+		return false
+	}
+	defer p.Close()
+	program, err := p.Info()
+	return err == nil && program.Name == bpfProgSteerLookup
+}
