@@ -9,10 +9,11 @@ import (
 )
 
 // buildNetwork turns interfaces and services into what they mean and judges
-// them. What is in c is only true when nothing was reported.
+// them. The settings in c are in place already: services begin with them. What
+// is in c is only true when nothing was reported.
 func buildNetwork(r *report, raw *rawConfig, c *Config) {
 	c.Interfaces = interfaces(r, raw.Interfaces)
-	parsed := services(r, raw.Services)
+	parsed := services(r, raw.Services, c.SMTP)
 	for _, s := range parsed {
 		c.Services = append(c.Services, s.service())
 	}
@@ -22,6 +23,7 @@ func buildNetwork(r *report, raw *rawConfig, c *Config) {
 // buildSettings puts all that stands outside interfaces and services over the
 // defaults in c.
 func buildSettings(r *report, raw *rawConfig, c *Config) {
+	rules(r, "smtp", raw.SMTP, &c.SMTP)
 	kernel(r, raw.Kernel, &c.Kernel)
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
@@ -70,6 +72,7 @@ type parsedService struct {
 	origins   []located[netip.AddrPort]
 	forge     Forge
 	fail      Fail
+	smtp      SMTP
 }
 
 // ways are the paths of the lists that say where mail comes from and goes.
@@ -85,6 +88,7 @@ func (s parsedService) service() Service {
 		Origins:   values(s.origins),
 		Forge:     s.forge,
 		Fail:      s.fail,
+		SMTP:      s.smtp,
 	}
 }
 
@@ -96,35 +100,37 @@ func values[T any](list []located[T]) []T {
 	return all
 }
 
-func services(r *report, raw []rawService) []parsedService {
+func services(r *report, raw []rawService, common SMTP) []parsedService {
 	if r.reported["services"] {
 		return nil
 	}
 	var all []parsedService
 	for i, s := range raw {
 		if at := path("services").item(i); !r.reported[at] {
-			all = append(all, service(r, at, s))
+			all = append(all, service(r, at, s, common))
 		}
 	}
 	return all
 }
 
-func service(r *report, at path, raw rawService) parsedService {
+func service(r *report, at path, raw rawService, common SMTP) parsedService {
 	s := parsedService{
 		at:        at,
-		listen:    addresses(r, at.key("listen"), raw.Listen, parseTarget),
-		intercept: addresses(r, at.key("intercept"), raw.Intercept, parseTarget),
-		origins:   addresses(r, at.key("origins"), raw.Origins, parseOrigin),
+		listen:    unique(r, at.key("listen"), raw.Listen, parseTarget),
+		intercept: unique(r, at.key("intercept"), raw.Intercept, parseTarget),
+		origins:   unique(r, at.key("origins"), raw.Origins, parseOrigin),
+		smtp:      common,
 	}
 	s.name, _ = r.text(at.key("name"), raw.Name)
 	word(r, at.key("forge").key("address"), raw.Forge.Address, forgeAddressWords, &s.forge.Address)
 	forgePort(r, at.key("forge").key("port"), raw.Forge.Port, &s.forge.Port)
 	word(r, at.key("fail"), raw.Fail, failWords, &s.fail)
+	rules(r, at.key("smtp"), raw.SMTP, &s.smtp)
 	return s
 }
 
-// addresses reads a list whose entries must differ.
-func addresses[T comparable](r *report, at path, raw []scalar, parse func(string) (T, *fault)) []located[T] {
+// unique reads a list whose entries must differ.
+func unique[T comparable](r *report, at path, raw []scalar, parse func(string) (T, *fault)) []located[T] {
 	var all []located[T]
 	seen := map[T]path{}
 	for _, s := range r.texts(at, raw) {

@@ -18,6 +18,7 @@ type Config struct {
 	File       string // where it came from, for messages
 	Interfaces Interfaces
 	Services   []Service
+	SMTP       SMTP // what a service has that says nothing else
 	Kernel     Kernel
 	Timeouts   Timeouts
 	Limits     Limits
@@ -38,6 +39,7 @@ type Service struct {
 	Origins   []netip.AddrPort // tried in order; empty: the address that the client chose (transparent)
 	Forge     Forge
 	Fail      Fail
+	SMTP      SMTP // complete: what the service leaves out is Config.SMTP's
 }
 
 // Target is an address prefix and a port that clients connect to. A single

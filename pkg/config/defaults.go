@@ -5,9 +5,10 @@ import "time"
 // Default returns a configuration without interfaces and services, with every
 // other value as it is when the file does not mention it. reference.yaml gives
 // the reason for each. A service's own defaults are the zero values of Forge
-// and Fail: forge always, any port, fail closed.
+// and Fail: forge always, any port, fail closed; its SMTP is that of the whole.
 func Default() Config {
 	return Config{
+		SMTP: defaultSMTP(),
 		Kernel: Kernel{
 			BPFFS:      "/sys/fs/bpf",
 			RunDir:     "/run/portreeve",

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // FuzzParse: whatever a file holds, Parse answers; what it accepts is still
@@ -56,12 +58,14 @@ func write(t *testing.T, c *Config) []byte {
 		services = append(services, m{
 			"name": s.Name, "listen": targets(s.Listen), "intercept": targets(s.Intercept), "origins": origins(s.Origins),
 			"forge": m{"address": s.Forge.Address.String(), "port": s.Forge.Port.String()}, "fail": s.Fail.String(),
+			"smtp": writeSMTP(s.SMTP, c.SMTP),
 		})
 	}
 	k, d := c.Kernel, c.Timeouts
 	data, err := yaml.Marshal(m{
 		"interfaces": m{"client": c.Interfaces.Client, "origin": c.Interfaces.Origin},
 		"services":   services,
+		"smtp":       writeSMTP(c.SMTP, Default().SMTP),
 		"kernel": m{
 			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
 			"client_mark": k.ClientMark, "origin_mark": k.OriginMark, "table": k.Table, "priority": k.Priority,
@@ -78,6 +82,48 @@ func write(t *testing.T, c *Config) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// writeSMTP returns the section that makes s of what is in force without it.
+func writeSMTP(s, before SMTP) map[string]any {
+	type m = map[string]any
+	commands := []m{}
+	for _, c := range s.Commands {
+		commands = append(commands, m{"name": c.Verb.String(), "verdict": c.Verdict.String(), "code": uint16(c.Code), "text": c.Text})
+	}
+	forward := []string{}
+	for _, v := range forwardable {
+		if s.Forward.Has(v) {
+			forward = append(forward, v.String())
+		}
+	}
+	l := s.Limits
+	section := m{
+		"extensions": m{"allow": names(s.Extensions &^ before.Extensions), "remove": names(before.Extensions &^ s.Extensions)},
+		"mechanisms": append([]string{}, s.Mechanisms...), "forward": forward, "commands": commands,
+		"bare_address": s.BareAddress, "append_domain": s.AppendDomain,
+		"refuse_routes": s.RefuseRoutes, "refuse_percent": s.RefusePercent, "refuse_bang": s.RefuseBang,
+		"strict_helo": s.StrictHELO, "strict_pipelining": s.StrictPipelining,
+		"bare_newlines": s.BareNewlines.String(), "eight_bit": s.EightBit.String(), "received": s.Received,
+		"limits": m{
+			"line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
+			"errors": l.Errors, "rate": l.Rate, "session": l.Session.String(),
+		},
+	}
+	if s.AuthInClear != before.AuthInClear { // a service may take AUTH away from what is inherited
+		section["auth_in_clear"] = s.AuthInClear
+	}
+	return section
+}
+
+func names(set smtp.Extensions) []string {
+	all := []string{}
+	for _, e := range carried {
+		if set.Has(e) {
+			all = append(all, e.String())
+		}
+	}
+	return all
 }
 
 func targets(list []Target) []string {

@@ -80,8 +80,8 @@ func Parse(name string, data []byte, environ []string, overrides ...Override) (*
 	}
 	c := Default()
 	c.File = name
-	buildNetwork(r, raw, &c)
 	buildSettings(r, raw, &c)
+	buildNetwork(r, raw, &c)
 	if err := r.err(); err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // configDiff compares configurations, addresses by value.
@@ -38,6 +39,7 @@ func TestMinimal(t *testing.T) {
 		Name:    "mx",
 		Listen:  []Target{{netip.MustParsePrefix("172.16.40.1/32"), 25}},
 		Origins: []netip.AddrPort{netip.MustParseAddrPort("172.16.20.254:25")},
+		SMTP:    want.SMTP,
 	}}
 	got, err := Parse("minimal.yaml", Minimal, nil)
 	if err != nil {
@@ -60,6 +62,17 @@ services:
     origins: ["203.0.113.1:25", "203.0.113.2:26"]
     forge: {address: prefer, port: 0x19}
     fail: open
+    smtp:
+      extensions: {allow: [BINARYMIME], remove: AUTH}
+      auth_in_clear: false
+      mechanisms: []
+      forward: []
+      commands: []
+      append_domain: ""
+      refuse_bang: false
+      bare_newlines: reject
+      received: ""
+      limits: {size: 0, session: 0s}
   - name: v6.only_1-x
     listen: ["[2001:db8::/64]:25", "[2001:db8:1::1]:25"]
     origins: ["[2001:db8:2::1]:25"]
@@ -67,6 +80,27 @@ services:
   - name: any
     intercept: ["0.0.0.0/0:587"]
     forge: {address: never}
+smtp:
+  extensions: {allow: [auth, ETRN], remove: [BINARYMIME]}
+  auth_in_clear: true
+  mechanisms: [plain, SCRAM-SHA-256]
+  forward: [vrfy, HELP]
+  commands:
+    - name: etrn
+    - {name: HELO, verdict: disconnect}
+    - {name: EXPN, verdict: reject, code: 450, text: Not now}
+    - {name: NOOP, verdict: disconnect, code: 421, text: Enough}
+  bare_address: true
+  append_domain: example.org
+  refuse_routes: true
+  refuse_percent: true
+  refuse_bang: true
+  strict_helo: true
+  strict_pipelining: true
+  bare_newlines: normalize
+  eight_bit: reject
+  received: mx.example.org
+  limits: {line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
 kernel:
   bpffs: /mnt/bpf
   run_dir: /var/run/p r
@@ -83,8 +117,34 @@ limits: {sessions: 1}
 log: {format: text}
 `
 
+// everySMTP is what everything says for all services.
+func everySMTP() SMTP {
+	return SMTP{
+		Extensions: Default().SMTP.Extensions.With(smtp.ExtAuth).With(smtp.ExtETRN).Without(smtp.ExtBinaryMIME),
+		Forward:    smtp.VerbsOf(smtp.VRFY, smtp.HELP), Mechanisms: []string{"PLAIN", "SCRAM-SHA-256"}, AuthInClear: true,
+		Commands: []Command{
+			{smtp.ETRN, Reject, 502, "Command not available here"},
+			{smtp.HELO, Disconnect, 421, "Closing connection, command not available here"},
+			{smtp.EXPN, Reject, 450, "Not now"},
+			{smtp.NOOP, Disconnect, 421, "Enough"},
+		},
+		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
+		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,
+		Received: "mx.example.org",
+		Limits: SMTPLimits{
+			Line: 998, Size: 50 << 20, Drain: 1 << 30, Recipients: 100, Messages: 10, Errors: 1, Session: time.Hour,
+		},
+	}
+}
+
 func TestEverything(t *testing.T) {
 	pfx, addr := netip.MustParsePrefix, netip.MustParseAddrPort
+	common := everySMTP()
+	relaxed := common
+	relaxed.Extensions = Default().SMTP.Extensions.With(smtp.ExtETRN)
+	relaxed.AuthInClear, relaxed.Mechanisms, relaxed.Forward, relaxed.Commands = false, nil, 0, nil
+	relaxed.AppendDomain, relaxed.RefuseBang, relaxed.BareNewlines, relaxed.Received = "", false, RejectNewlines, ""
+	relaxed.Limits.Size, relaxed.Limits.Session = 0, 0
 	want := &Config{
 		File:       "test.yaml",
 		Interfaces: Interfaces{Client: []string{"ext0", "wan1"}, Origin: []string{"ext0"}},
@@ -95,16 +155,20 @@ func TestEverything(t *testing.T) {
 			Origins:   []netip.AddrPort{addr("203.0.113.1:25"), addr("203.0.113.2:26")},
 			Forge:     Forge{ForgePrefer, ForgePort{PortNumber, 25}},
 			Fail:      FailOpen,
+			SMTP:      relaxed,
 		}, {
 			Name:    "v6.only_1-x",
 			Listen:  []Target{{pfx("2001:db8::/64"), 25}, {pfx("2001:db8:1::1/128"), 25}},
 			Origins: []netip.AddrPort{addr("[2001:db8:2::1]:25")},
 			Forge:   Forge{Port: ForgePort{Mode: PortGroup}},
+			SMTP:    common,
 		}, {
 			Name:      "any",
 			Intercept: []Target{{pfx("0.0.0.0/0"), 587}},
 			Forge:     Forge{Address: ForgeNever},
+			SMTP:      common,
 		}},
+		SMTP: common,
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
 			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Zone: 65535, Heartbeat: 500 * time.Millisecond,
@@ -132,6 +196,24 @@ func TestPrecedence(t *testing.T) {
 	k := c.Kernel
 	if k.Table != 1003 || k.Zone != 1002 || k.Priority != 1001 || k.Heartbeat != 7*time.Second || c.Log.Format != "json" {
 		t.Errorf("table %d zone %d priority %d heartbeat %s format %s", k.Table, k.Zone, k.Priority, k.Heartbeat, c.Log.Format)
+	}
+}
+
+// TestEnvironmentWithinSMTP: a variable changes its own key of a section within
+// a section, for the services too, unless they say otherwise.
+func TestEnvironmentWithinSMTP(t *testing.T) {
+	c := mustParse(t, string(Minimal)+`    smtp: {limits: {errors: 7}}
+smtp: {limits: {errors: 5, messages: 3}, forward: [HELP]}
+`, "PORTREEVE_SMTP_LIMITS_ERRORS=6", "PORTREEVE_SMTP_LIMITS_SIZE=1KiB", "PORTREEVE_SMTP_STRICT_HELO=true")
+	want := Default().SMTP
+	want.Limits.Errors, want.Limits.Size, want.Limits.Messages = 6, 1024, 3
+	want.StrictHELO, want.Forward = true, smtp.VerbsOf(smtp.HELP)
+	if diff := cmp.Diff(want, c.SMTP); diff != "" {
+		t.Error(diff)
+	}
+	want.Limits.Errors = 7
+	if diff := cmp.Diff(want, c.Services[0].SMTP); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -13,6 +13,7 @@ type scalar = any
 type rawConfig struct {
 	Interfaces rawInterfaces `mapstructure:"interfaces"`
 	Services   []rawService  `mapstructure:"services"`
+	SMTP       rawSMTP       `mapstructure:"smtp"`
 	Kernel     rawKernel     `mapstructure:"kernel"`
 	Timeouts   rawTimeouts   `mapstructure:"timeouts"`
 	Limits     rawLimits     `mapstructure:"limits"`
@@ -31,11 +32,56 @@ type rawService struct {
 	Origins   []scalar `mapstructure:"origins"`
 	Forge     rawForge `mapstructure:"forge"`
 	Fail      scalar   `mapstructure:"fail"`
+	SMTP      rawSMTP  `mapstructure:"smtp"`
 }
 
 type rawForge struct {
 	Address scalar `mapstructure:"address"`
 	Port    scalar `mapstructure:"port"`
+}
+
+// rawSMTP stands at the top for all services and in each for itself: a list
+// that is nil is as there, an empty one is none.
+type rawSMTP struct {
+	Extensions       rawExtensions `mapstructure:"extensions"`
+	AuthInClear      scalar        `mapstructure:"auth_in_clear"`
+	Mechanisms       []scalar      `mapstructure:"mechanisms"`
+	Forward          []scalar      `mapstructure:"forward"`
+	Commands         []rawCommand  `mapstructure:"commands"`
+	BareAddress      scalar        `mapstructure:"bare_address"`
+	AppendDomain     scalar        `mapstructure:"append_domain"`
+	RefuseRoutes     scalar        `mapstructure:"refuse_routes"`
+	RefusePercent    scalar        `mapstructure:"refuse_percent"`
+	RefuseBang       scalar        `mapstructure:"refuse_bang"`
+	StrictHELO       scalar        `mapstructure:"strict_helo"`
+	StrictPipelining scalar        `mapstructure:"strict_pipelining"`
+	BareNewlines     scalar        `mapstructure:"bare_newlines"`
+	EightBit         scalar        `mapstructure:"eight_bit"`
+	Received         scalar        `mapstructure:"received"`
+	Limits           rawSMTPLimits `mapstructure:"limits"`
+}
+
+type rawExtensions struct {
+	Allow  []scalar `mapstructure:"allow"`
+	Remove []scalar `mapstructure:"remove"`
+}
+
+type rawCommand struct {
+	Name    scalar `mapstructure:"name"`
+	Verdict scalar `mapstructure:"verdict"`
+	Code    scalar `mapstructure:"code"`
+	Text    scalar `mapstructure:"text"`
+}
+
+type rawSMTPLimits struct {
+	Line       scalar `mapstructure:"line"`
+	Size       scalar `mapstructure:"size"`
+	Drain      scalar `mapstructure:"drain"`
+	Recipients scalar `mapstructure:"recipients"`
+	Messages   scalar `mapstructure:"messages"`
+	Errors     scalar `mapstructure:"errors"`
+	Rate       scalar `mapstructure:"rate"`
+	Session    scalar `mapstructure:"session"`
 }
 
 type rawKernel struct {

@@ -201,12 +201,16 @@ func fieldsIn(at path, t reflect.Type) []field {
 	return all
 }
 
+// serviceSMTP is the section smtp of a service, which has the keys of the one at
+// the top.
+const serviceSMTP path = "services[].smtp"
+
 // homes returns where in the file a key belongs.
 func homes(key string) []string {
 	var where []string
 	for _, f := range schema() {
 		switch {
-		case f.at.last() != key:
+		case f.at.last() != key, serviceSMTP.holds(f.at):
 		case f.at.parent() == "":
 			where = append(where, "at the top of the file")
 		default:

@@ -82,6 +82,52 @@ func digits(v scalar) string {
 	return ""
 }
 
+// maxOctets bounds what is counted in octets: 1 TiB.
+const maxOctets = 1 << 40
+
+// octets reads 0 or an amount from lo to maxOctets, in octets or with one of
+// the units KiB, MiB and GiB.
+func octets[T int | int64](r *report, at path, v scalar, lo uint64, dst *T) {
+	if r.absent(at, v) {
+		return
+	}
+	n, ok := parseOctets(digits(v))
+	switch {
+	case ok && (n == 0 || n >= lo):
+		*dst = T(n)
+	case lo > 1:
+		r.refuse(at, defaultRemedy(*dst), "%s is neither 0 nor a number of octets from %d to 1024GiB", r.show(at, v), lo)
+	default:
+		r.refuse(at, defaultRemedy(*dst), "%s is not a number of octets from 0 to 1024GiB", r.show(at, v))
+	}
+}
+
+func parseOctets(s string) (n uint64, ok bool) {
+	shift := 0
+	for i, unit := range []string{"KiB", "MiB", "GiB"} {
+		if before, found := strings.CutSuffix(s, unit); found {
+			s, shift = before, 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseUint(s, 0, 64)
+	return n << shift, err == nil && !octal(s) && n <= maxOctets>>shift
+}
+
+// truth reads true or false.
+func truth(r *report, at path, v scalar, dst *bool) {
+	if r.absent(at, v) {
+		return
+	}
+	switch v {
+	case true, "true":
+		*dst = true
+	case false, "false":
+		*dst = false
+	default:
+		r.refuse(at, "write true or false", "%s is not a truth value", r.show(at, v))
+	}
+}
+
 // duration reads a time with its unit, from lo to hi; hi 0 means no limit.
 func (r *report) duration(at path, v scalar, lo, hi time.Duration, dst *time.Duration) {
 	if r.absent(at, v) {

@@ -13,6 +13,9 @@ var (
 	failWords         = []string{"closed", "open"}
 	datapathWords     = []string{"auto", "tcx", "clsact"}
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
+	verdictWords      = []string{"reject", "disconnect"}
+	bareNewlinesWords = []string{"reject", "normalize"}
+	eightBitWords     = []string{"pass", "reject"}
 	logFormatWords    = []string{"json", "text"}
 )
 
@@ -43,6 +46,15 @@ func (d Datapath) String() string { return wordOf(datapathWords, d) }
 
 // String returns the word used in the file.
 func (n Netfilter) String() string { return wordOf(netfilterWords, n) }
+
+// String returns the word used in the file.
+func (v Verdict) String() string { return wordOf(verdictWords, v) }
+
+// String returns the word used in the file.
+func (b BareNewlines) String() string { return wordOf(bareNewlinesWords, b) }
+
+// String returns the word used in the file.
+func (e EightBit) String() string { return wordOf(eightBitWords, e) }
 
 // wordOf returns the word of a choice, its number when it is none of them.
 func wordOf[T ~uint8](words []string, v T) string {

@@ -21,6 +21,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/relay"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -137,7 +138,7 @@ func (i *inspector) serve(own addresses) map[string]relay.Service {
 		if s.Forge.Address == config.ForgeNever && len(s.Origins) > 0 {
 			d.Local = nil // a mail server on the gateway itself, which config has seen not to be a loop
 		}
-		services[s.Name] = relay.Service{Dialer: d}
+		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(protocol(s.SMTP))}
 	}
 	return services
 }

@@ -125,3 +125,7 @@ func (x *session) mayOffer() smtp.Extensions {
 var carried = smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
 	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME,
 	smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN)
+
+// Carried returns the extensions that a session can speak on both sides; what
+// the rules allow beyond them is never offered.
+func Carried() smtp.Extensions { return carried }

@@ -1,0 +1,91 @@
+package config
+
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// SMTP holds the rules of the protocol for one service. reference.yaml explains
+// each; package inspect applies them.
+type SMTP struct {
+	Extensions  smtp.Extensions // may be offered when the origin offers them
+	AuthInClear bool            // offer AUTH on a connection without TLS
+	Mechanisms  []string        // of AUTH that may be offered, in upper case; empty: any
+
+	Forward  smtp.Verbs // of VRFY, EXPN and HELP, those that the origin answers
+	Commands []Command  // that are not let through, each verb once
+
+	BareAddress      bool   // take MAIL FROM:a@b without angle brackets
+	AppendDomain     string // to addresses without one; empty: refuse them
+	RefuseRoutes     bool   // refuse source routes; they are left out otherwise
+	RefusePercent    bool   // refuse recipients like a%b@c
+	RefuseBang       bool   // refuse recipients like a!b@c
+	StrictHELO       bool   // refuse a HELO argument that is neither a domain nor an address literal
+	StrictPipelining bool   // send a client away that sends ahead where it must not
+
+	BareNewlines BareNewlines
+	EightBit     EightBit
+	Received     string // our own host name for a Received header; empty: no header
+	Limits       SMTPLimits
+}
+
+// SMTPLimits are the limits of one session.
+type SMTPLimits struct {
+	Line       int           // of content, in octets without CRLF; at least 998, or 0 for any
+	Size       int64         // of a message in octets, 0 for the origin's own limit
+	Drain      int64         // octets of a refused message that are read to find its end
+	Recipients int           // of one message, at least 100
+	Messages   int           // of one session, 0 for any
+	Errors     int           // refused commands that a session survives, at least 1
+	Rate       int           // least octets of content per second, 0 for any
+	Session    time.Duration // longest session, 0 for any
+}
+
+// Command is a command that is not let through.
+type Command struct {
+	Verb    smtp.Verb
+	Verdict Verdict
+	Code    smtp.Code // 421 exactly for Disconnect, else one of 4yz and 5yz
+	Text    string    // printable ASCII, without an enhanced code
+}
+
+// Verdict is what a command meets that is not let through.
+type Verdict uint8
+
+const (
+	Reject     Verdict = iota // the session goes on
+	Disconnect                // it ends
+)
+
+// BareNewlines is what becomes of a message with a CR or LF alone.
+type BareNewlines uint8
+
+const (
+	RejectNewlines    BareNewlines = iota // refuse the message
+	NormalizeNewlines                     // make CRLF of LF and a space of CR
+)
+
+// EightBit is what becomes of octets above 127 without BODY=8BITMIME.
+type EightBit uint8
+
+const (
+	PassEightBit   EightBit = iota // let them pass
+	RejectEightBit                 // refuse the message
+)
+
+// defaultSMTP repeats inspect.Default, to which package daemon's tests hold it.
+func defaultSMTP() SMTP {
+	return SMTP{
+		Extensions: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
+			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtLimits),
+		Limits: SMTPLimits{
+			Line:       64 << 10,
+			Drain:      64 << 20,
+			Recipients: 1000,
+			Errors:     20,
+			Rate:       100,
+			Session:    24 * time.Hour,
+		},
+	}
+}

@@ -1,0 +1,72 @@
+package daemon
+
+import (
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// protocol says what a section smtp of the configuration says in the words of
+// the inspector.
+func protocol(s config.SMTP) inspect.Protocol {
+	p := inspect.Protocol{
+		Keywords:         s.Extensions,
+		Mechanisms:       s.Mechanisms,
+		AuthInClear:      s.AuthInClear,
+		Forward:          s.Forward,
+		Commands:         verdicts(s.Commands),
+		BareAddress:      s.BareAddress,
+		AppendDomain:     s.AppendDomain,
+		RefuseRoutes:     s.RefuseRoutes,
+		RefusePercent:    s.RefusePercent,
+		RefuseBang:       s.RefuseBang,
+		StrictHello:      s.StrictHELO,
+		StrictPipelining: s.StrictPipelining,
+		Received:         s.Received,
+		TextLine:         s.Limits.Line,
+		Size:             s.Limits.Size,
+		Drain:            s.Limits.Drain,
+		Recipients:       s.Limits.Recipients,
+		Messages:         s.Limits.Messages,
+		Errors:           s.Limits.Errors,
+		Rate:             s.Limits.Rate,
+		Session:          s.Limits.Session,
+	}
+	if s.BareNewlines == config.NormalizeNewlines {
+		p.Newlines = inspect.NormalizeNewlines
+	}
+	if s.EightBit == config.RejectEightBit {
+		p.EightBit = inspect.RejectEightBit
+	}
+	return p
+}
+
+// verdicts returns what the commands that are not let through meet.
+func verdicts(list []config.Command) map[smtp.Verb]inspect.Verdict {
+	var all map[smtp.Verb]inspect.Verdict
+	for _, c := range list {
+		if all == nil {
+			all = make(map[smtp.Verb]inspect.Verdict, len(list))
+		}
+		all[c.Verb] = verdict(c)
+	}
+	return all
+}
+
+// verdict makes the reply to a command with the enhanced code X.7.0, "other or
+// undefined security status" (RFC 3463 section 3.8).
+func verdict(c config.Command) inspect.Verdict {
+	v := inspect.Verdict{
+		Action: inspect.Refuse,
+		Reply: &smtp.Reply{
+			Code:     c.Code,
+			Enhanced: smtp.Enhanced{Class: uint8(c.Code.Class()), Subject: 7},
+			Text:     c.Text,
+		},
+		Reason: "command policy",
+	}
+	if c.Verdict == config.Disconnect {
+		v.Action = inspect.Disconnect
+	}
+	return v
+}
