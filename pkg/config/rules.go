@@ -242,9 +242,9 @@ const maxAmount = 999_999
 const maxSession = 30 * 24 * time.Hour
 
 func limits(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
-	octets(r, at.key("line"), raw.Line, 998, &l.Line) // RFC 5321 section 4.5.3.1.6
-	octets(r, at.key("size"), raw.Size, 0, &l.Size)
-	octets(r, at.key("drain"), raw.Drain, 0, &l.Drain)
+	octets(r, at.key("line"), raw.Line, 998, gib, &l.Line) // RFC 5321 section 4.5.3.1.6
+	octets(r, at.key("size"), raw.Size, 0, 1024*gib, &l.Size)
+	octets(r, at.key("drain"), raw.Drain, 0, 1024*gib, &l.Drain)
 	number(r, at.key("recipients"), raw.Recipients, 100, maxAmount, &l.Recipients) // RFC 5321 section 4.5.3.1.8
 	number(r, at.key("messages"), raw.Messages, 0, maxAmount, &l.Messages)
 	number(r, at.key("errors"), raw.Errors, 1, maxAmount, &l.Errors)

@@ -82,23 +82,23 @@ func digits(v scalar) string {
 	return ""
 }
 
-// maxOctets bounds what is counted in octets: 1 TiB.
-const maxOctets = 1 << 40
+// gib is a GiB in octets.
+const gib = 1 << 30
 
-// octets reads 0 or an amount from lo to maxOctets, in octets or with one of
-// the units KiB, MiB and GiB.
-func octets[T int | int64](r *report, at path, v scalar, lo uint64, dst *T) {
+// octets reads 0 or an amount from lo to some GiB, in octets or with one of the
+// units KiB, MiB and GiB.
+func octets[T int | int64](r *report, at path, v scalar, lo, hi uint64, dst *T) {
 	if r.absent(at, v) {
 		return
 	}
 	n, ok := parseOctets(digits(v))
 	switch {
-	case ok && (n == 0 || n >= lo):
+	case ok && n <= hi && (n == 0 || n >= lo):
 		*dst = T(n)
 	case lo > 1:
-		r.refuse(at, defaultRemedy(*dst), "%s is neither 0 nor a number of octets from %d to 1024GiB", r.show(at, v), lo)
+		r.refuse(at, defaultRemedy(*dst), "%s is neither 0 nor a number of octets from %d to %dGiB", r.show(at, v), lo, hi/gib)
 	default:
-		r.refuse(at, defaultRemedy(*dst), "%s is not a number of octets from 0 to 1024GiB", r.show(at, v))
+		r.refuse(at, defaultRemedy(*dst), "%s is not a number of octets from 0 to %dGiB", r.show(at, v), hi/gib)
 	}
 }
 
@@ -109,8 +109,8 @@ func parseOctets(s string) (n uint64, ok bool) {
 			s, shift = before, 10*(i+1)
 		}
 	}
-	n, err := strconv.ParseUint(s, 0, 64)
-	return n << shift, err == nil && !octal(s) && n <= maxOctets>>shift
+	n, err := strconv.ParseUint(s, 0, 64-shift)
+	return n << shift, err == nil && !octal(s)
 }
 
 // truth reads true or false.

@@ -161,7 +161,7 @@ func TestLimitsHoldForTheInspector(t *testing.T) {
 	for _, limits := range []string{
 		"line: 0, size: 0, drain: 0, recipients: 100, messages: 0, errors: 1, rate: 0, session: 0s",
 		"line: 998, size: 1, drain: 1, recipients: 100, messages: 1, errors: 1, rate: 1, session: 1ns",
-		"line: 1024GiB, size: 1024GiB, drain: 1024GiB, recipients: 999999, messages: 999999, errors: 999999, rate: 2147483647, session: 720h",
+		"line: 1GiB, size: 1024GiB, drain: 1024GiB, recipients: 999999, messages: 999999, errors: 999999, rate: 2147483647, session: 720h",
 	} {
 		rules := protocol(mustParse(t, "smtp: {limits: {"+limits+"}}\n").SMTP)
 		if err := rules.Check(); err != nil {
