@@ -119,6 +119,8 @@ func (x *session) refuseChunk(r *smtp.Reply) *ending {
 		return &ending{end: e.end, detail: "BDAT", reply: r}
 	case x.rec.Errors > x.rules.Errors:
 		return tooMany
+	case r.Code == 421: // a verdict to disconnect
+		return &ending{end: event.EndPolicy, detail: "BDAT", reply: r}
 	}
 	return x.tell(r)
 }

@@ -104,23 +104,27 @@ const rateGrace = time.Minute
 // contentPiece hands on what was read. committed says that it was the last of
 // the message.
 func (x *session) contentPiece() (f *failure, committed bool) {
-	in := x.client.window()
 	if x.rules.Newlines == inspect.NormalizeNewlines {
-		return x.normalPiece(in[:min(len(in), maxPiece)])
+		return x.normalPieces()
 	}
-	out, n, ev := x.data.Next(in)
+	out, n, ev := x.data.Next(x.client.window())
 	f, committed = x.handContent(out, ev, x.data.Fault)
 	x.client.skip(n)
 	return f, committed
 }
 
-// normalPiece is contentPiece where bare CR and LF are not refused.
-func (x *session) normalPiece(in []byte) (f *failure, committed bool) {
+// normalPieces is contentPiece where bare CR and LF are not refused. Nothing may
+// be left of what was read: the end of data could be in it, and its client sends
+// no more.
+func (x *session) normalPieces() (f *failure, committed bool) {
 	block := blocks.Get().(*[blockSize]byte)
 	defer blocks.Put(block)
-	out, n, ev := x.normal.Next(block[:0], in)
-	f, committed = x.handContent(out, ev, x.normal.Fault)
-	x.client.skip(n)
+	for f == nil && !committed && len(x.client.window()) > 0 {
+		in := x.client.window()
+		out, n, ev := x.normal.Next(block[:0], in[:min(len(in), maxPiece)])
+		f, committed = x.handContent(out, ev, x.normal.Fault)
+		x.client.skip(n)
+	}
 	return f, committed
 }
 

@@ -192,6 +192,7 @@ func (x *session) wait(s *side, until time.Time) *ending {
 	if x.group == nil || !x.held { // else cmd refers to the buffer
 		x.client.shrink()
 	}
+	x.origin.shrink()
 	if x.group != nil && x.group.idle() {
 		x.park()
 		defer x.unpark()

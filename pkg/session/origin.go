@@ -107,9 +107,11 @@ func (x *session) surprise() *ending {
 	return brokenReply("reply without a command")
 }
 
-// reply waits for one reply of the origin.
+// reply waits for one reply of the origin. The time counts from now: the write
+// before it may have lasted, and a deadline that has passed would hide a reply
+// that is there.
 func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
-	until := x.now.Add(limit)
+	var until time.Time
 	for {
 		r, n, f := smtp.CutReply(x.origin.window())
 		if f != smtp.NoFault {
@@ -119,6 +121,10 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 		if n > 0 {
 			x.origin.skip(n)
 			return r, nil
+		}
+		if until.IsZero() {
+			x.now = time.Now()
+			until = x.now.Add(limit)
 		}
 		if e := x.await(&x.origin, smallSize, until); e != nil {
 			return r, e

@@ -49,7 +49,7 @@ func (n *notes) noteAnswer(r smtp.WireReply) event.Answer {
 	at := len(n.text)
 	for text, rest, ok := r.Next(); ok; text, rest, ok = rest.Next() {
 		n.text = append(n.text, n.clip(text)...)
-		if rest.Size() > 0 && len(n.text)-at < maxNote {
+		if rest.Size() > 0 && len(n.text)-at < maxNote && len(n.text) < maxNotes {
 			n.text = append(n.text, '\n')
 		}
 	}
@@ -126,7 +126,7 @@ func (x *session) noteSender() {
 	p := &x.cmd.Params
 	x.msg = event.Message{
 		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
-		Hello: x.rec.Hello, Start: x.now,
+		Hello: x.note(x.rec.Hello), Start: x.now, // a copy: the client may call itself something else before the end
 		Sender:   x.noteMailbox(),
 		Declared: p.Number(smtp.ParamSize),
 		Used:     p.Extensions(),

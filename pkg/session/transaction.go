@@ -93,6 +93,8 @@ func (x *session) rcpt() step {
 		return x.local(spoiltChunk)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		return x.refuse(noDomain)
+	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
+		return hold // those outstanding may have reached the limit
 	}
 	n := x.noteRecipient()
 	x.env.Recipients = x.tx.recipients
