@@ -81,6 +81,25 @@ func pinnedRunStats(path string) (stats RunStats, program bool, err error) {
 	return readRunStats(fd)
 }
 
+// AttachEmptyTCX attaches a program that does nothing at all: what the kernel
+// counts for it is the counting itself. It needs kernel 6.6.
+func (n *Node) AttachEmptyTCX(device string) (*ForeignTCX, error) {
+	f := &ForeignTCX{counter: -1, program: -1, link: -1}
+	err := n.Enter(func() (err error) {
+		code := append(instruction(0xb7, 0x00, 0, -1), // r0 = -1
+			instruction(0x95, 0x00, 0, 0)...) // exit
+		if f.program, err = loadClassifier("empty", code); err != nil {
+			return fmt.Errorf("load program: %w", err)
+		}
+		return f.hook(device)
+	})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("attach an empty tcx program to %s of %s: %w", device, n.Role, err)
+	}
+	return f, nil
+}
+
 // RunStats returns the statistics of the program.
 func (f *ForeignTCX) RunStats() (RunStats, error) {
 	stats, _, err := readRunStats(f.program)

@@ -5,21 +5,21 @@ import "testing"
 func TestRunStatsOfAProgram(t *testing.T) {
 	needTCX(t)
 	e := open(t, Options{})
-	foreign, err := e.Gateway.AttachForeignTCX("ext0")
+	empty, err := e.Gateway.AttachEmptyTCX("ext0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer foreign.Close()
+	defer empty.Close()
 	counting, err := EnableRunStats()
 	if err != nil {
 		t.Fatal(err)
 	}
-	before, err := foreign.RunStats()
+	before, err := empty.RunStats()
 	if err != nil {
 		t.Fatal(err)
 	}
 	hello(t, e, e.Client4, e.Origin4)
-	after, err := foreign.RunStats()
+	after, err := empty.RunStats()
 	if err != nil {
 		t.Fatal(err)
 	}

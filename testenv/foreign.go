@@ -47,15 +47,20 @@ func (n *Node) AttachForeignTCX(device string) (*ForeignTCX, error) {
 }
 
 func (f *ForeignTCX) attach(device string) (err error) {
-	link, err := net.InterfaceByName(device)
-	if err != nil {
-		return err
-	}
 	if f.counter, err = newCounter(); err != nil {
 		return fmt.Errorf("create map: %w", err)
 	}
 	if f.program, err = loadCounting(f.counter); err != nil {
 		return fmt.Errorf("load program: %w", err)
+	}
+	return f.hook(device)
+}
+
+// hook attaches the program behind the others at the ingress of a device.
+func (f *ForeignTCX) hook(device string) error {
+	link, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
 	}
 	attr := struct {
 		program, target, attachType, flags uint32

@@ -90,7 +90,11 @@ func (s *stage) measureServing(ctx context.Context, running *serving) (m Measure
 	if err != nil {
 		return m, err
 	}
-	return newMeasurement(before, after, s.load.total(s.sessions)), nil
+	m = newMeasurement(before, after, s.load.total(s.sessions))
+	if m.Own == 0 {
+		err = fmt.Errorf("%d sessions took less CPU than the kernel's clock can tell: ask for more with -sessions", m.Sessions)
+	}
+	return m, err
 }
 
 // warming is the part of the sessions that run before those that count: caches,

@@ -73,12 +73,12 @@ func checkPackets(t *testing.T, all []Packets) {
 		}
 		met[p.Traffic] = append(met[p.Traffic], p.Program)
 	}
-	everywhere := []string{reference, "steer_client", "steer_origin"}
+	everywhere := []string{counting, "steer_client", "steer_origin"}
 	for traffic, programs := range map[string][]string{
 		"addressed":                           append(everywhere, "steer_lookup"),
 		"transit":                             append(everywhere, "steer_lookup"),
 		"forwarded, a port that nobody bound": everywhere,
-		"to the gateway, a port that nobody bound": {reference, "steer_client", "steer_lookup"},
+		"to the gateway, a port that nobody bound": {counting, "steer_client", "steer_lookup"},
 	} {
 		for _, program := range programs {
 			if !slices.Contains(met[traffic], program) {

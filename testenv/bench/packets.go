@@ -19,9 +19,9 @@ type traffic struct {
 	to   netip.AddrPort
 }
 
-// reference is the name under which a program that only counts packets is
-// listed: less than it nobody can cost.
-const reference = "reference (counts packets)"
+// counting is the name under which a program that does nothing is listed: what
+// the kernel measures of it is what the measuring costs.
+const counting = "(nothing)"
 
 // countPackets measures the run time of the BPF programs per packet. It has a
 // phase of its own because the statistics slow the programs down.
@@ -48,20 +48,20 @@ func (s *stage) countKinds(ctx context.Context) ([]Packets, error) {
 	if err := s.sink(ctx, s.env.Gateway, kinds[1].to); err != nil {
 		return nil, err
 	}
-	foreign, err := s.env.Gateway.AttachForeignTCX("ext0")
+	empty, err := s.env.Gateway.AttachEmptyTCX("ext0")
 	if err != nil { // a kernel before 6.6
-		fmt.Fprintln(os.Stderr, "bench: packets are counted without a reference:", err)
+		fmt.Fprintln(os.Stderr, "bench: what the measuring of packets costs stays unknown:", err)
 	} else {
-		defer foreign.Close()
+		defer empty.Close()
 	}
-	counting, err := testenv.EnableRunStats()
+	enabled, err := testenv.EnableRunStats()
 	if err != nil {
 		return nil, err
 	}
-	defer counting.Close()
+	defer enabled.Close()
 	var all []Packets
 	for _, k := range kinds {
-		counted, err := s.countKind(ctx, foreign, k)
+		counted, err := s.countKind(ctx, empty, k)
 		if err != nil {
 			return nil, fmt.Errorf("count packets %s: %w", k.name, err)
 		}
@@ -71,44 +71,55 @@ func (s *stage) countKinds(ctx context.Context) ([]Packets, error) {
 }
 
 // countKind lets the load run and returns what each program took meanwhile.
-func (s *stage) countKind(ctx context.Context, foreign *testenv.ForeignTCX, k traffic) ([]Packets, error) {
+func (s *stage) countKind(ctx context.Context, empty *testenv.ForeignTCX, k traffic) ([]Packets, error) {
 	if err := s.load.run(ctx, k.to, s.packets/warming, s.parallel); err != nil {
 		return nil, err
 	}
-	before, err := s.runStats(foreign)
+	before, err := s.runStats(empty)
 	if err != nil {
 		return nil, err
 	}
 	if err := s.load.run(ctx, k.to, s.packets, s.parallel); err != nil {
 		return nil, err
 	}
-	after, err := s.runStats(foreign)
+	after, err := s.runStats(empty)
 	if err != nil {
 		return nil, err
 	}
+	return tally(k, before, after, s.load.total(s.packets)), nil
+}
+
+// tally tells what each program took for a kind of traffic. Programs that did
+// not even run once a session are not on its way.
+func tally(k traffic, before, after map[string]testenv.RunStats, sessions int) []Packets {
 	var all []Packets
-	for _, program := range slices.Sorted(maps.Keys(after)) {
+	var floor float64
+	for _, program := range slices.Sorted(maps.Keys(after)) { // the empty one is the first
 		ran := after[program].Sub(before[program])
-		if ran.Runs < uint64(s.packets) { // not on the way of this kind
+		if ran.Runs < uint64(sessions) {
 			continue
+		}
+		per := float64(ran.Time.Nanoseconds()) / float64(ran.Runs)
+		if program == counting {
+			floor = per
 		}
 		all = append(all, Packets{
 			Traffic: k.name, Ours: k.ours, Program: program,
-			Runs: ran.Runs, Nanoseconds: float64(ran.Time.Nanoseconds()) / float64(ran.Runs),
+			Runs: ran.Runs, Nanoseconds: per, Net: per - floor,
 		})
 	}
-	return all, nil
+	return all
 }
 
-// runStats reads the statistics of all programs, with the reference where there
-// is one.
-func (s *stage) runStats(foreign *testenv.ForeignTCX) (map[string]testenv.RunStats, error) {
+// runStats reads the statistics of all programs, with the empty one where it
+// could be attached.
+func (s *stage) runStats(empty *testenv.ForeignTCX) (map[string]testenv.RunStats, error) {
 	stats, err := s.env.PinnedRunStats()
 	if err != nil {
 		return nil, err
 	}
-	if foreign != nil {
-		stats[reference], err = foreign.RunStats()
+	if empty != nil {
+		stats[counting], err = empty.RunStats()
 	}
 	return stats, err
 }

@@ -78,6 +78,7 @@ type Ratio struct {
 	Median  float64 `json:"median"`
 	Least   float64 `json:"least"`
 	Most    float64 `json:"most"`
+	Own     float64 `json:"processes"` // median, of the benchmark's processes alone
 }
 
 // Packets is what a BPF program took for packets of one kind of traffic.
@@ -86,7 +87,8 @@ type Packets struct {
 	Ours        bool    `json:"ours"`
 	Program     string  `json:"program"`
 	Runs        uint64  `json:"runs"`
-	Nanoseconds float64 `json:"ns"` // per run, with the reading of the clock around it
+	Nanoseconds float64 `json:"ns"`  // per run, with the reading of the clock around it
+	Net         float64 `json:"net"` // without what a program that does nothing took beside it
 }
 
 // add takes in the measurement of one round.
@@ -143,10 +145,12 @@ func (s *Series) median(of func(Measurement) float64) float64 {
 // disturbs the machine for minutes disturbs both.
 func ratio(s, base *Series) Ratio {
 	ratios := make([]float64, len(s.Rounds))
+	own := make([]float64, len(s.Rounds))
 	for i, m := range s.Rounds {
 		ratios[i] = m.Machine / base.Rounds[i].Machine
+		own[i] = m.Own / base.Rounds[i].Own
 	}
-	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios)}
+	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios), median(own)}
 }
 
 // median returns the middle figure, or what is between the two in the middle.

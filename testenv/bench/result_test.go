@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/portreeve/portreeve/testenv"
 )
 
 func TestMedian(t *testing.T) {
@@ -35,7 +37,7 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 	}
 	r.Subjects[1].Rounds[2].Machine = 260
 	r.compare()
-	want := []Ratio{{"haproxy", "haproxy", 1, 1, 1}, {"portreeve", "haproxy", 1.2, 1.2, 1.3}}
+	want := []Ratio{{"haproxy", "haproxy", 1, 1, 1, 1}, {"portreeve", "haproxy", 1.2, 1.2, 1.3, 1.2}}
 	if !slices.Equal(r.Ratios, want) {
 		t.Errorf("%+v, want %+v", r.Ratios, want)
 	}
@@ -63,7 +65,7 @@ func TestTable(t *testing.T) {
 	r := &Results{
 		Load:    Load{Sessions: 1600, Parallel: 32, Rounds: 1, Octets: 4096, Sources: 16},
 		Machine: Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
-		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6}, {"forwarded", false, reference, 2000, 20}},
+		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6, 79.6}, {"forwarded", false, counting, 2000, 20, 0}},
 	}
 	r.add("direct", Measurement{Rate: 4000, Machine: 400, Own: 400})
 	r.add("haproxy", Measurement{Rate: 2000, Machine: 800, Own: 800, Subject: 200})
@@ -83,9 +85,12 @@ haproxy  2000        800 µs       200 µs                                 2.00 
 Medians; behind the ratios the least and the most of all rounds. CPU is that of the whole
 machine, with load and origin. portreeve's records go to a file.
 
-packets              program                     runs  ns/run
-ours: transit        steer_client                1000  100
-not ours: forwarded  reference (counts packets)  2000  20
+packets              program       runs  ns/run  of it its own
+ours: transit        steer_client  1000  100     80
+not ours: forwarded  (nothing)     2000  20      0
+
+The kernel's statistics of BPF programs count their own reading of the clock: what a program
+that does nothing takes by them is no cost of the others.
 `
 	if got := text.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
@@ -95,5 +100,22 @@ not ours: forwarded  reference (counts packets)  2000  20
 func TestProcessorName(t *testing.T) {
 	if got := processorName("processor : 0\nmodel name\t: Some CPU @ 2 GHz\n"); got != "Some CPU @ 2 GHz" {
 		t.Errorf("got %q", got)
+	}
+}
+
+func TestTallyOfPackets(t *testing.T) {
+	runs := func(n uint64, each time.Duration) testenv.RunStats {
+		return testenv.RunStats{Runs: n, Time: time.Duration(n) * each}
+	}
+	before := map[string]testenv.RunStats{"steer_client": runs(5, 1000), "steer_lookup": runs(7, 1000)}
+	after := map[string]testenv.RunStats{
+		counting:       runs(1000, 50),
+		"steer_client": {Runs: 1005, Time: 5*1000 + 1000*120},
+		"steer_lookup": {Runs: 16, Time: 16 * 1000}, // of the warming alone
+	}
+	got := tally(traffic{name: "transit", ours: true}, before, after, 100)
+	want := []Packets{{"transit", true, counting, 1000, 50, 0}, {"transit", true, "steer_client", 1000, 120, 70}}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }

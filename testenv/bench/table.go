@@ -37,7 +37,7 @@ func (r *Results) ratio(name, to string) string {
 	return fmt.Sprintf("%.2f\t(%.2f–%.2f)", q.Median, q.Least, q.Most)
 }
 
-// warn says when the figures are not worth much.
+// warn says when others were at work too, and what the ratios are without them.
 func (r *Results) warn(w io.Writer) {
 	var worst float64
 	for _, s := range r.Subjects {
@@ -45,8 +45,14 @@ func (r *Results) warn(w io.Writer) {
 			worst = max(worst, m.others())
 		}
 	}
-	if worst > noticeable {
-		fmt.Fprintf(w, "Something else used up to %.0f %% of the CPU meanwhile: measure again on a machine at rest.\n", 100*worst)
+	if worst <= noticeable {
+		return
+	}
+	fmt.Fprintf(w, "\nSomething else used up to %.0f %% of the CPU meanwhile: measure again on a machine at rest.\n", 100*worst)
+	for _, q := range r.Ratios {
+		if q.To == "haproxy" && q.Subject != q.To {
+			fmt.Fprintf(w, "Counting the benchmark's processes alone, %s takes %.2f × %s.\n", q.Subject, q.Own, q.To)
+		}
 	}
 }
 
@@ -55,12 +61,13 @@ func (r *Results) printPackets(w io.Writer) {
 	if len(r.Packets) == 0 {
 		return
 	}
-	fmt.Fprintln(w, "\npackets\tprogram\truns\tns/run")
+	fmt.Fprintln(w, "\npackets\tprogram\truns\tns/run\tof it its own")
 	for _, p := range r.Packets {
 		whose := "not ours"
 		if p.Ours {
 			whose = "ours"
 		}
-		fmt.Fprintf(w, "%s: %s\t%s\t%d\t%.0f\n", whose, p.Traffic, p.Program, p.Runs, p.Nanoseconds)
+		fmt.Fprintf(w, "%s: %s\t%s\t%d\t%.0f\t%.0f\n", whose, p.Traffic, p.Program, p.Runs, p.Nanoseconds, p.Net)
 	}
+	fmt.Fprintln(w, "\nThe kernel's statistics of BPF programs count their own reading of the clock: what a program\nthat does nothing takes by them is no cost of the others.")
 }
