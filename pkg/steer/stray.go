@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 )
 
 // ErrElsewhere says that programs of ours are attached in this network
@@ -23,20 +25,41 @@ func Elsewhere(bpffs string) error {
 		return err
 	}
 	s := &Steer{bpffs: bpffs, netns: netns}
-	if found, err := isDir(s.dir()); err != nil || found {
+	if pinned, err := isDir(s.dir()); err != nil || pinned {
 		return err
 	}
+	found, err := anySteers(netns)
+	for range linkTries {
+		if !errors.Is(err, unix.EAGAIN) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+		found, err = anySteers(netns)
+	}
+	switch {
+	case found:
+		return fmt.Errorf("%w under %s; name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
+	case err != nil && !errors.Is(err, os.ErrPermission):
+		return fmt.Errorf("look for links: %w", err)
+	}
+	return nil
+}
+
+// linkTries is how often the links of the machine are looked through again:
+// while somebody creates one, the kernel asks to come back later (EAGAIN).
+const linkTries = 200
+
+// anySteers reports whether some link is that of our sk_lookup program in a
+// network namespace.
+func anySteers(netns uint64) (bool, error) {
 	links := new(link.Iterator)
 	defer links.Close()
 	for links.Next() {
 		if steersHere(links.Link, netns) {
-			return fmt.Errorf("%w under %s; name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
+			return true, nil
 		}
 	}
-	if err := links.Err(); err != nil && !errors.Is(err, os.ErrPermission) {
-		return fmt.Errorf("look for links: %w", err)
-	}
-	return nil
+	return false, links.Err()
 }
 
 // steersHere reports whether a link is that of our sk_lookup program in a
