@@ -50,6 +50,9 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 	if !r.Code.Positive() {
 		return x.pass(r)
 	}
+	if r.Code != 250 { // the only one there is, and the one of the lines that we offer
+		return brokenReply(v.String() + " answered with code " + strconv.Itoa(int(r.Code)))
+	}
 	x.endTransaction(event.Abandoned, v.String())
 	x.hailed, x.theirs, x.offered = true, 0, 0
 	x.rec.Extended = v == smtp.EHLO
