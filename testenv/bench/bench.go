@@ -121,7 +121,7 @@ func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
 func (s *stage) describe() Load {
 	return Load{
 		Sessions: s.load.total(s.sessions), Parallel: s.load.total(s.parallel), Rounds: s.rounds,
-		Octets: messageSize, Sources: s.load.sources,
+		Octets: s.octets, Sources: s.load.sources,
 	}
 }
 

@@ -16,10 +16,8 @@ import (
 //go:embed load.sh
 var loadScript string
 
-const (
-	messageSize = 4096  // octets of a message's body
-	firstUser   = 21000 // of the load's clients; nobody else's
-)
+// firstUser is the user id of the load's first client; nobody else's.
+const firstUser = 21000
 
 // load sends mail from all of the client's further addresses at once, so that
 // ports in TIME_WAIT are never short.
@@ -37,7 +35,7 @@ func (s *stage) newLoad(ctx context.Context) (*load, error) {
 	}
 	l := &load{sources: len(s.env.MoreClients), replies: make(chan string)}
 	cmd := s.unpacked(s.env.Client, "postfix", "sh", "-c", loadScript, "load.sh",
-		strconv.Itoa(firstUser), strconv.Itoa(l.sources), strconv.Itoa(messageSize))
+		strconv.Itoa(firstUser), strconv.Itoa(l.sources), strconv.Itoa(s.octets))
 	var err error
 	if l.in, err = cmd.StdinPipe(); err != nil {
 		return nil, err

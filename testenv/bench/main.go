@@ -34,6 +34,7 @@ type options struct {
 	rounds   int
 	sessions int // in one measurement, at least
 	parallel int // of them, at least
+	octets   int // of a message
 	packets  int // sessions in one measurement of packets; 0: none
 	hold     bool
 }
@@ -75,6 +76,7 @@ func parse(args []string) (options, error) {
 	flags.IntVar(&o.rounds, "rounds", 8, "how often the subjects take turns")
 	flags.IntVar(&o.sessions, "sessions", 12000, "sessions of one measurement")
 	flags.IntVar(&o.parallel, "parallel", 32, "sessions at once")
+	flags.IntVar(&o.octets, "octets", 4096, "octets of a message's body")
 	flags.IntVar(&o.packets, "packets", 4000, "sessions of one measurement of packets; 0: do not measure them")
 	flags.BoolVar(&o.hold, "hold", false, "measure nothing: keep the load on the one subject of -only until interrupted, for a profiler")
 	if err := flags.Parse(args); err != nil {
@@ -104,7 +106,7 @@ func (o *options) check() (err error) {
 	if o.hold && len(o.subjects) != 1 {
 		return errors.New("-hold needs -only with one subject")
 	}
-	for name, n := range map[string]int{"-rounds": o.rounds, "-sessions": o.sessions, "-parallel": o.parallel} {
+	for name, n := range map[string]int{"-rounds": o.rounds, "-sessions": o.sessions, "-parallel": o.parallel, "-octets": o.octets} {
 		if n < 1 {
 			return fmt.Errorf("%s: %d is less than 1", name, n)
 		}

@@ -161,6 +161,7 @@ func TestCommandLine(t *testing.T) {
 		{"-rounds", "0", "x"},
 		{"-sessions", "-1", "x"},
 		{"-parallel", "0", "x"},
+		{"-octets", "0", "x"},
 		{"-packets", "-1", "x"},
 	} {
 		if _, err := parse(bad); err == nil {
