@@ -67,14 +67,13 @@ func Run(ctx context.Context, o Options) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
-	if err := i.register(); err != nil {
+	switch err := i.takeOver(); {
+	case errors.Is(err, errReplaced):
+		o.Log.Info("a newer inspector has taken over already, draining")
+		i.drain()
+		return nil
+	case err != nil:
 		return err
-	}
-	if o.Attach != nil {
-		if err := o.Attach(); err != nil {
-			i.drain()
-			return err
-		}
 	}
 	o.Log.Info("ready", "services", len(i.services), "instance", i.pulse.instance)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
@@ -143,14 +142,30 @@ func (i *inspector) serve(own addresses) map[string]relay.Service {
 	return services
 }
 
-// register begins the heartbeat and fills the slots: from here on clients
-// come.
-func (i *inspector) register() error {
+// takeOver fills the slots, and makes an older inspector give way. It claims
+// the heartbeat last: until then the older one stays in the slots that are its
+// alone, and serves what attach has not yet led to us. Where nobody keeps the
+// heartbeat alive it is begun first, or clients would be judged by a hung one.
+func (i *inspector) takeOver() error {
 	var err error
 	if i.pulse, err = newPulse(i.kernel, i.Config.Kernel.Heartbeat); err != nil {
 		return err
 	}
-	return i.kernel.Register(i.services, i.listeners.IPv4(), i.listeners.IPv6())
+	if !i.pulse.succeeds {
+		if err := i.pulse.beat(); err != nil {
+			return err
+		}
+	}
+	if err := i.kernel.Register(i.services, i.listeners.IPv4(), i.listeners.IPv6()); err != nil {
+		return err
+	}
+	if i.Attach != nil {
+		if err := i.Attach(); err != nil {
+			i.drain()
+			return err
+		}
+	}
+	return i.pulse.beat()
 }
 
 // wait blocks until there is a reason to stop. Being replaced or told to stop

@@ -30,18 +30,22 @@ type pulse struct {
 	heart    heart
 	instance uint64
 	every    time.Duration
+	succeeds bool // an older inspector lived when this one started
 }
 
 // newPulse makes the pulse of an inspector that starts now, newer than any
-// before it even if the clock was set back, and beats once.
+// before it even if the clock was set back. It does not beat yet.
 func newPulse(h heart, limit time.Duration) (*pulse, error) {
-	owner, _, err := h.Owner()
+	owner, age, err := h.Owner()
 	if err != nil {
 		return nil, err
 	}
-	instance := max(uint64(time.Now().UnixNano()), owner+1)
-	p := &pulse{heart: h, instance: instance, every: limit / beatsPerLimit}
-	return p, p.beat()
+	return &pulse{
+		heart:    h,
+		instance: max(uint64(time.Now().UnixNano()), owner+1),
+		every:    limit / beatsPerLimit,
+		succeeds: owner != 0 && age < limit,
+	}, nil
 }
 
 // beat writes one heartbeat, unless a newer inspector owns it.

@@ -13,6 +13,7 @@ import (
 type shared struct {
 	mu       sync.Mutex
 	instance uint64
+	age      time.Duration
 	beats    map[uint64]int
 	err      error
 }
@@ -31,13 +32,16 @@ func (s *shared) Beat(instance uint64) error {
 func (s *shared) Owner() (uint64, time.Duration, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.instance, 0, s.err
+	return s.instance, s.age, s.err
 }
 
 func newTestPulse(t *testing.T, s *shared) *pulse {
 	t.Helper()
 	p, err := newPulse(s, 3*time.Second)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.beat(); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -110,5 +114,22 @@ func TestPulseEndsWhenItCannotBeat(t *testing.T) {
 	}
 	if _, err := newPulse(s, time.Second); !errors.Is(err, s.err) {
 		t.Errorf("newPulse: %v", err)
+	}
+}
+
+// A heartbeat that nobody keeps alive must be begun before clients come.
+func TestPulseKnowsWhetherItSucceedsAnother(t *testing.T) {
+	for name, test := range map[string]struct {
+		heart *shared
+		want  bool
+	}{
+		"nobody ever":   {&shared{}, false},
+		"one that died": {&shared{instance: 7, age: 4 * time.Second}, false},
+		"one that runs": {&shared{instance: 7, age: time.Second}, true},
+	} {
+		p, err := newPulse(test.heart, 3*time.Second)
+		if err != nil || p.succeeds != test.want {
+			t.Errorf("%s: %v, %v", name, p.succeeds, err)
+		}
 	}
 }
