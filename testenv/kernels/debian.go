@@ -168,6 +168,7 @@ var wantedModules = []string{
 	"kernel/crypto/",
 	"kernel/fs/overlayfs/",
 	"kernel/drivers/net/veth.",
+	"kernel/drivers/net/macvlan.",
 	"kernel/drivers/net/dummy.",
 	"kernel/drivers/net/ifb.",
 	"kernel/drivers/net/tun.",
