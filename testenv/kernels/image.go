@@ -93,10 +93,9 @@ func (t tree) addRoot(root, name string) error {
 	})
 }
 
-// addTests adds the test binaries, their list and their flags. An emulated
-// processor takes tests that repeat one thing many times at their shortest.
+// addTests adds the test binaries, their list and their flags.
 func (t tree) addTests(suite *suite) error {
-	t.text("tests/flags", strings.Join(append([]string{"-test.short"}, suite.flags()...), "\n"), 0o644)
+	t.text("tests/flags", strings.Join(suite.flags(), "\n"), 0o644)
 	names := []string{"list", "portreeve"}
 	for _, p := range suite.packages {
 		names = append(names, p+".test")

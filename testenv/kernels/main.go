@@ -20,6 +20,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // options are what the command line can say.
@@ -32,6 +34,11 @@ type options struct {
 
 func main() {
 	runtime.LockOSThread() // a guest dies with the thread that started it, see boot
+	// `go run` hands no signal on but what the terminal sends to both of us. When
+	// it is killed we end too.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		fmt.Fprintf(os.Stderr, "kernels: ask for a signal at our parent's end: %v\n", err)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	err := command(ctx, os.Args[1:])
 	stop()

@@ -41,12 +41,12 @@ func TestKilledAtEachStep(t *testing.T) {
 		short       int // stride of go test -short
 	}{
 		{"attach", "write", 2, 30},
-		{"attach", "bpf", 5, 30},
+		{"attach", "bpf", 5, 15},
 		{"attach", "sendto,sendmsg", 4, 40},
 		{"attach", "mkdirat,renameat,unlinkat", 1, 1},
 		{"detach", "write", 4, 25},
-		{"detach", "bpf", 6, 50},
-		{"detach", "sendto,sendmsg", 5, 60},
+		{"detach", "bpf", 6, 25},
+		{"detach", "sendto,sendmsg", 5, 30},
 		{"detach", "mkdirat,renameat,unlinkat", 1, 8},
 	} {
 		if testing.Short() {
