@@ -16,7 +16,7 @@ import (
 var carried = []smtp.Extension{
 	smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8,
 	smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease,
-	smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN,
+	smtp.ExtRequireTLS, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN,
 }
 
 // forwardable are the verbs that can be left to the origin or not.

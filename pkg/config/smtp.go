@@ -78,7 +78,7 @@ const (
 func defaultSMTP() SMTP {
 	return SMTP{
 		Extensions: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
-			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtLimits),
+			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
 		Limits: SMTPLimits{
 			Line:       64 << 10,
 			Drain:      64 << 20,

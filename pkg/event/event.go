@@ -50,6 +50,12 @@ type Session struct {
 	Errors   int // of these, refused by us
 	Messages int // of these, accepted by the origin
 
+	Mode      string  // of TLS: the word of the configuration; empty: none is configured
+	ClientTLS *TLS    // nil: the client did not ask for it
+	OriginTLS *TLS    // nil: nobody asked the origin for it
+	Opaque    *Opaque // what was carried without being looked at; nil: nothing
+
+	// Octets of SMTP: inside TLS where there is TLS, and without what was opaque.
 	ClientIn, ClientOut int64 // octets read from and written to the client
 	OriginIn, OriginOut int64 // octets read from and written to the origin
 
@@ -87,6 +93,9 @@ const (
 	EndContent                   // a message with forbidden content was refused
 	EndDraining                  // the gateway is being stopped
 	EndFault                     // a fault of ours: both connections were reset
+	EndClientTLS                 // the client and we could not agree on TLS
+	EndOriginTLS                 // the origin and we could not agree on TLS
+	EndOpaque                    // after STARTTLS the session was carried without being looked at
 	ends
 )
 
@@ -108,6 +117,9 @@ var endWords = [ends]string{
 	EndContent:        "content",
 	EndDraining:       "draining",
 	EndFault:          "fault",
+	EndClientTLS:      "client-tls",
+	EndOriginTLS:      "origin-tls",
+	EndOpaque:         "opaque",
 }
 
 // String returns the word used in records.

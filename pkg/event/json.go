@@ -59,6 +59,10 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.number("commands", int64(s.Commands))
 	o.number("errors", int64(s.Errors))
 	o.number("messages", int64(s.Messages))
+	o.word("tls", s.Mode)
+	o.tls("client_tls", s.ClientTLS)
+	o.tls("origin_tls", s.OriginTLS)
+	o.opaque("opaque", s.Opaque)
 	o.number("client_in", s.ClientIn)
 	o.number("client_out", s.ClientOut)
 	o.number("origin_in", s.OriginIn)
@@ -187,6 +191,40 @@ func (o *jsonObject) answer(n string, a Answer) {
 	o.b = append(o.b, '{')
 	o.number("code", int64(a.Code))
 	o.text("text", a.Text)
+	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
+func (o *jsonObject) tls(n string, t *TLS) {
+	if t == nil {
+		return
+	}
+	o.name(n)
+	o.b = append(o.b, '{')
+	o.word("version", t.Version)
+	o.word("cipher", t.Cipher)
+	o.word("group", t.Group)
+	o.text("sni", t.Name)
+	if t.Version != "" {
+		o.flag("resumed", t.Resumed)
+	}
+	o.word("peer", t.Peer.String())
+	o.text("peer_name", t.PeerName)
+	o.word("failure", t.Failure.String())
+	o.word("detail", t.Detail)
+	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
+func (o *jsonObject) opaque(n string, p *Opaque) {
+	if p == nil {
+		return
+	}
+	o.name(n)
+	o.b = append(o.b, '{')
+	o.number("from_client", p.FromClient)
+	o.number("from_origin", p.FromOrigin)
+	o.word("detail", p.Detail)
 	o.b[len(o.b)-1] = '}'
 	o.b = append(o.b, ',')
 }

@@ -43,6 +43,9 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = append(b, " removed=\""...)
 		b = append(appendEscaped(b, s.Removed), '"')
 	}
+	b = appendTextTLS(b, "client_tls", s.ClientTLS)
+	b = appendTextTLS(b, "origin_tls", s.OriginTLS)
+	b = appendTextOpaque(b, s.Opaque)
 	b = appendDuration(b, s.Duration)
 	b = appendReason(b, s.Detail)
 	if len(s.Offence) > 0 {
@@ -82,6 +85,31 @@ func appendTextAddr(b []byte, name string, a netip.AddrPort) []byte {
 	b = append(b, name...)
 	b = append(b, '=')
 	return a.AppendTo(b)
+}
+
+func appendTextTLS(b []byte, name string, t *TLS) []byte {
+	if t == nil {
+		return b
+	}
+	b = append(b, ' ')
+	b = append(b, name...)
+	b = append(b, '=')
+	if t.Failure != NoFailure {
+		return append(b, t.Failure.String()...)
+	}
+	b = append(b, t.Version...)
+	b = append(b, ',')
+	return append(b, t.Peer.String()...)
+}
+
+func appendTextOpaque(b []byte, o *Opaque) []byte {
+	if o == nil {
+		return b
+	}
+	b = append(b, " not_inspected="...)
+	b = strconv.AppendInt(b, o.FromClient, 10)
+	b = append(b, '+')
+	return strconv.AppendInt(b, o.FromOrigin, 10)
 }
 
 func appendDuration(b []byte, d time.Duration) []byte {

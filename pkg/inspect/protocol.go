@@ -72,7 +72,7 @@ const (
 func Default() Protocol {
 	return Protocol{
 		Keywords: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
-			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtLimits),
+			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
 		Recipients: 1000,           // ten times what RFC 5321 section 4.5.3.1.8 asks for
 		Errors:     20,             // as Postfix's smtpd_hard_error_limit
 		TextLine:   64 * 1024,      // fixed-size readers start a new line where their buffer ends

@@ -122,6 +122,8 @@ func (x *session) handle() step {
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
 		return x.stop(draining)
+	case x.clear():
+		return x.refuseClear()
 	case x.tx.state == inChunks:
 		return x.amidChunks()
 	}
@@ -172,6 +174,8 @@ func (x *session) minor() step {
 		return x.forward(entry{verb: smtp.NOOP})
 	case v == smtp.AUTH:
 		return x.auth()
+	case v == smtp.STARTTLS:
+		return x.startTLS()
 	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v):
 		x.forward(entry{verb: v})
 		return barrier

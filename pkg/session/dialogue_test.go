@@ -34,6 +34,8 @@ import (
 //	aborted      the origin leg was reset already
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
+//	tls mirror   what the session does about TLS, see tls_test.go
+//	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary
 //	include FILE the steps of another file
 //	end WORD client=graceful origin=abort   the session is over
@@ -120,6 +122,8 @@ func (d dialogue) play(t *testing.T, atMost int) {
 type stage struct {
 	client, origin *memoryLeg
 	rules          inspect.Protocol
+	tls            TLS
+	session        *event.Session
 	draining       bool
 	messages       []string
 	started, ended bool
@@ -141,7 +145,7 @@ func newStage(atMost int) *stage {
 func (s *stage) start() {
 	s.started = true
 	o := Options{
-		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000")}, Sink: s, Inspector: inspect.New(s.rules),
+		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000")}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
 		Draining: func() bool { return s.draining },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
@@ -156,7 +160,7 @@ func (s *stage) leave() {
 }
 
 func (s *stage) Opened(*flow.Flow)        {}
-func (s *stage) Session(*event.Session)   {}
+func (s *stage) Session(r *event.Session) { s.session = r }
 func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
@@ -181,8 +185,11 @@ func summary(m *event.Message) string {
 
 func (s *stage) step(line string) error {
 	word, arg, _ := strings.Cut(line, " ")
-	if word == "rules" {
+	switch word {
+	case "rules":
 		return s.setRules(arg)
+	case "tls":
+		return s.setTLS(arg)
 	}
 	if !s.started {
 		s.start()
@@ -228,6 +235,8 @@ func (s *stage) step(line string) error {
 		return s.expectMessage(arg)
 	case "end":
 		return s.end(arg)
+	case "tlsrecord":
+		return s.expectTLS(arg)
 	}
 	return fmt.Errorf("unknown step %q", word)
 }

@@ -40,6 +40,11 @@ func (x *session) hello() step {
 		return s
 	}
 	x.noteHello()
+	if x.shallSecure() {
+		if e := x.secureFirst(); e != nil {
+			return x.stop(e)
+		}
+	}
 	x.forward(entry{verb: x.cmd.Verb})
 	return barrier
 }
@@ -75,6 +80,9 @@ func (x *session) offer(r smtp.WireReply) *ending {
 	x.out.b = smtp.AppendReplyLine(x.out.grow(), r.Code, text, false)
 	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
 		k, good := smtp.ParseKeyword(text)
+		if good && k.Known && k.Ext == smtp.ExtStartTLS && x.mayStart() {
+			continue // ours comes below
+		}
 		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
 			x.noteRemoved(text)
 			continue
@@ -86,6 +94,10 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		}
 		last, x.out.b = len(x.out.b), line
 		x.offered = x.offered.With(k.Ext)
+	}
+	if x.mayStart() {
+		last, x.out.b = len(x.out.b), append(x.out.b, "250-STARTTLS\r\n"...)
+		x.offered = x.offered.With(smtp.ExtStartTLS)
 	}
 	x.out.b[last+3] = ' '
 	x.endRemoved()
@@ -118,8 +130,11 @@ func (x *session) mayOffer() smtp.Extensions {
 	if !s.Has(smtp.ExtChunking) {
 		s = s.Without(smtp.ExtBinaryMIME)
 	}
-	if !x.rules.AuthInClear {
+	if !x.rules.AuthInClear && !x.tls.private() {
 		s = s.Without(smtp.ExtAuth)
+	}
+	if !x.tls.private() || !x.tls.authentic { // RFC 8689 section 4.2.1: what we promise must hold up to the origin
+		s = s.Without(smtp.ExtRequireTLS)
 	}
 	return s
 }
@@ -127,7 +142,7 @@ func (x *session) mayOffer() smtp.Extensions {
 // carried are the extensions that this package can speak on both sides.
 var carried = smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
 	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME,
-	smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN)
+	smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease, smtp.ExtRequireTLS, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN)
 
 // Carried returns the extensions that a session can speak on both sides; what
 // the rules allow beyond them is never offered.

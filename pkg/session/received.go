@@ -40,15 +40,18 @@ func (x *session) appendReceived(b []byte) []byte {
 
 // with names the protocol as RFC 3848 and RFC 6531 section 4.3 have it.
 func (x *session) with() string {
+	name := "SMTP"
 	switch {
-	case x.tx.utf8 && x.authenticated:
-		return "UTF8SMTPA"
 	case x.tx.utf8:
-		return "UTF8SMTP"
-	case x.authenticated:
-		return "ESMTPA"
-	case x.rec.Extended:
-		return "ESMTP"
+		name = "UTF8SMTP"
+	case x.rec.Extended || x.authenticated:
+		name = "ESMTP"
 	}
-	return "SMTP"
+	if name != "SMTP" && x.tls.client {
+		name += "S"
+	}
+	if x.authenticated {
+		name += "A"
+	}
+	return name
 }

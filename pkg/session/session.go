@@ -33,6 +33,7 @@ type Options struct {
 	Origin    netip.AddrPort // for the record
 	Forged    netip.AddrPort // for the record: source address of the origin leg
 	Timeouts  Timeouts
+	TLS       TLS
 	Sink      event.Sink        // default event.Discard
 	Inspector inspect.Inspector // default inspect.Default
 
@@ -53,6 +54,8 @@ type Timeouts struct {
 	Block   time.Duration // one read or write of content; default 3 min
 	End     time.Duration // the origin's reply to the end of data; default 10 min
 	Rest    time.Duration // the rest of a refused message; default 1 min
+
+	Handshake time.Duration // of TLS, with one side; default 1 min
 }
 
 func (t Timeouts) complete() Timeouts {
@@ -67,6 +70,7 @@ func (t Timeouts) complete() Timeouts {
 		{&t.Block, 3 * time.Minute},
 		{&t.End, 10 * time.Minute},
 		{&t.Rest, time.Minute},
+		{&t.Handshake, time.Minute},
 	} {
 		if *d.of <= 0 {
 			*d.of = d.or
@@ -121,6 +125,7 @@ type session struct {
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
 
+	tls           armour
 	authenticated bool
 	rounds        int // challenges of the exchange under way, 0: none is
 
@@ -149,6 +154,9 @@ func Run(o Options, client, origin Leg) Outcome {
 // makes the record. r closes the session, so its code is 421, or 554 for good.
 func Refuse(o Options, client Leg, r smtp.Reply) Outcome {
 	x := open(o, client)
+	if e := x.begin(); e != nil {
+		return x.finish(e)
+	}
 	return x.finish(&ending{end: event.EndNoOrigin, reply: &r})
 }
 
@@ -179,6 +187,9 @@ var ordinary = inspect.New(inspect.Default())
 func never() bool { return false }
 
 func (x *session) run() *ending {
+	if e := x.begin(); e != nil {
+		return e
+	}
 	if e := x.greet(); e != nil {
 		return e
 	}
@@ -203,6 +214,8 @@ func (x *session) body() *ending {
 		return x.content()
 	case x.chunkDue:
 		return x.takeChunk()
+	case x.tls.due:
+		return x.switchLegs()
 	}
 	for x.rounds > 0 {
 		if e := x.response(); e != nil {
@@ -228,6 +241,7 @@ func (x *session) finish(e *ending) Outcome {
 	if x.dropped != nil || x.tx.state == inContent || x.tx.state == inChunks {
 		origin = Abort
 	}
+	x.farewell(client, origin)
 	x.closeRecord(e)
 	x.park()
 	x.out.free()

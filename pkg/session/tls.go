@@ -1,0 +1,406 @@
+package session
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+// TLS, RFC 3207. The switch is a barrier in both directions: what was sent
+// behind STARTTLS, or behind the 220 to it, is plain text that would be read as
+// if it had come inside TLS (CVE-2011-0411 and its family), so it ends the
+// session. The side's buffer is emptied, and what the client said in clear is
+// forgotten.
+
+// TLS is what a session does about it. The zero value takes STARTTLS out of the
+// reply to EHLO, and refuses it.
+type TLS struct {
+	Mode   string // the configuration's word for all this, for the record
+	Client When
+	Origin When
+
+	// A side that must have TLS. A client without it may only greet, start it and
+	// leave; without it on the origin's side no message goes there.
+	ClientMust, OriginMust bool
+
+	// Who makes the handshakes, where there are any.
+	ClientSide, OriginSide Starter
+
+	// Tunnel, if not nil, is what carries the session after an origin's 220 to
+	// STARTTLS. No side then has TLS of ours.
+	Tunnel Tunnel
+}
+
+// When says when a side gets TLS.
+type When uint8
+
+const (
+	Never    When = iota
+	Mirror        // client: offered exactly when the origin offers it; origin: when the client starts it
+	Always        // client: offered; origin: started where it is offered
+	Implicit      // from the first octet on
+)
+
+// Starter makes the handshakes of one side. It is used by many sessions at once.
+type Starter interface {
+	// Start makes the handshake over leg, from which nothing was read ahead, until
+	// by. It returns the leg inside TLS; or, with a record whose Failure says why,
+	// none, and leg is then of no more use than to be closed.
+	Start(leg Leg, by time.Time) (Leg, event.TLS)
+}
+
+// Tunnel carries octets between the two legs without looking at them. It returns
+// when both peers have ended, with an error when one of them broke off, when
+// neither has sent anything for idle, or at the time until, unless that is zero.
+type Tunnel func(idle time.Duration, until time.Time) event.Opaque
+
+// closer is what a leg inside TLS may be: CloseNotify tells the peer that
+// nothing more comes, so that it can tell an end from an interruption.
+type closer interface{ CloseNotify() error }
+
+var (
+	startNow   = code(220, 2, 0, 0, "Ready to start TLS")
+	tlsNotNow  = code(454, 4, 7, 0, "TLS is not available now: the mail server does not start it")
+	tlsInMail  = code(503, 5, 5, 1, "STARTTLS is not possible inside a transaction")
+	tlsAfter   = code(503, 5, 5, 1, "STARTTLS is not possible after AUTH")
+	mustStart  = code(530, 5, 7, 0, "Must issue a STARTTLS command first")
+	cannotMust = code(451, 4, 7, 0, "TLS is needed here, and the mail server does not offer it now")
+
+	clientAhead = &ending{end: event.EndEarlyTalker, detail: "octets behind STARTTLS", reply: code(554, 5, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
+	originPlain = &ending{end: event.EndOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server is needed and not available now, please try again")}
+	originTLS   = &ending{end: event.EndOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server failed, please try again"), origin: Abort}
+)
+
+// armour is how far TLS has come.
+type armour struct {
+	client, origin bool // the leg has TLS
+	authentic      bool // the origin is known to be the one that was meant
+	asked          bool // the origin was asked, in clear
+	due            bool // STARTTLS was said and not yet answered
+}
+
+// private reports whether nobody on either way can read what is said.
+func (a *armour) private() bool { return a.client && a.origin }
+
+// begin makes the handshakes that come before the first word. The client's is
+// first: it can then be told what became of the other.
+func (x *session) begin() *ending {
+	if x.o.TLS.Client == Implicit {
+		if e := x.startClient(); e != nil {
+			return e
+		}
+	}
+	if x.o.TLS.Origin != Implicit || x.origin.leg == nil {
+		return nil
+	}
+	x.startOrigin()
+	if x.dropped != nil {
+		return x.dropped
+	}
+	return nil
+}
+
+// mayStart reports whether the client may be offered STARTTLS.
+func (x *session) mayStart() bool {
+	switch {
+	case x.tls.client || x.o.TLS.Client == Implicit:
+		return false
+	case x.o.TLS.Tunnel != nil:
+		return x.theirs.Has(smtp.ExtStartTLS)
+	case x.o.TLS.Client == Mirror:
+		return x.theirs.Has(smtp.ExtStartTLS) || x.tls.origin
+	}
+	return x.o.TLS.Client == Always
+}
+
+// clear reports whether x.cmd must wait for TLS, RFC 3207 section 4.
+func (x *session) clear() bool {
+	if !x.o.TLS.ClientMust || x.tls.client {
+		return false
+	}
+	switch x.cmd.Verb {
+	case smtp.HELO, smtp.EHLO, smtp.STARTTLS, smtp.NOOP, smtp.QUIT:
+		return false
+	}
+	return true
+}
+
+// refuseClear refuses a command without TLS: for good, unless it is the origin's
+// doing that the client cannot start it.
+func (x *session) refuseClear() step {
+	if x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS) {
+		return x.refuse(cannotMust)
+	}
+	return x.refuse(mustStart)
+}
+
+// startTLS handles STARTTLS. It stands alone; what comes of it is made by
+// switchLegs.
+func (x *session) startTLS() step {
+	switch {
+	case !x.offered.Has(smtp.ExtStartTLS):
+		return x.refuse(notCarried)
+	case len(x.client.window()) > 0:
+		return x.stop(x.ahead())
+	case x.ledger.n > 0:
+		return hold
+	case x.authenticated:
+		return x.refuse(tlsAfter)
+	case x.tx.state != noMail:
+		return x.refuse(tlsInMail)
+	}
+	x.tls.due = true
+	return barrier
+}
+
+// ahead ends the session of a client that sends behind STARTTLS.
+func (x *session) ahead() *ending {
+	x.rec.ClientTLS = &event.TLS{Failure: event.FailureInjected}
+	return clientAhead
+}
+
+// isAhead reports whether the client has sent something.
+func (x *session) isAhead() bool {
+	if len(x.client.window()) > 0 {
+		return true
+	}
+	n, _ := x.client.leg.Pending() // an error is met by who reads next
+	return n > 0
+}
+
+// switchLegs answers STARTTLS. The origin's leg comes first: if it gets no TLS,
+// the client's must not have it either, or mail would leave it in the belief of
+// being protected.
+func (x *session) switchLegs() *ending {
+	x.tls.due = false
+	if x.isAhead() {
+		return x.ahead()
+	}
+	if x.o.TLS.Tunnel != nil {
+		return x.passThrough()
+	}
+	if x.o.TLS.Origin == Mirror && !x.tls.origin {
+		if e := x.secureOrigin(); e != nil {
+			return e
+		}
+		if !x.tls.origin {
+			x.noteStart(*x.rec.OriginTLS)
+			return x.tell(tlsNotNow)
+		}
+	}
+	if x.isAhead() { // making the origin's TLS took its time
+		return x.ahead()
+	}
+	if e := x.tell(startNow); e != nil {
+		return e
+	}
+	if e := x.flush(); e != nil {
+		return e
+	}
+	return x.startClient()
+}
+
+// noteStart records why the client was refused TLS.
+func (x *session) noteStart(origin event.TLS) {
+	x.rec.ClientTLS = &event.TLS{Failure: event.FailureRefused, Detail: "origin: " + origin.Failure.String()}
+}
+
+// startClient makes the client's handshake.
+func (x *session) startClient() *ending {
+	t := x.handshake(&x.client, x.o.TLS.ClientSide)
+	x.rec.ClientTLS = &t
+	if !t.Active() {
+		return &ending{end: event.EndClientTLS, detail: t.Failure.String()}
+	}
+	x.tls.client = true
+	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
+	x.forget()
+	return nil
+}
+
+// forget takes back all that the client said in clear, and what it was told,
+// RFC 3207 section 4.2.
+func (x *session) forget() {
+	x.hailed, x.theirs, x.offered = false, 0, 0
+	x.env.Hello = nil
+	x.rec.Extended, x.rec.Removed, x.removedNoted = false, nil, false
+}
+
+// secureFirst gets TLS for the origin's leg before a greeting is forwarded that
+// must not be, or shall not be, in clear. It greets the origin itself to learn
+// whether it offers STARTTLS.
+func (x *session) secureFirst() *ending {
+	x.held = true // x.cmd refers to the client's buffer, which is not to be given back
+	defer func() { x.held = false }()
+	x.tls.asked = true
+	offers, e := x.askOrigin()
+	if e != nil {
+		return e
+	}
+	if !offers {
+		x.rec.OriginTLS = &event.TLS{Failure: event.FailureNotOffered}
+	} else if e := x.secureOrigin(); e != nil {
+		return e
+	}
+	switch {
+	case x.dropped != nil:
+		return x.dropped
+	case !x.tls.origin && (x.o.TLS.OriginMust || x.o.TLS.Origin == Mirror):
+		return originPlain
+	}
+	return nil
+}
+
+// shallSecure reports whether the origin's leg shall have TLS before the client's
+// greeting goes there. What a client says inside TLS never goes on in clear,
+// unless the configuration says that this is meant.
+func (x *session) shallSecure() bool {
+	t := &x.o.TLS
+	switch {
+	case x.tls.origin || t.Tunnel != nil || t.OriginSide == nil:
+		return false
+	case t.OriginMust, t.Origin == Mirror && x.tls.client:
+		return true
+	}
+	return t.Origin == Always && !x.tls.asked
+}
+
+// askOrigin greets the origin in the client's name and reports whether it offers
+// STARTTLS.
+func (x *session) askOrigin() (offers bool, e *ending) {
+	x.fwd.b = append(append(append(x.fwd.grow(), "EHLO "...), x.caller...), '\r', '\n')
+	r, e := x.exchange(250)
+	if e != nil {
+		return false, e
+	}
+	if r.Code != 250 {
+		return false, nil
+	}
+	_, list, _ := r.Next()
+	return keywordsOf(list).Has(smtp.ExtStartTLS), nil
+}
+
+// secureOrigin says STARTTLS to the origin and makes the handshake. An ending
+// comes of a broken protocol. Else x.tls.origin tells the outcome: after a
+// refusal the leg goes on in clear, after a failed handshake it is dropped.
+func (x *session) secureOrigin() *ending {
+	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
+	r, e := x.exchange(220)
+	switch {
+	case e != nil:
+		return e
+	case r.Code != 220:
+		x.rec.OriginTLS = refusedTLS(r)
+		return nil
+	case x.talking(): // a server waits for the client's first octet
+		return x.originAhead()
+	}
+	x.startOrigin()
+	return nil
+}
+
+// refusedTLS notes an origin's refusal, by the first line of its reply.
+func refusedTLS(r smtp.WireReply) *event.TLS {
+	text, _, _ := r.Next()
+	return &event.TLS{Failure: event.FailureRefused, Detail: strconv.Itoa(int(r.Code)) + " " + string(text[:min(len(text), maxNote)])}
+}
+
+// originAhead ends the session of an origin that sends behind its 220.
+func (x *session) originAhead() *ending {
+	x.rec.OriginTLS = &event.TLS{Failure: event.FailureInjected}
+	return brokenReply("octets behind the 220 to STARTTLS")
+}
+
+// exchange sends a command of ours and returns the reply: a refusal, or the only
+// code that agrees.
+func (x *session) exchange(agrees smtp.Code) (r smtp.WireReply, e *ending) {
+	if e = x.send(); e != nil {
+		return r, e
+	}
+	if r, e = x.reply(x.o.Timeouts.Reply); e != nil {
+		return r, e
+	}
+	switch class := r.Code.Class(); {
+	case r.Code == 421:
+		return r, originClosing(r)
+	case class < 4 && r.Code != agrees:
+		return r, brokenReply("code " + strconv.Itoa(int(r.Code)) + " in place of " + strconv.Itoa(int(agrees)) + " or a refusal")
+	}
+	return r, nil
+}
+
+// startOrigin makes the origin's handshake. Without it the leg is lost.
+func (x *session) startOrigin() {
+	t := x.handshake(&x.origin, x.o.TLS.OriginSide)
+	x.rec.OriginTLS = &t
+	if !t.Active() {
+		x.drop(originTLS)
+		return
+	}
+	x.tls.origin, x.tls.authentic = true, t.Peer.Authentic()
+	x.theirs = 0
+}
+
+// handshake replaces a side's leg by the one inside TLS. The side's buffer is
+// empty, as the callers have seen to.
+func (x *session) handshake(s *side, with Starter) event.TLS {
+	s.free()
+	leg, t := with.Start(s.leg, time.Now().Add(x.o.Timeouts.Handshake))
+	x.now = time.Now()
+	if t.Active() {
+		s.init(leg)
+		s.readBy, s.writeBy = time.Time{}, time.Time{} // the handshake had deadlines of its own
+	}
+	return t
+}
+
+// passThrough carries STARTTLS to the origin and, if it agrees, all that
+// follows, unseen.
+func (x *session) passThrough() *ending {
+	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
+	r, e := x.exchange(220)
+	switch {
+	case e != nil:
+		return e
+	case r.Code != 220:
+		x.rec.OriginTLS = refusedTLS(r)
+		return x.pass(r)
+	case x.talking():
+		return x.originAhead()
+	case x.isAhead():
+		return x.ahead()
+	}
+	if e := x.pass(r); e != nil {
+		return e
+	}
+	if e := x.flush(); e != nil {
+		return e
+	}
+	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
+	return x.tunnel()
+}
+
+// tunnel is the rest of a session that nobody looks at.
+func (x *session) tunnel() *ending {
+	x.client.free()
+	x.origin.free()
+	o := x.o.TLS.Tunnel(x.o.Timeouts.End, x.limit)
+	x.now = time.Now()
+	x.rec.Opaque = &o
+	if o.Detail != "" {
+		return &ending{end: event.EndOpaque, detail: o.Detail, client: Abort, origin: Abort}
+	}
+	return &ending{end: event.EndOpaque}
+}
+
+// farewell tells the peers that have TLS that nothing more comes.
+func (x *session) farewell(client, origin Close) {
+	if c, ok := x.client.leg.(closer); ok && client == Graceful {
+		c.CloseNotify() // best effort: the connection is closed in any case
+	}
+	if c, ok := x.origin.leg.(closer); ok && origin == Graceful {
+		c.CloseNotify() // the same
+	}
+}
