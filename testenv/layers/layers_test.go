@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"flow", "finding", "smtp", "sockopt", "stream"},
 	{"config", "inspect", "event", "plan"},
-	{"steer", "route", "netfilter", "accept", "forward"},
+	{"steer", "route", "netfilter", "accept", "forward", "secure", "trust", "keyring", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
 }
