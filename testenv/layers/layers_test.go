@@ -37,6 +37,7 @@ var sideways = map[string][]string{
 	"event":  {"inspect"},
 	"plan":   {"config"},
 	"relay":  {"session"},
+	"keeper": {"keyring"},
 	"status": {"apply"},
 }
 
