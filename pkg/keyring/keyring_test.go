@@ -1,0 +1,247 @@
+package keyring
+
+import (
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/tls"
+	"encoding/pem"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+// write puts a pair into a directory.
+func write(t *testing.T, dir, name string, p *pki.Pair) Pair {
+	t.Helper()
+	chain, key, err := p.Write(dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Pair{chain, key}
+}
+
+func open(t *testing.T, pairs ...Pair) *Ring {
+	t.Helper()
+	r, _, err := Open(Files{}, pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// shown returns whose certificate a client sees that asks for name.
+func shown(t *testing.T, c *tls.Config, name string, options ...func(*tls.Config)) string {
+	t.Helper()
+	a, b := net.Pipe()
+	defer a.Close()
+	go func() {
+		tls.Server(b, c).Handshake()
+		b.Close()
+	}()
+	asks := &tls.Config{ServerName: name, InsecureSkipVerify: true}
+	for _, o := range options {
+		o(asks)
+	}
+	client := tls.Client(a, asks)
+	if err := client.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return client.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+func TestChoice(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pairs := []Pair{
+		write(t, dir, "default", ca.Issue([]string{"default.example"})),
+		write(t, dir, "a", ca.Issue([]string{"a.example", "*.a.example"})),
+		write(t, dir, "b", ca.Issue([]string{"b.example"})),
+		write(t, dir, "rsa", ca.IssueFor(key, []string{"rsa.example", "b.example"})),
+	}
+	c := open(t, pairs...).Config(Clients{Pairs: pairs, Minimum: tls.VersionTLS12})
+	for name, want := range map[string]string{
+		"":                  "default.example",
+		"unknown.example":   "default.example",
+		"default.example":   "default.example",
+		"A.Example":         "a.example",
+		"mx.a.example":      "a.example",
+		"mx.mx.a.example":   "default.example",
+		"b.example":         "b.example",
+		"xn--nothing.b.exa": "default.example",
+	} {
+		if got := shown(t, c, name); got != want {
+			t.Errorf("a client that asks for %q sees %s, not %s", name, got, want)
+		}
+	}
+	onlyRSA := func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	}
+	for _, name := range []string{"b.example", "", "a.example"} {
+		if got := shown(t, c, name, onlyRSA); got != "rsa.example" {
+			t.Errorf("a client that knows RSA only and asks for %q sees %s", name, got)
+		}
+	}
+}
+
+func TestRefresh(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pair := write(t, dir, "mx", ca.Issue([]string{"old.example"}))
+	r := open(t, pair)
+	c := r.Config(Clients{Pairs: []Pair{pair}})
+	if news := r.Refresh(); len(news) != 0 {
+		t.Errorf("nothing has changed, and it says %+v", news)
+	}
+	write(t, dir, "mx", ca.Issue([]string{"new.example"}))
+	if news := r.Refresh(); len(news) != 1 || news[0].Certificate == nil || news[0].Err != nil {
+		t.Errorf("after a change: %+v", news)
+	}
+	if got := shown(t, c, ""); got != "new.example" {
+		t.Errorf("clients see %s", got)
+	}
+	// Half a pair, as between the two renames of a renewal.
+	if err := os.WriteFile(pair.Key, pki.New("x").Issue([]string{"x"}).KeyPEM(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if news := r.Refresh(); len(news) != 1 || news[0].Err == nil {
+		t.Errorf("with another key: %+v", news)
+	}
+	if news := r.Refresh(); len(news) != 0 {
+		t.Errorf("the same trouble is told again: %+v", news)
+	}
+	if got := shown(t, c, ""); got != "new.example" {
+		t.Errorf("clients see %s", got)
+	}
+	write(t, dir, "mx", ca.Issue([]string{"last.example"}))
+	if news := r.Refresh(); len(news) != 1 || news[0].Err != nil {
+		t.Errorf("when it is in order again: %+v", news)
+	}
+	if got := shown(t, c, ""); got != "last.example" {
+		t.Errorf("clients see %s", got)
+	}
+}
+
+// TestTicketsOutliveACertificate: a session can be taken up again after a change,
+// for the keys of tickets are not those of certificates.
+func TestTicketsOutliveACertificate(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pair := write(t, dir, "mx", ca.Issue([]string{"mx.example"}))
+	r := open(t, pair)
+	c := r.Config(Clients{Pairs: []Pair{pair}})
+	cache := tls.NewLRUClientSessionCache(1)
+	remember := func(c *tls.Config) { c.ClientSessionCache, c.MaxVersion = cache, tls.VersionTLS12 }
+	shown(t, c, "mx.example", remember)
+	write(t, dir, "mx", ca.Issue([]string{"mx.example"}))
+	r.Refresh()
+	a, b := net.Pipe()
+	go tls.Server(b, c).Handshake()
+	client := tls.Client(a, &tls.Config{ServerName: "mx.example", InsecureSkipVerify: true, ClientSessionCache: cache, MaxVersion: tls.VersionTLS12})
+	if err := client.Handshake(); err != nil || !client.ConnectionState().DidResume {
+		t.Errorf("not taken up again: %v", err)
+	}
+}
+
+func TestExpiring(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pairs := []Pair{
+		write(t, dir, "good", ca.Issue([]string{"a.example"})),
+		write(t, dir, "soon", ca.Issue([]string{"b.example"}, pki.Until(time.Now().AddDate(0, 0, 10)))),
+		write(t, dir, "gone", ca.Issue([]string{"c.example"}, pki.Expired)),
+	}
+	r := open(t, pairs...)
+	if late := r.Expiring(time.Now()); len(late) != 1 || late[0] != pairs[2] {
+		t.Errorf("expired: %v", late)
+	}
+	if late := r.Expiring(time.Now().AddDate(0, 0, 14)); len(late) != 2 || late[0] != pairs[1] {
+		t.Errorf("in a fortnight: %v", late)
+	}
+}
+
+// TestBadFiles: each is refused with the sentence that helps.
+func TestBadFiles(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	good := ca.Issue([]string{"mx.example"})
+	der, _ := pem.Decode(good.KeyPEM())
+	for _, k := range []struct {
+		name, want string
+		spoil      func(t *testing.T, p Pair)
+	}{
+		{"no chain", "cannot read", func(t *testing.T, p Pair) { remove(t, p.Chain) }},
+		{"no key", "cannot read", func(t *testing.T, p Pair) { remove(t, p.Key) }},
+		{"empty chain", "no certificate in PEM", func(t *testing.T, p Pair) { put(t, p.Chain, nil, 0o644) }},
+		{"broken chain", "certificate 1 of the file cannot be read", func(t *testing.T, p Pair) {
+			put(t, p.Chain, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte{1, 2, 3}}), 0o644)
+		}},
+		{"authority first", "put the server's own first", func(t *testing.T, p Pair) { put(t, p.Chain, append(ca.PEM(), good.ChainPEM()...), 0o644) }},
+		{"key of another", "belongs to another certificate", func(t *testing.T, p Pair) { put(t, p.Key, ca.Issue([]string{"x"}).KeyPEM(), 0o600) }},
+		{"no key in the file", "no private key in PEM", func(t *testing.T, p Pair) { put(t, p.Key, good.ChainPEM(), 0o600) }},
+		{"key in no form", "neither a PKCS #8", func(t *testing.T, p Pair) {
+			put(t, p.Key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("secret")}), 0o600)
+		}},
+		{"encrypted key", "it is encrypted", func(t *testing.T, p Pair) {
+			put(t, p.Key, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der.Bytes}), 0o600)
+		}},
+		{"key for everybody", "chmod 600", func(t *testing.T, p Pair) { mode(t, p.Key, 0o644) }},
+		{"key that others change", "chmod 600", func(t *testing.T, p Pair) { mode(t, p.Key, 0o660) }},
+		{"directory", "is not a file", func(t *testing.T, p Pair) {
+			remove(t, p.Key)
+			if err := os.Mkdir(p.Key, 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"too large", "larger than 1024 KiB", func(t *testing.T, p Pair) { put(t, p.Chain, make([]byte, maxFile+1), 0o644) }},
+	} {
+		t.Run(k.name, func(t *testing.T) {
+			sub := filepath.Join(dir, strings.ReplaceAll(k.name, " ", "-"))
+			if err := os.Mkdir(sub, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			p := write(t, sub, "mx", good)
+			k.spoil(t, p)
+			_, _, err := Open(Files{}, []Pair{p})
+			if err == nil || !strings.Contains(err.Error(), k.want) || !strings.Contains(err.Error(), p.Chain) {
+				t.Errorf("got %v", err)
+			}
+			if err != nil && strings.Contains(err.Error(), "secret") {
+				t.Errorf("the key is in the error: %v", err)
+			}
+		})
+	}
+}
+
+func TestGroupMayRead(t *testing.T) {
+	p := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	mode(t, p.Key, 0o640)
+	_, news, err := Open(Files{}, []Pair{p})
+	if err != nil || len(news) != 1 || len(news[0].Warnings) != 1 || !strings.Contains(news[0].Warnings[0], "by its group") {
+		t.Errorf("got %+v, %v", news, err)
+	}
+}
+
+func remove(t *testing.T, path string) {
+	t.Helper()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func put(t *testing.T, path string, data []byte, m os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, data, m); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mode(t *testing.T, path string, m os.FileMode) {
+	t.Helper()
+	if err := os.Chmod(path, m); err != nil {
+		t.Fatal(err)
+	}
+}
