@@ -20,6 +20,9 @@ import (
 type Sink interface {
 	// Opened reports a client whose session begins.
 	Opened(f *flow.Flow)
+	// Refused reports a reply of ours that refuses a command, a message or a
+	// session: one with a code of 4yz or 5yz that the origin did not give.
+	Refused(f *flow.Flow, why Reason)
 	// Message reports a message that met its end, one way or the other.
 	Message(m *Message)
 	// Session reports a session that is over. It is the last event of its flow.
@@ -177,6 +180,7 @@ var Discard Sink = discard{}
 
 type discard struct{}
 
-func (discard) Opened(*flow.Flow) {}
-func (discard) Message(*Message)  {}
-func (discard) Session(*Session)  {}
+func (discard) Opened(*flow.Flow)          {}
+func (discard) Refused(*flow.Flow, Reason) {}
+func (discard) Message(*Message)           {}
+func (discard) Session(*Session)           {}

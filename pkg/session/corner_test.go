@@ -94,9 +94,10 @@ func TestDisconnectAtChunk(t *testing.T) {
 // helloSink keeps the names of clients in the records of messages.
 type helloSink struct{ names []string }
 
-func (s *helloSink) Opened(*flow.Flow)        {}
-func (s *helloSink) Session(*event.Session)   {}
-func (s *helloSink) Message(m *event.Message) { s.names = append(s.names, string(m.Hello)) }
+func (s *helloSink) Opened(*flow.Flow)                {}
+func (s *helloSink) Refused(*flow.Flow, event.Reason) {}
+func (s *helloSink) Session(*event.Session)           {}
+func (s *helloSink) Message(m *event.Message)         { s.names = append(s.names, string(m.Hello)) }
 
 // TestHelloOfMessage: the record of a message has the name that was in force.
 func TestHelloOfMessage(t *testing.T) {

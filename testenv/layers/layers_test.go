@@ -26,7 +26,7 @@ const (
 // layer, a package imports only those before it.
 var layers = [][]string{
 	{"flow", "finding", "smtp", "sockopt", "stream"},
-	{"config", "inspect", "event", "plan"},
+	{"config", "event", "inspect", "plan"},
 	{"steer", "route", "netfilter", "accept", "forward"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
@@ -34,10 +34,10 @@ var layers = [][]string{
 
 // sideways are the imports within a layer that are meant.
 var sideways = map[string][]string{
-	"event":  {"inspect"},
-	"plan":   {"config"},
-	"relay":  {"session"},
-	"status": {"apply"},
+	"inspect": {"event"},
+	"plan":    {"config"},
+	"relay":   {"session"},
+	"status":  {"apply"},
 }
 
 // doors are libraries with the only packages that may import them.
