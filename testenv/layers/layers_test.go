@@ -25,7 +25,7 @@ const (
 // layers are the packages below pkg, from the words to the assembly. Within a
 // layer, a package imports only those before it.
 var layers = [][]string{
-	{"flow", "finding", "smtp", "sockopt", "stream"},
+	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy"},
 	{"config", "event", "inspect", "plan"},
 	{"steer", "route", "netfilter", "accept", "forward"},
 	{"session", "apply", "relay", "status", "doctor"},
@@ -34,6 +34,7 @@ var layers = [][]string{
 
 // sideways are the imports within a layer that are meant.
 var sideways = map[string][]string{
+	"flow":    {"zone"},
 	"inspect": {"event"},
 	"plan":    {"config"},
 	"relay":   {"session"},
@@ -48,6 +49,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-iptables":    {"pkg/netfilter"},
 	"github.com/google/nftables":       {"pkg/netfilter"},
 	"github.com/spf13/cobra":           {"cmd/portreeve"},
+	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
 }
 
