@@ -49,9 +49,10 @@ type Session struct {
 	Authenticated bool            // by the origin
 	Removed       Text            // EHLO keywords of the origin that were not passed on, separated by spaces
 
-	Commands int // command lines of the client
-	Errors   int // of these, refused by us
-	Messages int // of these, accepted by the origin
+	Commands int     // command lines of the client
+	Errors   int     // of these, refused by us
+	Messages int     // of these, accepted by the origin
+	Refusals []Tally // replies of ours that refused, by reason
 
 	ClientIn, ClientOut int64 // octets read from and written to the client
 	OriginIn, OriginOut int64 // octets read from and written to the origin
@@ -60,6 +61,12 @@ type Session struct {
 	Detail  string // what exactly, where End alone does not say
 	Offence Text   // the first octets of a reply that broke the rules
 	Last    Answer // the reply that ended it, when it was ours
+}
+
+// Tally is how often something happened for one reason.
+type Tally struct {
+	Reason Reason
+	Count  int
 }
 
 // Answer is a reply as it is recorded.
@@ -139,7 +146,7 @@ type Message struct {
 	Total   time.Duration // from Start to the verdict
 
 	Outcome Outcome
-	Reason  string // why, when it was our decision or a broken connection
+	Reason  Reason // why, when it was not the origin's decision
 	Client  Answer // what the client was told last
 	Reply   Answer // what the origin said last
 }
@@ -147,7 +154,8 @@ type Message struct {
 // Recipient is one RCPT of a message.
 type Recipient struct {
 	Address Text
-	Answer  Answer
+	Answer  Answer // what the client was told
+	Reason  Reason // why, when it was not the origin's decision
 }
 
 // Outcome says what became of a message. These words are stable.

@@ -36,7 +36,7 @@ func (jsonFormat) message(b []byte, m *Message) []byte {
 	o.seconds("content_after", m.Content)
 	o.seconds("duration", m.Total)
 	o.word("outcome", m.Outcome.String())
-	o.word("reason", m.Reason)
+	o.word("reason", m.Reason.String())
 	o.answer("reply", m.Client)
 	o.answer("origin_reply", m.Reply)
 	return o.line()
@@ -59,6 +59,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.number("commands", int64(s.Commands))
 	o.number("errors", int64(s.Errors))
 	o.number("messages", int64(s.Messages))
+	o.tallies("refusals", s.Refusals)
 	o.number("client_in", s.ClientIn)
 	o.number("client_out", s.ClientOut)
 	o.number("origin_in", s.OriginIn)
@@ -191,6 +192,19 @@ func (o *jsonObject) answer(n string, a Answer) {
 	o.b = append(o.b, ',')
 }
 
+func (o *jsonObject) tallies(n string, list []Tally) {
+	if len(list) == 0 {
+		return
+	}
+	o.name(n)
+	o.b = append(o.b, '{')
+	for _, t := range list {
+		o.number(t.Reason.String(), int64(t.Count))
+	}
+	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
 func (o *jsonObject) recipients(list []Recipient) {
 	o.name("to")
 	o.b = append(o.b, '[')
@@ -201,6 +215,7 @@ func (o *jsonObject) recipients(list []Recipient) {
 			o.number("code", int64(c))
 		}
 		o.text("text", list[i].Answer.Text)
+		o.word("reason", list[i].Reason.String())
 		o.b[len(o.b)-1] = '}'
 		o.b = append(o.b, ',')
 	}

@@ -28,17 +28,17 @@ var (
 		Number: 2, Hello: Text("client.example"), Sender: Text("alice@example.com"), Declared: 1000, Used: smtp.SetOf(smtp.ExtSize, smtp.ExtDSN),
 		EnvID: Text("QQ314159"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
 		Recipients: []Recipient{
-			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}},
-			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}},
+			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason},
+			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect},
 		},
 		Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
-		Outcome: Unknown, Reason: "origin-gone", Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
+		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
 	}
 	someSession = Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
 		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true,
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
-		Commands: 5, Errors: 1, Messages: 1, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
+		Commands: 5, Errors: 1, Messages: 1, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
 	}
 )
@@ -93,6 +93,9 @@ func TestSchema(t *testing.T) {
 	for o := range outcomes {
 		documented(o.String())
 	}
+	for r := NoReason + 1; r < Reasons; r++ {
+		documented(r.String())
+	}
 }
 
 func TestText(t *testing.T) {
@@ -115,7 +118,7 @@ var hostile = Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202
 func TestHostileText(t *testing.T) {
 	m := someMessage
 	m.Hello, m.Sender, m.EnvID = hostile, hostile, hostile
-	m.Recipients = []Recipient{{hostile, Answer{250, hostile}}}
+	m.Recipients = []Recipient{{hostile, Answer{250, hostile}, NoReason}}
 	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
 	s := someSession
 	s.Hello, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}

@@ -24,7 +24,7 @@ func (textFormat) message(b []byte, m *Message) []byte {
 	b = append(b, " size="...)
 	b = strconv.AppendInt(b, m.Size, 10)
 	b = appendDuration(b, m.Total)
-	b = appendReason(b, m.Reason)
+	b = appendReason(b, m.Reason.String())
 	return append(appendTextAnswer(b, m.Client), '\n')
 }
 

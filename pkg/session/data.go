@@ -217,8 +217,8 @@ type failure struct {
 	last    []byte      // or the origin's, ready to be sent
 	outcome event.Outcome
 	why     event.Reason // NoReason: the origin refused it
-	then    *ending // how the session ends
-	at      moment  // and when
+	then    *ending      // how the session ends
+	at      moment       // and when
 }
 
 type moment bool

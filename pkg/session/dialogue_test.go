@@ -280,7 +280,7 @@ func summary(m *event.Message) string {
 		fmt.Fprintf(&b, " %s=%d", r.Address, r.Answer.Code)
 	}
 	fmt.Fprintf(&b, " said %d", m.Client.Code)
-	if m.Reason != "" {
+	if m.Reason != event.NoReason {
 		fmt.Fprintf(&b, " (%s)", m.Reason)
 	}
 	return b.String()
@@ -401,8 +401,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 	case name == "refuse":
 		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
-			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: "test"},
-			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: "test"},
+			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: event.ReasonPolicy},
+			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: event.ReasonPolicy},
 		}
 	default:
 		return false
