@@ -13,6 +13,7 @@ import (
 // is in c is only true when nothing was reported.
 func buildNetwork(r *report, raw *rawConfig, c *Config) {
 	c.Interfaces = interfaces(r, raw.Interfaces)
+	c.Zones = zones(r, raw.Zones)
 	parsed := services(r, raw.Services, c.SMTP)
 	for _, s := range parsed {
 		c.Services = append(c.Services, s.service())
@@ -213,6 +214,7 @@ func timeouts(r *report, raw rawTimeouts, t *Timeouts) {
 		{"data", raw.Data, &t.Data},
 		{"block", raw.Block, &t.Block},
 		{"end", raw.End, &t.End},
+		{"proxy", raw.Proxy, &t.Proxy},
 		{"drain", raw.Drain, &t.Drain},
 	} {
 		r.duration(path("timeouts").key(f.key), f.v, 1, 0, f.dst)

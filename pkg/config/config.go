@@ -18,6 +18,7 @@ type Config struct {
 	File       string // where it came from, for messages
 	Interfaces Interfaces
 	Services   []Service
+	Zones      []Zone
 	SMTP       SMTP // what a service has that says nothing else
 	Kernel     Kernel
 	Timeouts   Timeouts
@@ -136,6 +137,7 @@ type Timeouts struct {
 	Data    time.Duration // the origin's 354
 	Block   time.Duration // one read or write of message content
 	End     time.Duration // the origin's reply to the end of data
+	Proxy   time.Duration // the PROXY header of a client that has to send one
 	Drain   time.Duration // from the order to stop to the end of the last session
 }
 
