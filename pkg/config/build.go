@@ -19,6 +19,7 @@ func buildNetwork(r *report, raw *rawConfig, c *Config) {
 		c.Services = append(c.Services, s.service())
 	}
 	judge(r, parsed)
+	judgeMetrics(r, c.Metrics, parsed)
 }
 
 // buildSettings puts all that stands outside interfaces and services over the
@@ -29,6 +30,7 @@ func buildSettings(r *report, raw *rawConfig, c *Config) {
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
 	logForm(r, raw.Log, &c.Log)
+	metrics(r, raw.Metrics, &c.Metrics)
 }
 
 // maxSessions is above what the sockets of one process can be: two of them a

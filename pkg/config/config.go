@@ -11,6 +11,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/finding"
 )
 
 // Config is a validated configuration.
@@ -24,6 +26,9 @@ type Config struct {
 	Timeouts   Timeouts
 	Limits     Limits
 	Log        Log
+	Metrics    Metrics
+
+	Warnings finding.List // what is allowed and may not be meant
 }
 
 // Interfaces names the gateway's sides. An interface may be on both.
@@ -149,4 +154,9 @@ type Limits struct {
 // Log says in which form records are written to standard output.
 type Log struct {
 	Format string // "json" or "text"
+}
+
+// Metrics says where counters can be scraped.
+type Metrics struct {
+	Listen netip.AddrPort // of the HTTP server; not valid: there is none
 }

@@ -36,6 +36,10 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("refused after writing: %v", err)
 		}
+		if len(c.Warnings) != len(again.Warnings) {
+			t.Errorf("warned %v, then %v", c.Warnings, again.Warnings)
+		}
+		c.Warnings, again.Warnings = nil, nil // they name lines
 		if diff := configDiff(c, again); diff != "" {
 			t.Error(diff)
 		}
@@ -77,8 +81,9 @@ func write(t *testing.T, c *Config) []byte {
 			"connect": d.Connect.String(), "greet": d.Greet.String(), "command": d.Command.String(), "reply": d.Reply.String(),
 			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "proxy": d.Proxy.String(), "drain": d.Drain.String(),
 		},
-		"limits": m{"sessions": c.Limits.Sessions},
-		"log":    m{"format": c.Log.Format},
+		"limits":  m{"sessions": c.Limits.Sessions},
+		"log":     m{"format": c.Log.Format},
+		"metrics": m{"listen": server(c.Metrics.Listen)},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -138,6 +143,14 @@ func names(set smtp.Extensions) []string {
 		}
 	}
 	return all
+}
+
+// server writes the address of a server of ours, nothing for none.
+func server(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func targets(list []Target) []string {

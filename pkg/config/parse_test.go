@@ -120,6 +120,7 @@ kernel:
 timeouts: {connect: 1s, greet: 2s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
 limits: {sessions: 1}
 log: {format: text}
+metrics: {listen: "[::1]:9125"}
 `
 
 // everySMTP is what everything says for all services.
@@ -187,8 +188,9 @@ func TestEverything(t *testing.T) {
 			Connect: time.Second, Greet: 2 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
 			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Proxy: 8 * time.Second, Drain: 90 * time.Second,
 		},
-		Limits: Limits{Sessions: 1},
-		Log:    Log{Format: "text"},
+		Limits:  Limits{Sessions: 1},
+		Log:     Log{Format: "text"},
+		Metrics: Metrics{Listen: addr("[::1]:9125")},
 	}
 	if diff := configDiff(want, mustParse(t, everything)); diff != "" {
 		t.Error(diff)

@@ -19,6 +19,7 @@ type rawConfig struct {
 	Timeouts   rawTimeouts   `mapstructure:"timeouts"`
 	Limits     rawLimits     `mapstructure:"limits"`
 	Log        rawLog        `mapstructure:"log"`
+	Metrics    rawMetrics    `mapstructure:"metrics"`
 }
 
 type rawInterfaces struct {
@@ -122,4 +123,8 @@ type rawLimits struct {
 
 type rawLog struct {
 	Format scalar `mapstructure:"format"`
+}
+
+type rawMetrics struct {
+	Listen scalar `mapstructure:"listen"`
 }
