@@ -44,6 +44,7 @@ type Session struct {
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO
 	Extended      bool            // it was EHLO
+	XClient       Text            // attributes of XCLIENT that the origin took, separated by spaces
 	Offered       smtp.Extensions // what we offered
 	Used          smtp.Extensions // what the client made use of
 	Authenticated bool            // by the origin
@@ -97,6 +98,7 @@ const (
 	EndContent                   // a message with forbidden content was refused
 	EndDraining                  // the gateway is being stopped
 	EndFault                     // a fault of ours: both connections were reset
+	EndProxyHeader               // no PROXY header came from where there must be one
 	ends
 )
 
@@ -118,6 +120,7 @@ var endWords = [ends]string{
 	EndContent:        "content",
 	EndDraining:       "draining",
 	EndFault:          "fault",
+	EndProxyHeader:    "proxy-header",
 }
 
 // String returns the word used in records.
@@ -135,6 +138,8 @@ type Message struct {
 	Declared   int64
 	Used       smtp.Extensions
 	EnvID      Text
+	XClient    Text        // attributes of XCLIENT in force, separated by spaces
+	XForward   Text        // attributes of XFORWARD that came with it
 	Recipients []Recipient // in order; the first ones when there were too many to keep
 	Refused    int         // of all recipients, how many were refused
 	Accepted   int         // of all recipients, how many were accepted

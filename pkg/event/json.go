@@ -31,6 +31,8 @@ func (jsonFormat) message(b []byte, m *Message) []byte {
 	o.option("declared_size", m.Declared)
 	o.number("size", m.Size)
 	o.text("envid", m.EnvID)
+	o.text("xclient", m.XClient)
+	o.text("xforward", m.XForward)
 	o.extensions("extensions", m.Used)
 	o.seconds("opened_after", m.Opened)
 	o.seconds("content_after", m.Content)
@@ -52,6 +54,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.answer("greeting", s.Greeting)
 	o.text("helo", s.Hello)
 	o.flag("esmtp", s.Extended)
+	o.text("xclient", s.XClient)
 	o.flag("authenticated", s.Authenticated)
 	o.extensions("offered", s.Offered)
 	o.text("removed", s.Removed)
@@ -169,6 +172,8 @@ func (o *jsonObject) flow(f *flow.Flow) {
 	o.word("way", f.Way.String())
 	o.addr("client", f.Client)
 	o.addr("server", f.Server)
+	o.word("zone", f.Zone.Name)
+	o.addr("via", f.Via)
 }
 
 func (o *jsonObject) extensions(n string, s smtp.Extensions) {

@@ -15,6 +15,7 @@ const (
 	ReasonLineNUL     // a command line with a NUL octet
 	ReasonLineTooLong // a command line, or one of an authentication exchange, over its limit
 	ReasonForeign     // the client speaks another protocol
+	ReasonProxyHeader // no PROXY header, or a broken one, where there must be one
 	ReasonEarlyTalker // the client spoke before it was its turn
 	ReasonChunkSyntax // BDAT with a size that cannot be read
 
@@ -33,6 +34,7 @@ const (
 
 	// The policy refuses a command or a message.
 	ReasonCommandPolicy // commands: the service does without it
+	ReasonNotTrusted    // XCLIENT or XFORWARD from a zone that is not trusted for it
 	ReasonHelloName     // the argument of HELO or EHLO
 	ReasonSourceRoute   // a path with a source route
 	ReasonIndirect      // an address that hides another one
@@ -87,6 +89,7 @@ var reasonWords = [Reasons]string{
 	ReasonLineNUL:     "line-nul",
 	ReasonLineTooLong: "line-too-long",
 	ReasonForeign:     "foreign-protocol",
+	ReasonProxyHeader: "proxy-header",
 	ReasonEarlyTalker: "early-talker",
 	ReasonChunkSyntax: "chunk-syntax",
 
@@ -103,6 +106,7 @@ var reasonWords = [Reasons]string{
 	ReasonAuthResponse:     "auth-response",
 
 	ReasonCommandPolicy: "command-policy",
+	ReasonNotTrusted:    "not-trusted",
 	ReasonHelloName:     "hello-name",
 	ReasonSourceRoute:   "source-route",
 	ReasonIndirect:      "indirect-address",

@@ -71,7 +71,12 @@ func appendHead(b []byte, t time.Time, kind, word string, f *flow.Flow) []byte {
 	b = append(b, " way="...)
 	b = append(b, f.Way.String()...)
 	b = appendTextAddr(b, "client", f.Client)
-	return appendTextAddr(b, "server", f.Server)
+	b = appendTextAddr(b, "server", f.Server)
+	if f.Zone.Name != "" {
+		b = append(b, " zone="...)
+		b = appendEscaped(b, []byte(f.Zone.Name))
+	}
+	return appendTextAddr(b, "via", f.Via)
 }
 
 func appendTextAddr(b []byte, name string, a netip.AddrPort) []byte {
