@@ -17,7 +17,7 @@ func newCheck(e *env) *cobra.Command {
 		Short: "say what is wrong with a configuration file",
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
 finding a line, with file, line and key. It looks at the file only: what depends
-on the machine is the doctor's.`,
+on the machine is the doctor's. A warning does not fail.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },
@@ -38,6 +38,11 @@ func check(e *env) error {
 	}
 	if err != nil {
 		return err
+	}
+	for _, w := range c.Warnings {
+		if err := e.printf("%s: %s\n", w.Severity, w); err != nil {
+			return err
+		}
 	}
 	return e.printf("%s: ok: %s\n", c.File, summary(c))
 }

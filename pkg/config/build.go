@@ -13,11 +13,13 @@ import (
 // is in c is only true when nothing was reported.
 func buildNetwork(r *report, raw *rawConfig, c *Config) {
 	c.Interfaces = interfaces(r, raw.Interfaces)
+	c.Zones = zones(r, raw.Zones)
 	parsed := services(r, raw.Services, c.SMTP)
 	for _, s := range parsed {
 		c.Services = append(c.Services, s.service())
 	}
 	judge(r, parsed)
+	judgeMetrics(r, c.Metrics, parsed)
 }
 
 // buildSettings puts all that stands outside interfaces and services over the
@@ -28,6 +30,7 @@ func buildSettings(r *report, raw *rawConfig, c *Config) {
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
 	logForm(r, raw.Log, &c.Log)
+	metrics(r, raw.Metrics, &c.Metrics)
 }
 
 // maxSessions is above what the sockets of one process can be: two of them a
@@ -213,6 +216,7 @@ func timeouts(r *report, raw rawTimeouts, t *Timeouts) {
 		{"data", raw.Data, &t.Data},
 		{"block", raw.Block, &t.Block},
 		{"end", raw.End, &t.End},
+		{"proxy", raw.Proxy, &t.Proxy},
 		{"drain", raw.Drain, &t.Drain},
 	} {
 		r.duration(path("timeouts").key(f.key), f.v, 1, 0, f.dst)

@@ -11,6 +11,8 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/finding"
 )
 
 // Config is a validated configuration.
@@ -18,11 +20,15 @@ type Config struct {
 	File       string // where it came from, for messages
 	Interfaces Interfaces
 	Services   []Service
+	Zones      []Zone
 	SMTP       SMTP // what a service has that says nothing else
 	Kernel     Kernel
 	Timeouts   Timeouts
 	Limits     Limits
 	Log        Log
+	Metrics    Metrics
+
+	Warnings finding.List // what is allowed and may not be meant
 }
 
 // Interfaces names the gateway's sides. An interface may be on both.
@@ -136,6 +142,7 @@ type Timeouts struct {
 	Data    time.Duration // the origin's 354
 	Block   time.Duration // one read or write of message content
 	End     time.Duration // the origin's reply to the end of data
+	Proxy   time.Duration // the PROXY header of a client that has to send one
 	Drain   time.Duration // from the order to stop to the end of the last session
 }
 
@@ -147,4 +154,9 @@ type Limits struct {
 // Log says in which form records are written to standard output.
 type Log struct {
 	Format string // "json" or "text"
+}
+
+// Metrics says where counters can be scraped.
+type Metrics struct {
+	Listen netip.AddrPort // of the HTTP server; not valid: there is none
 }

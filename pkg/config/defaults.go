@@ -27,6 +27,7 @@ func Default() Config {
 			Data:    2 * time.Minute,
 			Block:   3 * time.Minute,
 			End:     10 * time.Minute,
+			Proxy:   5 * time.Second,
 			Drain:   30 * time.Second,
 		},
 		Limits: Limits{Sessions: 10000},

@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
@@ -35,6 +36,10 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("refused after writing: %v", err)
 		}
+		if len(c.Warnings) != len(again.Warnings) {
+			t.Errorf("warned %v, then %v", c.Warnings, again.Warnings)
+		}
+		c.Warnings, again.Warnings = nil, nil // they name lines
 		if diff := configDiff(c, again); diff != "" {
 			t.Error(diff)
 		}
@@ -65,6 +70,7 @@ func write(t *testing.T, c *Config) []byte {
 	data, err := yaml.Marshal(m{
 		"interfaces": m{"client": c.Interfaces.Client, "origin": c.Interfaces.Origin},
 		"services":   services,
+		"zones":      writeZones(c.Zones),
 		"smtp":       writeSMTP(c.SMTP, Default().SMTP),
 		"kernel": m{
 			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
@@ -73,15 +79,28 @@ func write(t *testing.T, c *Config) []byte {
 		},
 		"timeouts": m{
 			"connect": d.Connect.String(), "greet": d.Greet.String(), "command": d.Command.String(), "reply": d.Reply.String(),
-			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "drain": d.Drain.String(),
+			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "proxy": d.Proxy.String(), "drain": d.Drain.String(),
 		},
-		"limits": m{"sessions": c.Limits.Sessions},
-		"log":    m{"format": c.Log.Format},
+		"limits":  m{"sessions": c.Limits.Sessions},
+		"log":     m{"format": c.Log.Format},
+		"metrics": m{"listen": server(c.Metrics.Listen)},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func writeZones(list []Zone) []map[string]any {
+	all := []map[string]any{}
+	for _, z := range list {
+		networks := []string{}
+		for _, n := range z.Networks {
+			networks = append(networks, n.String())
+		}
+		all = append(all, map[string]any{"name": z.Name, "networks": networks, "trust": strings.Fields(z.Trust.String())})
+	}
+	return all
 }
 
 // writeSMTP returns the section that makes s of what is in force without it.
@@ -124,6 +143,14 @@ func names(set smtp.Extensions) []string {
 		}
 	}
 	return all
+}
+
+// server writes the address of a server of ours, nothing for none.
+func server(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }
 
 func targets(list []Target) []string {

@@ -85,6 +85,7 @@ func Parse(name string, data []byte, environ []string, overrides ...Override) (*
 	if err := r.err(); err != nil {
 		return nil, err
 	}
+	c.Warnings = r.warned
 	return &c, nil
 }
 

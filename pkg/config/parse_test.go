@@ -14,6 +14,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // configDiff compares configurations, addresses by value.
@@ -101,6 +102,10 @@ smtp:
   eight_bit: reject
   received: mx.example.org
   limits: {line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
+zones:
+  - {name: balancers, networks: [192.0.2.16/28, "2001:db8:10::5"], trust: PROXY}
+  - {name: filters.1, networks: 192.0.2.17, trust: [xclient, XForward]}
+  - {name: world, networks: [0.0.0.0/0, "::/0"]}
 kernel:
   bpffs: /mnt/bpf
   run_dir: /var/run/p r
@@ -112,9 +117,10 @@ kernel:
   priority: 32765
   zone: 65535
   heartbeat: 500ms
-timeouts: {connect: 1s, greet: 2s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, drain: 1m30s}
+timeouts: {connect: 1s, greet: 2s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
 limits: {sessions: 1}
 log: {format: text}
+metrics: {listen: "[::1]:9125"}
 `
 
 // everySMTP is what everything says for all services.
@@ -168,6 +174,11 @@ func TestEverything(t *testing.T) {
 			Forge:     Forge{Address: ForgeNever},
 			SMTP:      common,
 		}},
+		Zones: []Zone{
+			{"balancers", []netip.Prefix{pfx("192.0.2.16/28"), pfx("2001:db8:10::5/128")}, zone.PROXY},
+			{"filters.1", []netip.Prefix{pfx("192.0.2.17/32")}, zone.XCLIENT | zone.XFORWARD},
+			{"world", []netip.Prefix{pfx("0.0.0.0/0"), pfx("::/0")}, 0},
+		},
 		SMTP: common,
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
@@ -175,10 +186,11 @@ func TestEverything(t *testing.T) {
 		},
 		Timeouts: Timeouts{
 			Connect: time.Second, Greet: 2 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
-			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Drain: 90 * time.Second,
+			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Proxy: 8 * time.Second, Drain: 90 * time.Second,
 		},
-		Limits: Limits{Sessions: 1},
-		Log:    Log{Format: "text"},
+		Limits:  Limits{Sessions: 1},
+		Log:     Log{Format: "text"},
+		Metrics: Metrics{Listen: addr("[::1]:9125")},
 	}
 	if diff := configDiff(want, mustParse(t, everything)); diff != "" {
 		t.Error(diff)

@@ -13,11 +13,13 @@ type scalar = any
 type rawConfig struct {
 	Interfaces rawInterfaces `mapstructure:"interfaces"`
 	Services   []rawService  `mapstructure:"services"`
+	Zones      []rawZone     `mapstructure:"zones"`
 	SMTP       rawSMTP       `mapstructure:"smtp"`
 	Kernel     rawKernel     `mapstructure:"kernel"`
 	Timeouts   rawTimeouts   `mapstructure:"timeouts"`
 	Limits     rawLimits     `mapstructure:"limits"`
 	Log        rawLog        `mapstructure:"log"`
+	Metrics    rawMetrics    `mapstructure:"metrics"`
 }
 
 type rawInterfaces struct {
@@ -38,6 +40,12 @@ type rawService struct {
 type rawForge struct {
 	Address scalar `mapstructure:"address"`
 	Port    scalar `mapstructure:"port"`
+}
+
+type rawZone struct {
+	Name     scalar   `mapstructure:"name"`
+	Networks []scalar `mapstructure:"networks"`
+	Trust    []scalar `mapstructure:"trust"`
 }
 
 // rawSMTP stands at the top for all services and in each for itself: a list
@@ -105,6 +113,7 @@ type rawTimeouts struct {
 	Data    scalar `mapstructure:"data"`
 	Block   scalar `mapstructure:"block"`
 	End     scalar `mapstructure:"end"`
+	Proxy   scalar `mapstructure:"proxy"`
 	Drain   scalar `mapstructure:"drain"`
 }
 
@@ -114,4 +123,8 @@ type rawLimits struct {
 
 type rawLog struct {
 	Format scalar `mapstructure:"format"`
+}
+
+type rawMetrics struct {
+	Listen scalar `mapstructure:"listen"`
 }

@@ -60,6 +60,7 @@ type report struct {
 	spelt  map[path]string // how the file writes what YAML takes for no text
 	origin map[path]string // where values that are not the file's came from: "environment PORTREEVE_TABLE"
 	found  []placed
+	warned finding.List
 
 	reported map[path]bool // where something was found
 	strange  map[path]bool // mappings with a key that they cannot have
@@ -89,6 +90,11 @@ func (r *report) refuse(at path, remedy, format string, args ...any) {
 
 func (r *report) refuseLine(at path, line int, remedy, text string) {
 	r.add(at, line, r.object(at, line), text, remedy)
+}
+
+// warn adds a warning about the value at a path, which is taken all the same.
+func (r *report) warn(at path, remedy, format string, args ...any) {
+	r.warned.Add(finding.Warning, r.object(at, r.line(at)), fmt.Sprintf(format, args...), remedy)
 }
 
 // refuseElsewhere adds an error about something that is not in the file.

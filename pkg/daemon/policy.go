@@ -2,6 +2,7 @@ package daemon
 
 import (
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -63,7 +64,7 @@ func verdict(c config.Command) inspect.Verdict {
 			Enhanced: smtp.Enhanced{Class: uint8(c.Code.Class()), Subject: 7},
 			Text:     c.Text,
 		},
-		Reason: "command policy",
+		Reason: event.ReasonCommandPolicy,
 	}
 	if c.Verdict == config.Disconnect {
 		v.Action = inspect.Disconnect

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -65,9 +66,9 @@ func TestEveryRuleIsReachable(t *testing.T) {
 		Keywords:   inspect.Default().Keywords.With(smtp.ExtAuth).Without(smtp.ExtDSN),
 		Mechanisms: []string{"PLAIN"}, AuthInClear: true, Forward: smtp.VerbsOf(smtp.VRFY),
 		Commands: map[smtp.Verb]inspect.Verdict{
-			smtp.ETRN: {Action: inspect.Refuse, Reason: "command policy",
+			smtp.ETRN: {Action: inspect.Refuse, Reason: event.ReasonCommandPolicy,
 				Reply: &smtp.Reply{Code: 450, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Not now"}},
-			smtp.HELP: {Action: inspect.Disconnect, Reason: "command policy",
+			smtp.HELP: {Action: inspect.Disconnect, Reason: event.ReasonCommandPolicy,
 				Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Enough"}},
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,

@@ -20,6 +20,9 @@ import (
 type Sink interface {
 	// Opened reports a client whose session begins.
 	Opened(f *flow.Flow)
+	// Refused reports a reply of ours that refuses a command, a message or a
+	// session: one with a code of 4yz or 5yz that the origin did not give.
+	Refused(f *flow.Flow, why Reason)
 	// Message reports a message that met its end, one way or the other.
 	Message(m *Message)
 	// Session reports a session that is over. It is the last event of its flow.
@@ -41,14 +44,16 @@ type Session struct {
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO
 	Extended      bool            // it was EHLO
+	XClient       Text            // attributes of XCLIENT that the origin took, separated by spaces
 	Offered       smtp.Extensions // what we offered
 	Used          smtp.Extensions // what the client made use of
 	Authenticated bool            // by the origin
 	Removed       Text            // EHLO keywords of the origin that were not passed on, separated by spaces
 
-	Commands int // command lines of the client
-	Errors   int // of these, refused by us
-	Messages int // of these, accepted by the origin
+	Commands int     // command lines of the client
+	Errors   int     // of these, refused by us
+	Messages int     // of these, accepted by the origin
+	Refusals []Tally // replies of ours that refused, by reason
 
 	Mode      string  // of TLS: the word of the configuration; empty: none is configured
 	ClientTLS *TLS    // nil: the client did not ask for it
@@ -63,6 +68,12 @@ type Session struct {
 	Detail  string // what exactly, where End alone does not say
 	Offence Text   // the first octets of a reply that broke the rules
 	Last    Answer // the reply that ended it, when it was ours
+}
+
+// Tally is how often something happened for one reason.
+type Tally struct {
+	Reason Reason
+	Count  int
 }
 
 // Answer is a reply as it is recorded.
@@ -96,6 +107,7 @@ const (
 	EndClientTLS                 // the client and we could not agree on TLS
 	EndOriginTLS                 // the origin and we could not agree on TLS
 	EndOpaque                    // after STARTTLS the session was carried without being looked at
+	EndProxyHeader               // no PROXY header came from where there must be one
 	ends
 )
 
@@ -120,6 +132,7 @@ var endWords = [ends]string{
 	EndClientTLS:      "client-tls",
 	EndOriginTLS:      "origin-tls",
 	EndOpaque:         "opaque",
+	EndProxyHeader:    "proxy-header",
 }
 
 // String returns the word used in records.
@@ -137,6 +150,8 @@ type Message struct {
 	Declared   int64
 	Used       smtp.Extensions
 	EnvID      Text
+	XClient    Text        // attributes of XCLIENT in force, separated by spaces
+	XForward   Text        // attributes of XFORWARD that came with it
 	Recipients []Recipient // in order; the first ones when there were too many to keep
 	Refused    int         // of all recipients, how many were refused
 	Accepted   int         // of all recipients, how many were accepted
@@ -148,7 +163,7 @@ type Message struct {
 	Total   time.Duration // from Start to the verdict
 
 	Outcome Outcome
-	Reason  string // why, when it was our decision or a broken connection
+	Reason  Reason // why, when it was not the origin's decision
 	Client  Answer // what the client was told last
 	Reply   Answer // what the origin said last
 }
@@ -156,7 +171,8 @@ type Message struct {
 // Recipient is one RCPT of a message.
 type Recipient struct {
 	Address Text
-	Answer  Answer
+	Answer  Answer // what the client was told
+	Reason  Reason // why, when it was not the origin's decision
 }
 
 // Outcome says what became of a message. These words are stable.
@@ -189,6 +205,7 @@ var Discard Sink = discard{}
 
 type discard struct{}
 
-func (discard) Opened(*flow.Flow) {}
-func (discard) Message(*Message)  {}
-func (discard) Session(*Session)  {}
+func (discard) Opened(*flow.Flow)          {}
+func (discard) Refused(*flow.Flow, Reason) {}
+func (discard) Message(*Message)           {}
+func (discard) Session(*Session)           {}

@@ -31,12 +31,14 @@ func (jsonFormat) message(b []byte, m *Message) []byte {
 	o.option("declared_size", m.Declared)
 	o.number("size", m.Size)
 	o.text("envid", m.EnvID)
+	o.text("xclient", m.XClient)
+	o.text("xforward", m.XForward)
 	o.extensions("extensions", m.Used)
 	o.seconds("opened_after", m.Opened)
 	o.seconds("content_after", m.Content)
 	o.seconds("duration", m.Total)
 	o.word("outcome", m.Outcome.String())
-	o.word("reason", m.Reason)
+	o.word("reason", m.Reason.String())
 	o.answer("reply", m.Client)
 	o.answer("origin_reply", m.Reply)
 	return o.line()
@@ -52,6 +54,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.answer("greeting", s.Greeting)
 	o.text("helo", s.Hello)
 	o.flag("esmtp", s.Extended)
+	o.text("xclient", s.XClient)
 	o.flag("authenticated", s.Authenticated)
 	o.extensions("offered", s.Offered)
 	o.text("removed", s.Removed)
@@ -63,6 +66,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.tls("client_tls", s.ClientTLS)
 	o.tls("origin_tls", s.OriginTLS)
 	o.opaque("opaque", s.Opaque)
+	o.tallies("refusals", s.Refusals)
 	o.number("client_in", s.ClientIn)
 	o.number("client_out", s.ClientOut)
 	o.number("origin_in", s.OriginIn)
@@ -172,6 +176,8 @@ func (o *jsonObject) flow(f *flow.Flow) {
 	o.word("way", f.Way.String())
 	o.addr("client", f.Client)
 	o.addr("server", f.Server)
+	o.word("zone", f.Zone.Name)
+	o.addr("via", f.Via)
 }
 
 func (o *jsonObject) extensions(n string, s smtp.Extensions) {
@@ -229,6 +235,19 @@ func (o *jsonObject) opaque(n string, p *Opaque) {
 	o.b = append(o.b, ',')
 }
 
+func (o *jsonObject) tallies(n string, list []Tally) {
+	if len(list) == 0 {
+		return
+	}
+	o.name(n)
+	o.b = append(o.b, '{')
+	for _, t := range list {
+		o.number(t.Reason.String(), int64(t.Count))
+	}
+	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
 func (o *jsonObject) recipients(list []Recipient) {
 	o.name("to")
 	o.b = append(o.b, '[')
@@ -239,6 +258,7 @@ func (o *jsonObject) recipients(list []Recipient) {
 			o.number("code", int64(c))
 		}
 		o.text("text", list[i].Answer.Text)
+		o.word("reason", list[i].Reason.String())
 		o.b[len(o.b)-1] = '}'
 		o.b = append(o.b, ',')
 	}

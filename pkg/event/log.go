@@ -66,6 +66,9 @@ func newLog(w io.Writer, f format) *Log {
 // Opened does nothing: a session is written when it is over.
 func (l *Log) Opened(*flow.Flow) {}
 
+// Refused does nothing: the records have the reasons.
+func (l *Log) Refused(*flow.Flow, Reason) {}
+
 // Message writes the record of a message.
 func (l *Log) Message(m *Message) {
 	l.mu.Lock()

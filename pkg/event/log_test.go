@@ -15,30 +15,32 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 var (
 	someFlow = flow.Flow{
 		ID: flow.ID{1, 2, 3}, Client: netip.MustParseAddrPort("192.0.2.1:40000"),
 		Server: netip.MustParseAddrPort("[2001:db8::1]:25"), Way: flow.Transit, Service: "mx",
+		Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT}, Via: netip.MustParseAddrPort("10.0.0.1:41000"),
 	}
 	someStart   = time.Date(2026, 11, 22, 18, 9, 0, 123456000, time.UTC)
 	someMessage = Message{
 		Flow: someFlow, Origin: netip.MustParseAddrPort("198.51.100.1:25"), Forged: netip.MustParseAddrPort("192.0.2.1:51000"),
 		Number: 2, Hello: Text("client.example"), Sender: Text("alice@example.com"), Declared: 1000, Used: smtp.SetOf(smtp.ExtSize, smtp.ExtDSN),
-		EnvID: Text("QQ314159"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
+		EnvID: Text("QQ314159"), XClient: Text("NAME=c.example"), XForward: Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
 		Recipients: []Recipient{
-			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}},
-			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}},
+			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason},
+			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect},
 		},
 		Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
-		Outcome: Unknown, Reason: "origin-gone", Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
+		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
 	}
 	someSession = Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
-		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true,
+		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true, XClient: Text("NAME=c.example"),
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
-		Commands: 5, Errors: 1, Messages: 1, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
+		Commands: 5, Errors: 1, Messages: 1, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
 	}
 )
@@ -93,6 +95,9 @@ func TestSchema(t *testing.T) {
 	for o := range outcomes {
 		documented(o.String())
 	}
+	for r := NoReason + 1; r < Reasons; r++ {
+		documented(r.String())
+	}
 }
 
 func TestText(t *testing.T) {
@@ -101,8 +106,8 @@ func TestText(t *testing.T) {
 	l.Message(&someMessage)
 	l.Session(&someSession)
 	l.Close()
-	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
-2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" reply="421 4.4.2 lost"
+	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
+2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" reply="421 4.4.2 lost"
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
@@ -114,8 +119,8 @@ var hostile = Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202
 
 func TestHostileText(t *testing.T) {
 	m := someMessage
-	m.Hello, m.Sender, m.EnvID = hostile, hostile, hostile
-	m.Recipients = []Recipient{{hostile, Answer{250, hostile}}}
+	m.Hello, m.Sender, m.EnvID, m.XClient, m.XForward = hostile, hostile, hostile, hostile, hostile
+	m.Recipients = []Recipient{{hostile, Answer{250, hostile}, NoReason}}
 	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
 	s := someSession
 	s.Hello, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}

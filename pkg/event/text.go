@@ -24,7 +24,7 @@ func (textFormat) message(b []byte, m *Message) []byte {
 	b = append(b, " size="...)
 	b = strconv.AppendInt(b, m.Size, 10)
 	b = appendDuration(b, m.Total)
-	b = appendReason(b, m.Reason)
+	b = appendReason(b, m.Reason.String())
 	return append(appendTextAnswer(b, m.Client), '\n')
 }
 
@@ -74,7 +74,12 @@ func appendHead(b []byte, t time.Time, kind, word string, f *flow.Flow) []byte {
 	b = append(b, " way="...)
 	b = append(b, f.Way.String()...)
 	b = appendTextAddr(b, "client", f.Client)
-	return appendTextAddr(b, "server", f.Server)
+	b = appendTextAddr(b, "server", f.Server)
+	if f.Zone.Name != "" {
+		b = append(b, " zone="...)
+		b = appendEscaped(b, []byte(f.Zone.Name))
+	}
+	return appendTextAddr(b, "via", f.Via)
 }
 
 func appendTextAddr(b []byte, name string, a netip.AddrPort) []byte {

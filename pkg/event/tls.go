@@ -22,11 +22,11 @@ func (t *TLS) Active() bool { return t.Version != "" && t.Failure == NoFailure }
 type Verification uint8
 
 const (
-	Unverified    Verification = iota // nobody looked, or no policy asked
-	Anonymous                         // the peer, a client, showed none
-	Verified                          // the chain leads to a root that is trusted, and the name fits
-	Pinned                            // its key is one of those configured
-	DANE                              // it matches a TLSA record that DNSSEC vouches for
+	Unverified Verification = iota // nobody looked, or no policy asked
+	Anonymous                      // the peer, a client, showed none
+	Verified                       // the chain leads to a root that is trusted, and the name fits
+	Pinned                         // its key is one of those configured
+	DANE                           // it matches a TLSA record that DNSSEC vouches for
 	verifications
 )
 

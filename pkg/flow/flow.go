@@ -1,8 +1,9 @@
 // Package flow names one connection through the gateway: who the client is,
 // which address it chose, and which service handles it.
 //
-// A Flow is made once, by accept, and handed down by value; every record, log
-// line and refusal about the connection carries its ID. The package does no
+// A Flow is made by accept, completed by relay with what the client's zone says,
+// and handed down by value; every record, log line and refusal about the
+// connection carries its ID. The package does no
 // input or output.
 package flow
 
@@ -10,6 +11,8 @@ import (
 	"crypto/rand"
 	"encoding/base32"
 	"net/netip"
+
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // ID identifies one flow in records and logs: 80 random bits, unique enough
@@ -57,7 +60,9 @@ func (w Way) MarshalText() ([]byte, error) { return []byte(w.String()), nil }
 type Flow struct {
 	ID      ID
 	Client  netip.AddrPort // the client's own address, IPv4 never in its mapped form
-	Server  netip.AddrPort // the address that the client chose
+	Via     netip.AddrPort // the proxy that named the client; not valid: the client came by itself
+	Server  netip.AddrPort // the address that the client, or its proxy, chose
+	Zone    zone.Zone      // that the client is in
 	Way     Way
 	Service string // name of the service that handles it
 }

@@ -9,6 +9,7 @@ package inspect
 import (
 	"bytes"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -50,7 +51,7 @@ const (
 type Verdict struct {
 	Action Action
 	Reply  *smtp.Reply // for Refuse and Disconnect; for Disconnect its code is 421
-	Reason string      // one or two words for the record
+	Reason event.Reason
 }
 
 // New returns the Inspector that applies rules and nothing else.
@@ -116,16 +117,16 @@ func (p *plain) End(e *Envelope) Verdict {
 }
 
 // refuse makes a verdict with its reply.
-func refuse(code smtp.Code, subject, detail uint8, text, reason string) Verdict {
+func refuse(why event.Reason, code smtp.Code, subject, detail uint8, text string) Verdict {
 	e := smtp.Enhanced{Class: uint8(code.Class()), Subject: subject, Detail: detail}
-	return Verdict{Refuse, &smtp.Reply{Code: code, Enhanced: e, Text: text}, reason}
+	return Verdict{Refuse, &smtp.Reply{Code: code, Enhanced: e, Text: text}, why}
 }
 
 var (
-	tooLarge = refuse(552, 3, 4, "Message is larger than this gateway lets pass", "message size")
-	tooMany  = refuse(452, 5, 3, "Too many recipients, send the rest in another message", "recipients")
-	enough   = refuse(452, 5, 3, "Too many messages in one session, send the rest in another one", "messages")
-	badHello = refuse(501, 5, 4, "Syntax: your fully qualified domain name or address literal is needed", "hello")
-	routed   = refuse(550, 1, 3, "Source routes are not accepted", "source route")
-	indirect = refuse(550, 7, 1, "Addresses that hide another one are not accepted", "indirect address")
+	tooLarge = refuse(event.ReasonMessageSize, 552, 3, 4, "Message is larger than this gateway lets pass")
+	tooMany  = refuse(event.ReasonRecipients, 452, 5, 3, "Too many recipients, send the rest in another message")
+	enough   = refuse(event.ReasonMessages, 452, 5, 3, "Too many messages in one session, send the rest in another one")
+	badHello = refuse(event.ReasonHelloName, 501, 5, 4, "Syntax: your fully qualified domain name or address literal is needed")
+	routed   = refuse(event.ReasonSourceRoute, 550, 1, 3, "Source routes are not accepted")
+	indirect = refuse(event.ReasonIndirect, 550, 7, 1, "Addresses that hide another one are not accepted")
 )

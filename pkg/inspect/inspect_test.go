@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -43,7 +44,7 @@ func TestDefaultPassesOrdinaryMail(t *testing.T) {
 }
 
 func TestVerdicts(t *testing.T) {
-	reject := Verdict{Refuse, &smtp.Reply{Code: 550, Enhanced: smtp.Enhanced{Class: 5, Subject: 7, Detail: 1}, Text: "no"}, "test"}
+	reject := Verdict{Refuse, &smtp.Reply{Code: 550, Enhanced: smtp.Enhanced{Class: 5, Subject: 7, Detail: 1}, Text: "no"}, event.ReasonPolicy}
 	for _, c := range []struct {
 		name  string
 		rule  func(p *Protocol)
@@ -78,7 +79,7 @@ func TestVerdicts(t *testing.T) {
 		switch {
 		case c.reply == "" && v.Action != Pass:
 			t.Errorf("%s: %v", c.name, v.Reply)
-		case c.reply != "" && (v.Action != Refuse || !strings.HasPrefix(v.Reply.Error(), c.reply+" ") || v.Reason == ""):
+		case c.reply != "" && (v.Action != Refuse || !strings.HasPrefix(v.Reply.Error(), c.reply+" ") || v.Reason == event.NoReason):
 			t.Errorf("%s: %+v", c.name, v)
 		}
 	}
@@ -100,10 +101,10 @@ func TestCheck(t *testing.T) {
 		"commands: QUIT cannot be refused":                                             func(p *Protocol) { p.Commands = map[smtp.Verb]Verdict{smtp.QUIT: {}} },
 		"commands: NOOP: a refusal needs a reply":                                      func(p *Protocol) { p.Commands = map[smtp.Verb]Verdict{smtp.NOOP: {Action: Refuse}} },
 		"commands: NOOP: 250 is no refusal; use a code from 400 to 599": func(p *Protocol) {
-			p.Commands = map[smtp.Verb]Verdict{smtp.NOOP: {Refuse, reply(250), ""}}
+			p.Commands = map[smtp.Verb]Verdict{smtp.NOOP: {Refuse, reply(250), event.NoReason}}
 		},
 		"commands: NOOP: 421 is for closing the connection, and closing is for 421": func(p *Protocol) {
-			p.Commands = map[smtp.Verb]Verdict{smtp.NOOP: {Disconnect, reply(550), ""}}
+			p.Commands = map[smtp.Verb]Verdict{smtp.NOOP: {Disconnect, reply(550), event.NoReason}}
 		},
 	} {
 		rules := Default()

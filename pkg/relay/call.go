@@ -63,7 +63,7 @@ func (c *call) converse(i inspect.Inspector) {
 // turnAway is the life of a call that is one too many.
 func (c *call) turnAway() {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, full)
+	session.Refuse(c.options(), c.client, full, event.ReasonFull)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -105,7 +105,7 @@ func (c *call) options() session.Options {
 
 // refuse tells the client that there is no origin for it, and closes.
 func (c *call) refuse(reply smtp.Reply) {
-	c.close(session.Refuse(c.options(), c.client, reply))
+	c.close(session.Refuse(c.options(), c.client, reply, event.ReasonNoOrigin))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes

@@ -185,7 +185,8 @@ type records struct {
 	forged   []netip.AddrPort
 }
 
-func (r *records) Opened(*flow.Flow) {}
+func (r *records) Opened(*flow.Flow)                {}
+func (r *records) Refused(*flow.Flow, event.Reason) {}
 
 func (r *records) Message(m *event.Message) {
 	r.mu.Lock()

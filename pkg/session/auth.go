@@ -1,6 +1,7 @@
 package session
 
 import (
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -12,9 +13,9 @@ import (
 const maxRounds = 16
 
 var (
-	authTwice    = code(503, 5, 5, 1, "You are authenticated already")
-	authInMail   = code(503, 5, 5, 1, "AUTH is not possible inside a transaction")
-	noMechanism  = code(504, 5, 5, 4, "Mechanism not offered here")
+	authTwice    = deny(event.ReasonSequence, 503, 5, 1, "You are authenticated already")
+	authInMail   = deny(event.ReasonSequence, 503, 5, 1, "AUTH is not possible inside a transaction")
+	noMechanism  = deny(event.ReasonMechanism, 504, 5, 4, "Mechanism not offered here")
 	giveUp       = []byte("*")
 	longResponse = brokenLine(smtp.LongLine)
 )

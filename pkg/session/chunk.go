@@ -20,13 +20,13 @@ const maxPiece = blockSize/2 - 16
 
 var (
 	chunkTaken  = code(250, 2, 0, 0, "Chunk taken")
-	chunksOpen  = code(503, 5, 5, 1, "Chunks are under way: send BDAT, or QUIT")
-	spoiltChunk = code(503, 5, 5, 1, "The message is refused already: send RSET")
 	okReply     = code(250, 2, 0, 0, "Ok")
-	needChunks  = code(503, 5, 5, 1, "BINARYMIME needs BDAT")
+	chunksOpen  = deny(event.ReasonSequence, 503, 5, 1, "Chunks are under way: send BDAT, or QUIT")
+	spoiltChunk = deny(event.ReasonSequence, 503, 5, 1, "The message is refused already: send RSET")
+	needChunks  = deny(event.ReasonSequence, 503, 5, 1, "BINARYMIME needs BDAT")
 
-	afterChunks = &ending{end: event.EndContent, reply: code(421, 4, 3, 0, "Closing the connection after an unfinished message"), origin: Abort}
-	badChunk    = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(521, 5, 5, 4, "Syntax: BDAT size [LAST], closing the connection")}
+	afterChunks = &ending{end: event.EndContent, why: event.ReasonUnfinished, reply: code(421, 4, 3, 0, "Closing the connection after an unfinished message"), origin: Abort}
+	badChunk    = &ending{end: event.EndClientSyntax, why: event.ReasonChunkSyntax, detail: "BDAT", reply: code(521, 5, 5, 4, "Syntax: BDAT size [LAST], closing the connection")}
 )
 
 // bdat handles BDAT: everything before it is settled, then its chunk is read.
@@ -61,11 +61,11 @@ func (x *session) amidChunks() step {
 func (x *session) takeChunk() *ending {
 	x.chunkDue = false
 	x.left = x.chunk.Size
-	if r := x.strayChunk(); r != nil {
+	if r := x.strayChunk(); r.reply != nil {
 		x.rec.Errors++
 		return x.refuseChunk(r)
 	}
-	if r := x.judgeChunk(); r != nil {
+	if r := x.judgeChunk(); r.reply != nil {
 		return x.spoil(r)
 	}
 	if x.tx.state == opened {
@@ -78,13 +78,13 @@ func (x *session) takeChunk() *ending {
 			return e
 		}
 		if x.left == 0 {
-			return x.tell(chunkTaken)
+			return x.tell(chunkTaken, event.NoReason)
 		}
 	}
 }
 
 // strayChunk refuses a chunk that belongs to no message.
-func (x *session) strayChunk() *smtp.Reply {
+func (x *session) strayChunk() refusal {
 	switch {
 	case x.dropped != nil || x.tx.state == spoilt:
 		return spoiltChunk
@@ -93,46 +93,46 @@ func (x *session) strayChunk() *smtp.Reply {
 	case x.tx.recipients == 0:
 		return rcptFirst
 	}
-	return nil
+	return refusal{}
 }
 
 // judgeChunk asks the policy about a message's first chunk, and minds the size
 // with each one.
-func (x *session) judgeChunk() *smtp.Reply {
+func (x *session) judgeChunk() refusal {
 	if x.rules.Size > 0 && x.msg.Size+x.left > x.rules.Size {
-		return oversize.reply
+		return refusal{oversize.reply, oversize.why}
 	}
 	if x.tx.state == opened {
 		if v := x.o.Inspector.Command(&x.env, &x.cmd); v.Action != inspect.Pass {
-			return v.Reply
+			return refusal{v.Reply, v.Reason}
 		}
 	}
-	return nil
+	return refusal{}
 }
 
 // refuseChunk consumes what is left of a chunk, and refuses it.
-func (x *session) refuseChunk(r *smtp.Reply) *ending {
+func (x *session) refuseChunk(r refusal) *ending {
 	switch e := x.discardChunk(); {
 	case e == clientGone:
 		return e
 	case e != nil:
-		return &ending{end: e.end, detail: "BDAT", reply: r}
+		return &ending{end: e.end, why: r.why, detail: "BDAT", reply: r.reply}
 	case x.rec.Errors > x.rules.Errors:
 		return tooMany
-	case r.Code == 421: // a verdict to disconnect
-		return &ending{end: event.EndPolicy, detail: "BDAT", reply: r}
+	case r.reply.Code == 421: // a verdict to disconnect
+		return &ending{end: event.EndPolicy, why: r.why, detail: "BDAT", reply: r.reply}
 	}
-	return x.tell(r)
+	return x.tell(r.reply, r.why)
 }
 
 // spoil refuses a chunk, and with it the message. What the origin already has of
 // it can only be taken back by giving the leg up.
-func (x *session) spoil(r *smtp.Reply) *ending {
+func (x *session) spoil(r refusal) *ending {
 	if x.tx.state == inChunks {
-		return x.failChunk(failure{reply: r, outcome: outcomeOf(r.Code), reason: "policy", then: afterContent})
+		return x.failChunk(failure{reply: r.reply, outcome: outcomeOf(r.reply.Code), why: r.why, then: afterContent})
 	}
 	x.tx.state = spoilt
-	x.noteVerdict(r)
+	x.noteVerdict(r.reply)
 	return x.refuseChunk(r)
 }
 
@@ -150,7 +150,7 @@ func (x *session) openChunks() *ending {
 	r, e := x.sendData()
 	switch {
 	case e != nil:
-		return x.failChunk(failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce})
+		return x.failChunk(failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce})
 	case r.Code == 354:
 		x.tx.state = inChunks
 		x.msg.Opened = x.now.Sub(x.msg.Start)
@@ -283,11 +283,11 @@ func (x *session) pieceReply() (done bool, e *ending) {
 	r, e := x.reply(x.o.Timeouts.Reply)
 	switch {
 	case e != nil:
-		return true, x.failChunk(failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce})
+		return true, x.failChunk(failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce})
 	case r.Code == 421:
-		return true, x.failChunk(failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce})
+		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: originClosing(r), at: atOnce})
 	case r.Code.Class() == 3:
-		return true, x.failChunk(failure{outcome: event.Deferred, then: brokenReply("intermediate reply to BDAT"), at: atOnce})
+		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: brokenReply("intermediate reply to BDAT"), at: atOnce})
 	case !r.Code.Positive():
 		return true, x.originSpoils(r)
 	}

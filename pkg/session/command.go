@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -17,16 +18,17 @@ const (
 )
 
 var (
-	helloFirst   = code(503, 5, 5, 1, "Send HELO or EHLO first")
-	mailFirst    = code(503, 5, 5, 1, "Send MAIL first")
-	nestedMail   = code(503, 5, 5, 1, "A transaction is open already")
-	rcptFirst    = code(503, 5, 5, 1, "No valid recipients")
-	noDomain     = code(501, 5, 1, 3, "The recipient's address needs a domain")
-	senderDomain = code(501, 5, 1, 7, "The sender's address needs a domain")
-	noVerify     = code(252, 2, 5, 2, "Cannot verify the address, but will take a message and try to deliver it")
-	noExpand     = code(502, 5, 5, 1, "EXPN is not offered here")
-	notCarried   = code(502, 5, 5, 1, "Command not offered here")
-	helpText     = code(214, 2, 0, 0, "See RFC 5321")
+	helloFirst   = deny(event.ReasonSequence, 503, 5, 1, "Send HELO or EHLO first")
+	mailFirst    = deny(event.ReasonSequence, 503, 5, 1, "Send MAIL first")
+	nestedMail   = deny(event.ReasonSequence, 503, 5, 1, "A transaction is open already")
+	rcptFirst    = deny(event.ReasonSequence, 503, 5, 1, "No valid recipients")
+	noDomain     = deny(event.ReasonRecipientAddress, 501, 1, 3, "The recipient's address needs a domain")
+	senderDomain = deny(event.ReasonSenderAddress, 501, 1, 7, "The sender's address needs a domain")
+	noExpand     = deny(event.ReasonNotOffered, 502, 5, 1, "EXPN is not offered here")
+	notCarried   = deny(event.ReasonNotOffered, 502, 5, 1, "Command not offered here")
+
+	noVerify = code(252, 2, 5, 2, "Cannot verify the address, but will take a message and try to deliver it")
+	helpText = code(214, 2, 0, 0, "See RFC 5321")
 )
 
 const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
@@ -117,7 +119,7 @@ func (x *session) handle() step {
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:
-		return x.refuse(x.refusal)
+		return x.refuse(refusal{x.refusal, grammarReason(x.refusal)})
 	case x.dropped != nil:
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
@@ -159,7 +161,7 @@ func (x *session) dispatch() step {
 		x.forward(entry{verb: x.cmd.Verb})
 		return barrier
 	}
-	if r, s := x.judge(); r != nil {
+	if r, s := x.judge(); r.reply != nil {
 		return s
 	}
 	return x.minor()
@@ -205,14 +207,20 @@ func (x *session) local(r *smtp.Reply) step {
 	return proceed
 }
 
+// excuse is local for a refusal of which the client need not have known.
+func (x *session) excuse(r refusal) step {
+	x.ledger.add(entry{reply: r.reply, why: r.why})
+	return proceed
+}
+
 // refuse is local for what the client should not have said. Too much of it
 // ends the session.
-func (x *session) refuse(r *smtp.Reply) step {
+func (x *session) refuse(r refusal) step {
 	x.rec.Errors++
 	if x.rec.Errors > x.rules.Errors {
 		return x.stop(tooMany)
 	}
-	return x.local(r)
+	return x.excuse(r)
 }
 
 // stop ends the session behind the replies outstanding.
@@ -229,15 +237,16 @@ func (x *session) orphan() step {
 	return x.stop(x.dropped)
 }
 
-// judge asks the policy about x.cmd. It returns nil when x.cmd may pass, else
-// the reply that was queued for it, and what follows.
-func (x *session) judge() (*smtp.Reply, step) {
+// judge asks the policy about x.cmd. It returns no reply when x.cmd may pass,
+// else the refusal that was queued for it, and what follows.
+func (x *session) judge() (refusal, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
+	r := refusal{v.Reply, v.Reason}
 	switch v.Action {
 	case inspect.Refuse:
-		return v.Reply, x.refuse(v.Reply)
+		return r, x.refuse(r)
 	case inspect.Disconnect:
-		return v.Reply, x.stop(policyEnding(v))
+		return r, x.stop(policyEnding(v))
 	}
-	return nil, proceed
+	return refusal{}, proceed
 }

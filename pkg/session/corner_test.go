@@ -84,7 +84,7 @@ func TestRecipientLimitInGroup(t *testing.T) {
 // TestDisconnectAtChunk: 421 is said exactly when the session ends.
 func TestDisconnectAtChunk(t *testing.T) {
 	p := newPlay(conversation{"x", chunkEHLO, []turn{{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nBDAT 3 LAST\r\nabcNOOP\r\n", 4}}, nil, nil})
-	p.rules.Commands = map[smtp.Verb]inspect.Verdict{smtp.BDAT: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "No"), Reason: "chunks"}}
+	p.rules.Commands = map[smtp.Verb]inspect.Verdict{smtp.BDAT: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "No"), Reason: event.ReasonPolicy}}
 	p.run()
 	if got := fmt.Sprint(codes(p.client.replies)); got != "[220 250 250 250 421]" || p.outcome.End != event.EndPolicy {
 		t.Errorf("%s: the client reads %s", p.outcome.End, got)
@@ -94,9 +94,10 @@ func TestDisconnectAtChunk(t *testing.T) {
 // helloSink keeps the names of clients in the records of messages.
 type helloSink struct{ names []string }
 
-func (s *helloSink) Opened(*flow.Flow)        {}
-func (s *helloSink) Session(*event.Session)   {}
-func (s *helloSink) Message(m *event.Message) { s.names = append(s.names, string(m.Hello)) }
+func (s *helloSink) Opened(*flow.Flow)                {}
+func (s *helloSink) Refused(*flow.Flow, event.Reason) {}
+func (s *helloSink) Session(*event.Session)           {}
+func (s *helloSink) Message(m *event.Message)         { s.names = append(s.names, string(m.Hello)) }
 
 // TestHelloOfMessage: the record of a message has the name that was in force.
 func TestHelloOfMessage(t *testing.T) {

@@ -232,9 +232,10 @@ func (l *floodLeg) Pending() (int, error)            { return 0, nil }
 // heapSink measures what lives when the session ends.
 type heapSink struct{ live uint64 }
 
-func (h *heapSink) Opened(*flow.Flow)      {}
-func (h *heapSink) Message(*event.Message) { h.measure() }
-func (h *heapSink) Session(*event.Session) { h.measure() }
+func (h *heapSink) Opened(*flow.Flow)                {}
+func (h *heapSink) Refused(*flow.Flow, event.Reason) {}
+func (h *heapSink) Message(*event.Message)           { h.measure() }
+func (h *heapSink) Session(*event.Session)           { h.measure() }
 
 func (h *heapSink) measure() {
 	runtime.GC()

@@ -16,17 +16,17 @@ func (x *session) dataCommand() step {
 	case x.ledger.n > 0:
 		return hold
 	case x.tx.state == noMail:
-		return x.local(mailFirst)
+		return x.excuse(mailFirst)
 	case x.tx.recipients == 0:
-		return x.local(rcptFirst)
+		return x.excuse(rcptFirst)
 	case x.tx.state == spoilt:
-		return x.local(spoiltChunk)
+		return x.excuse(spoiltChunk)
 	case x.tx.body == smtp.BodyBinaryMIME:
 		return x.refuse(needChunks)
 	case len(x.client.window()) > 0:
 		return x.stop(earlyTalker)
 	}
-	if r, s := x.judge(); r != nil {
+	if r, s := x.judge(); r.reply != nil {
 		return s
 	}
 	x.forward(entry{verb: smtp.DATA})
@@ -197,7 +197,7 @@ func (x *session) conclusion(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		x.rec.Messages++
 	}
-	x.endTransaction(outcomeOf(r.Code), "")
+	x.endTransaction(outcomeOf(r.Code), event.NoReason)
 	if r.Code == 421 {
 		return originClosing(r)
 	}
@@ -216,9 +216,9 @@ type failure struct {
 	reply   *smtp.Reply // ours
 	last    []byte      // or the origin's, ready to be sent
 	outcome event.Outcome
-	reason  string
-	then    *ending // how the session ends
-	at      moment  // and when
+	why     event.Reason // NoReason: the origin refused it
+	then    *ending      // how the session ends
+	at      moment       // and when
 }
 
 type moment bool
@@ -244,16 +244,16 @@ func (x *session) failed(f failure, e *ending) *ending {
 	if f.reply != nil {
 		x.noteVerdict(f.reply)
 	}
-	x.endTransaction(f.outcome, f.reason)
+	x.endTransaction(f.outcome, f.why)
 	switch {
 	case e == clientGone:
 		return e
 	case f.at == atOnce:
 		return f.then
 	case e != nil:
-		return &ending{end: f.then.end, detail: f.reason, reply: f.reply, last: f.last, origin: Abort}
+		return &ending{end: f.then.end, why: f.why, detail: f.why.String(), reply: f.reply, last: f.last, origin: Abort}
 	case f.reply != nil:
-		return x.tell(f.reply)
+		return x.tell(f.reply, f.why)
 	}
 	return x.say(f.last)
 }
@@ -302,15 +302,15 @@ func (x *session) interrupted(e *ending) *failure {
 	}
 	switch {
 	case lost != nil && e == originTalks:
-		return &failure{outcome: event.Deferred, reason: lost.end.String(), then: lost, at: atOnce}
+		return &failure{outcome: event.Deferred, why: lost.why, then: lost, at: atOnce}
 	case lost != nil:
-		return &failure{outcome: event.Deferred, reason: e.end.String(), then: e, at: atOnce}
+		return &failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce}
 	case r.Code == 421:
-		return &failure{outcome: event.Deferred, reason: "origin-closing", then: originClosing(r), at: atOnce}
+		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: originClosing(r), at: atOnce}
 	case r.Code.Class() == 4 || r.Code.Class() == 5:
 		return &failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
 	}
-	return &failure{reply: earlyReply, outcome: event.Deferred, reason: "reply inside content", then: originGone}
+	return &failure{reply: earlyReply, outcome: event.Deferred, why: event.ReasonUnexpectedReply, then: originGone}
 }
 
 var (
@@ -323,13 +323,13 @@ var (
 // oversize refuses a message as soon as it is too large, RFC 1870 section 6.3.
 var oversize = failure{
 	reply:   code(552, 5, 3, 4, "Message is larger than this gateway lets pass"),
-	outcome: event.Refused, reason: "message size", then: afterContent,
+	outcome: event.Refused, why: event.ReasonMessageSize, then: afterContent,
 }
 
 // eightBit refuses content that was not announced by BODY=8BITMIME.
 var eightBit = failure{
 	reply:   code(554, 5, 6, 3, "Message refused: it has octets above 127 without BODY=8BITMIME"),
-	outcome: event.Refused, reason: "8-bit content", then: afterContent,
+	outcome: event.Refused, why: event.ReasonEightBit, then: afterContent,
 }
 
 // faulty refuses a message for its octets.
@@ -341,12 +341,12 @@ func faulty(f smtp.Fault) *failure {
 	case smtp.LongLine:
 		r = longLine
 	}
-	return &failure{reply: r, outcome: event.Refused, reason: f.String(), then: afterContent}
+	return &failure{reply: r, outcome: event.Refused, why: contentReasons[f], then: afterContent}
 }
 
 // judged refuses a complete message by policy.
 func judged(v inspect.Verdict) *failure {
-	f := &failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), reason: v.Reason, then: afterContent}
+	f := &failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), why: v.Reason, then: afterContent}
 	if v.Action == inspect.Disconnect {
 		f.then, f.at = policyEnding(v), atOnce
 	}

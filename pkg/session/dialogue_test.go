@@ -23,21 +23,26 @@ import (
 // A dialogue is a text file of steps, one per line:
 //
 //	C> text      the client sends a line
-//	C>| "raw"    the client sends octets, written as a Go string
+//	C>| "raw"    the client sends octets, written as Go strings; "x"*510 stands
+//	             for 510 of them
 //	C< text      the client reads exactly this line next
-//	C! eof       the client closes; reset: resets
+//	C! eof       the client closes; reset: resets; deaf: reads no more
 //	O> O>| O< O<| O!   the same for the origin
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
 //	quiet        neither side was sent anything more
-//	any O        whatever the origin was sent so far is right, or C: the client
+//	any O        whatever the origin was sent so far is right, or C: the client;
+//	             messages: the records so far
 //	aborted      the origin leg was reset already
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
-//	message TEXT the next message record, see summary
+//	message TEXT the next message record, see summary; (*) is any reason
 //	include FILE the steps of another file
+//	each "a" "b" the file is played once for each of these, in place of $each;
+//	             $len is its length
+//	split        the file is played once for each way to cut its raw sends in two
 //	end WORD client=graceful origin=abort   the session is over
 //
 // After each sending step everything runs until it waits. Time is virtual.
@@ -45,6 +50,9 @@ type dialogue struct {
 	name  string
 	lines []string
 }
+
+// has reports whether a directive is in the file.
+func (d dialogue) has(word string) bool { return slices.Contains(d.lines, word) }
 
 func loadDialogues(t testing.TB) (list []dialogue) {
 	t.Helper()
@@ -58,9 +66,81 @@ func loadDialogues(t testing.TB) (list []dialogue) {
 			t.Fatal(err)
 		}
 		name := strings.TrimSuffix(filepath.Base(f), ".txt")
-		list = append(list, dialogue{name, include(t, string(text))})
+		list = append(list, expand(t, dialogue{name, include(t, string(text))})...)
 	}
 	return list
+}
+
+// expand makes one dialogue of each value of the each steps.
+func expand(t testing.TB, d dialogue) (list []dialogue) {
+	t.Helper()
+	var values, rest []string
+	for _, line := range d.lines {
+		text, ok := strings.CutPrefix(line, "each ")
+		if !ok {
+			rest = append(rest, line)
+			continue
+		}
+		for _, field := range quotedFields(t, text) {
+			values = append(values, field)
+		}
+	}
+	for i, v := range values {
+		one := dialogue{fmt.Sprintf("%s/%02d", d.name, i), slices.Clone(rest)}
+		for j, line := range one.lines {
+			line = strings.ReplaceAll(line, "$len", strconv.Itoa(len(v)))
+			line = strings.ReplaceAll(line, "*$each", "*"+v)
+			one.lines[j] = strings.ReplaceAll(line, "$each", inPlace(line, v))
+		}
+		list = append(list, one)
+	}
+	if values == nil {
+		return []dialogue{d}
+	}
+	return list
+}
+
+// inPlace is how a value stands in a line: among raw octets it is quoted.
+func inPlace(line, value string) string {
+	word, _, _ := strings.Cut(line, " ")
+	if strings.HasSuffix(word, "|") {
+		return strconv.Quote(value)
+	}
+	return value
+}
+
+func quotedFields(t testing.TB, text string) (list []string) {
+	t.Helper()
+	for text = strings.TrimSpace(text); text != ""; text = strings.TrimSpace(text) {
+		quoted, err := strconv.QuotedPrefix(text)
+		if err != nil {
+			t.Fatalf("each %s: %v", text, err)
+		}
+		value, _ := strconv.Unquote(quoted)
+		list, text = append(list, value), text[len(quoted):]
+	}
+	return list
+}
+
+// raw reads Go strings, each perhaps with a count behind it.
+func raw(text string) (p []byte, err error) {
+	for text = strings.TrimSpace(text); text != ""; text = strings.TrimSpace(text) {
+		quoted, err := strconv.QuotedPrefix(text)
+		if err != nil {
+			return nil, err
+		}
+		value, _ := strconv.Unquote(quoted)
+		text = text[len(quoted):]
+		times := 1
+		if number, ok := strings.CutPrefix(text, "*"); ok {
+			number, text, _ = strings.Cut(number, " ")
+			if times, err = strconv.Atoi(number); err != nil {
+				return nil, err
+			}
+		}
+		p = append(p, strings.Repeat(value, times)...)
+	}
+	return p, nil
 }
 
 // include replaces include steps by what they name.
@@ -82,34 +162,62 @@ func include(t testing.TB, text string) (lines []string) {
 
 func TestDialogues(t *testing.T) {
 	for _, d := range loadDialogues(t) {
-		t.Run(d.name, func(t *testing.T) { d.play(t, 0) })
+		t.Run(d.name, func(t *testing.T) {
+			d.play(t, 0, uncut)
+			for cut := range d.cuts(t) {
+				d.play(t, 0, cut)
+			}
+		})
 	}
+}
+
+// uncut stands for raw sends that are not cut.
+const uncut = -1
+
+// cuts returns how many ways there are to cut the longest raw send of a file
+// that asks for it.
+func (d dialogue) cuts(t *testing.T) (n int) {
+	t.Helper()
+	if !d.has("split") {
+		return 0
+	}
+	for _, line := range d.lines {
+		if word, arg, _ := strings.Cut(line, " "); word == "C>|" || word == "O>|" {
+			p, err := raw(arg)
+			if err != nil {
+				t.Fatalf("%s.txt: %s: %v", d.name, line, err)
+			}
+			n = max(n, len(p))
+		}
+	}
+	return n
 }
 
 // TestDialoguesInSegments plays every dialogue with reads of a few octets: how
 // the stream was cut must not show.
 func TestDialoguesInSegments(t *testing.T) {
 	for _, d := range loadDialogues(t) {
-		if slices.Contains(d.lines, "whole") {
+		if d.has("whole") {
 			continue
 		}
 		for _, size := range []int{1, 2, 3, 7} {
-			t.Run(fmt.Sprintf("%s/%d", d.name, size), func(t *testing.T) { d.play(t, size) })
+			t.Run(fmt.Sprintf("%s/%d", d.name, size), func(t *testing.T) { d.play(t, size, uncut) })
 		}
 	}
 }
 
-func (d dialogue) play(t *testing.T, atMost int) {
+func (d dialogue) play(t *testing.T, atMost, cut int) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(atMost)
+		s.cut = cut
 		defer s.leave()
 		for i, line := range d.lines {
 			line = strings.TrimRight(line, "\r")
-			if line == "" || line == "whole" || strings.HasPrefix(line, "#") {
+			if line == "" || line == "whole" || line == "split" || strings.HasPrefix(line, "#") {
 				continue
 			}
 			if err := s.step(line); err != nil {
-				t.Fatalf("%s.txt:%d: %s: %v", d.name, i+1, line, err)
+				t.Fatalf("%s.txt, step %d (sends cut at %d): %s: %v", d.name, i+1, cut, line, err)
 			}
 		}
 		if !s.ended {
@@ -129,6 +237,8 @@ type stage struct {
 	started, ended bool
 	outcome        chan Outcome
 	heard          map[string][]byte // written by the session, not yet checked
+	cut            int               // where raw sends are cut; uncut: nowhere
+	sent           []byte            // everything that the origin was sent
 }
 
 func newStage(atMost int) *stage {
@@ -159,9 +269,10 @@ func (s *stage) leave() {
 	synctest.Wait()
 }
 
-func (s *stage) Opened(*flow.Flow)        {}
-func (s *stage) Session(r *event.Session) { s.session = r }
-func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
+func (s *stage) Opened(*flow.Flow)                {}
+func (s *stage) Refused(*flow.Flow, event.Reason) {}
+func (s *stage) Session(r *event.Session)         { s.session = r }
+func (s *stage) Message(m *event.Message)         { s.messages = append(s.messages, summary(m)) }
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
 		return s.client
@@ -177,7 +288,7 @@ func summary(m *event.Message) string {
 		fmt.Fprintf(&b, " %s=%d", r.Address, r.Answer.Code)
 	}
 	fmt.Fprintf(&b, " said %d", m.Client.Code)
-	if m.Reason != "" {
+	if m.Reason != event.NoReason {
 		fmt.Fprintf(&b, " (%s)", m.Reason)
 	}
 	return b.String()
@@ -196,21 +307,27 @@ func (s *stage) step(line string) error {
 	}
 	switch word {
 	case "C>", "O>":
-		return s.send(word[0], []byte(arg+"\r\n"))
+		s.send(word[0], []byte(arg+"\r\n"))
+		return nil
 	case "C>|", "O>|":
-		raw, err := strconv.Unquote(arg)
+		p, err := raw(arg)
 		if err != nil {
 			return err
 		}
-		return s.send(word[0], []byte(raw))
+		if s.cut > 0 && s.cut < len(p) {
+			s.send(word[0], p[:s.cut])
+			p = p[s.cut:]
+		}
+		s.send(word[0], p)
+		return nil
 	case "C<", "O<":
 		return s.hear(word[:1], arg+"\r\n")
 	case "C<|", "O<|":
-		raw, err := strconv.Unquote(arg)
+		p, err := raw(arg)
 		if err != nil {
 			return err
 		}
-		return s.hear(word[:1], raw)
+		return s.hear(word[:1], string(p))
 	case "C!", "O!":
 		return s.hangUp(word[0], arg)
 	case "wait":
@@ -223,8 +340,12 @@ func (s *stage) step(line string) error {
 	case "quiet":
 		return s.quiet()
 	case "any":
+		if arg == "messages" {
+			s.messages = nil
+			return nil
+		}
+		s.taken(arg)
 		s.heard[arg] = nil
-		s.leg(arg[0]).taken()
 		return nil
 	case "aborted":
 		if !s.origin.aborted {
@@ -297,8 +418,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 	case name == "refuse":
 		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
-			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: "test"},
-			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: "test"},
+			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: event.ReasonPolicy},
+			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: event.ReasonPolicy},
 		}
 	default:
 		return false
@@ -306,18 +427,31 @@ func (s *stage) setWord(name, text string) bool {
 	return true
 }
 
-func (s *stage) send(who byte, p []byte) error {
+func (s *stage) send(who byte, p []byte) {
 	s.leg(who).send(p)
 	synctest.Wait()
-	return nil
+}
+
+// taken collects what the session has written to a side.
+func (s *stage) taken(who string) {
+	p := s.leg(who[0]).taken()
+	s.heard[who] = append(s.heard[who], p...)
+	if who == "O" {
+		s.sent = append(s.sent, p...)
+	}
 }
 
 func (s *stage) hangUp(who byte, how string) error {
-	err := errReset
-	if how == "eof" {
-		err = io.EOF
+	switch how {
+	case "eof":
+		s.leg(who).hangUp(io.EOF)
+	case "reset":
+		s.leg(who).hangUp(errReset)
+	case "deaf":
+		s.leg(who).stopReading()
+	default:
+		return fmt.Errorf("unknown end %q", how)
 	}
-	s.leg(who).hangUp(err)
 	synctest.Wait()
 	return nil
 }
@@ -334,8 +468,8 @@ func (s *stage) wait(arg string) error {
 
 // hear checks what the session has written next.
 func (s *stage) hear(who, want string) error {
-	got := append(s.heard[who], s.leg(who[0]).taken()...)
-	s.heard[who] = got
+	s.taken(who)
+	got := s.heard[who]
 	if !bytes.HasPrefix(got, []byte(want)) {
 		return fmt.Errorf("got %q", got)
 	}
@@ -345,7 +479,7 @@ func (s *stage) hear(who, want string) error {
 
 func (s *stage) quiet() error {
 	for _, who := range []string{"C", "O"} {
-		s.heard[who] = append(s.heard[who], s.leg(who[0]).taken()...)
+		s.taken(who)
 		if len(s.heard[who]) > 0 {
 			return fmt.Errorf("%s was sent %q", who, s.heard[who])
 		}
@@ -359,7 +493,7 @@ func (s *stage) expectMessage(want string) error {
 	}
 	got := s.messages[0]
 	s.messages = s.messages[1:]
-	if got != want {
+	if begin, ok := strings.CutSuffix(want, "(*)"); got != want && (!ok || !strings.HasPrefix(got, begin+"(")) {
 		return fmt.Errorf("got %s", got)
 	}
 	return nil
@@ -379,5 +513,20 @@ func (s *stage) end(want string) error {
 	if len(s.messages) > 0 {
 		return fmt.Errorf("unexpected message record: %s", s.messages[0])
 	}
-	return s.quiet()
+	if err := s.quiet(); err != nil {
+		return err
+	}
+	return alphabet(s.sent)
+}
+
+// alphabet checks what an origin was sent: nothing in it that some server reads
+// as the end of a line, except CRLF. Chunks alone may carry any octet.
+func alphabet(sent []byte) error {
+	if bytes.Contains(sent, []byte("BDAT ")) {
+		return nil
+	}
+	if rest := bytes.ReplaceAll(sent, []byte("\r\n"), nil); bytes.ContainsAny(rest, "\r\n\x00") {
+		return fmt.Errorf("the origin was sent %q", sent)
+	}
+	return nil
 }

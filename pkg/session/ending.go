@@ -10,11 +10,23 @@ import (
 // session, and nil to go on.
 type ending struct {
 	end    event.End
+	why    event.Reason // of the reply, and of what becomes of an open message
 	detail string
 	reply  *smtp.Reply // our last words to the client
 	last   []byte      // or the origin's, ready to be sent
 	client Close
 	origin Close
+}
+
+// refusal is a reply of ours that refuses something, with its reason.
+type refusal struct {
+	reply *smtp.Reply
+	why   event.Reason
+}
+
+// deny makes a refusal; the class of its enhanced code is that of its code.
+func deny(why event.Reason, c smtp.Code, subject, detail uint8, text string) refusal {
+	return refusal{code(c, uint8(c.Class()), subject, detail, text), why}
 }
 
 func code(c smtp.Code, class, subject, detail uint8, text string) *smtp.Reply {
@@ -23,23 +35,23 @@ func code(c smtp.Code, class, subject, detail uint8, text string) *smtp.Reply {
 
 // Trouble of our own or of the origin is never permanent for the client.
 var (
-	clientGone    = &ending{end: event.EndClientGone, client: Abort}
-	clientDeaf    = &ending{end: event.EndClientTimeout, detail: "the client does not read", client: Abort}
-	clientTimeout = &ending{end: event.EndClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
-	overtime      = &ending{end: event.EndClientTimeout, detail: "the session is too long", reply: code(421, 4, 4, 2, "The session has lasted too long, closing the connection")}
-	tooSlow       = &ending{end: event.EndClientTimeout, detail: "the content comes too slowly", reply: code(421, 4, 4, 2, "The message comes too slowly, closing the connection")}
-	draining      = &ending{end: event.EndDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
+	clientGone    = &ending{end: event.EndClientGone, why: event.ReasonClientGone, client: Abort}
+	clientDeaf    = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, detail: "the client does not read", client: Abort}
+	clientTimeout = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
+	overtime      = &ending{end: event.EndClientTimeout, why: event.ReasonSessionTime, detail: "the session is too long", reply: code(421, 4, 4, 2, "The session has lasted too long, closing the connection")}
+	tooSlow       = &ending{end: event.EndClientTimeout, why: event.ReasonSlowContent, detail: "the content comes too slowly", reply: code(421, 4, 4, 2, "The message comes too slowly, closing the connection")}
+	draining      = &ending{end: event.EndDraining, why: event.ReasonDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
 
-	originGone    = &ending{end: event.EndOriginGone, reply: lostReply, origin: Abort}
-	originTimeout = &ending{end: event.EndOriginTimeout, reply: code(421, 4, 4, 2, "The mail server does not answer, please try again"), origin: Abort}
+	originGone    = &ending{end: event.EndOriginGone, why: event.ReasonOriginGone, reply: lostReply, origin: Abort}
+	originTimeout = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, reply: code(421, 4, 4, 2, "The mail server does not answer, please try again"), origin: Abort}
 
-	quit         = &ending{end: event.EndQuit}
-	localQuit    = &ending{end: event.EndQuit, reply: code(221, 2, 0, 0, "Bye")}
-	earlyTalker  = &ending{end: event.EndEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
-	foreign      = &ending{end: event.EndForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
-	tooMany      = &ending{end: event.EndErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
-	unframed     = &ending{end: event.EndClientSyntax, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here, closing the connection")}
-	afterContent = &ending{end: event.EndContent, reply: code(421, 4, 3, 0, "Closing the connection after a refused message"), origin: Abort}
+	quit         = &ending{end: event.EndQuit, why: event.ReasonQuit}
+	localQuit    = &ending{end: event.EndQuit, why: event.ReasonQuit, reply: code(221, 2, 0, 0, "Bye")}
+	earlyTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
+	foreign      = &ending{end: event.EndForeign, why: event.ReasonForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
+	tooMany      = &ending{end: event.EndErrors, why: event.ReasonErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
+	unframed     = &ending{end: event.EndClientSyntax, why: event.ReasonNotOffered, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here, closing the connection")}
+	afterContent = &ending{end: event.EndContent, why: event.ReasonAfterRefusal, reply: code(421, 4, 3, 0, "Closing the connection after a refused message"), origin: Abort}
 )
 
 var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, please try again")
@@ -47,7 +59,7 @@ var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, plea
 // brokenLine ends a session whose client broke the rules of lines: where the
 // next command starts is no longer agreed.
 func brokenLine(f smtp.Fault) *ending {
-	return &ending{end: event.EndClientSyntax, detail: f.String(), reply: lineReply}
+	return &ending{end: event.EndClientSyntax, why: lineReasons[f], detail: f.String(), reply: lineReply}
 }
 
 var lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have no other CR, LF or NUL in them, closing the connection")
@@ -55,15 +67,15 @@ var lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have n
 // brokenReply ends a session whose origin broke the rules of replies: which
 // reply belongs to which command is no longer known.
 func brokenReply(what string) *ending {
-	return &ending{end: event.EndOriginProtocol, detail: what, reply: lostReply, origin: Abort}
+	return &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: what, reply: lostReply, origin: Abort}
 }
 
 // originClosing passes the origin's 421 on.
 func originClosing(r smtp.WireReply) *ending {
-	return &ending{end: event.EndOriginClosing, last: r.AppendTo(nil)}
+	return &ending{end: event.EndOriginClosing, why: event.ReasonOriginClosing, last: r.AppendTo(nil)}
 }
 
 // policyEnding carries out a verdict to disconnect.
 func policyEnding(v inspect.Verdict) *ending {
-	return &ending{end: event.EndPolicy, detail: v.Reason, reply: v.Reply}
+	return &ending{end: event.EndPolicy, why: v.Reason, detail: v.Reason.String(), reply: v.Reply}
 }

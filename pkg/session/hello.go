@@ -18,7 +18,7 @@ func (x *session) greet() *ending {
 	x.noteGreeting(r)
 	switch class := r.Code.Class(); {
 	case class == 4 || class == 5:
-		return &ending{end: event.EndOriginRefused, last: r.AppendTo(nil)}
+		return &ending{end: event.EndOriginRefused, why: event.ReasonOriginRefused, last: r.AppendTo(nil)}
 	case r.Code != 220:
 		return brokenReply("greeting with code " + strconv.Itoa(int(r.Code)))
 	case len(x.origin.window()) > 0:
@@ -36,7 +36,7 @@ func (x *session) hello() step {
 	if x.ledger.n > 0 {
 		return hold
 	}
-	if r, s := x.judge(); r != nil {
+	if r, s := x.judge(); r.reply != nil {
 		return s
 	}
 	x.noteHello()
@@ -58,7 +58,7 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 	if r.Code != 250 { // the only one there is, and the one of the lines that we offer
 		return brokenReply(v.String() + " answered with code " + strconv.Itoa(int(r.Code)))
 	}
-	x.endTransaction(event.Abandoned, v.String())
+	x.endTransaction(event.Abandoned, event.ReasonHello)
 	x.hailed, x.theirs, x.offered = true, 0, 0
 	x.rec.Extended = v == smtp.EHLO
 	if v == smtp.HELO {

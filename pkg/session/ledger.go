@@ -3,6 +3,7 @@ package session
 import (
 	"sync"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -41,10 +42,11 @@ const window = 32
 
 // entry is one command of the client and where its reply comes from.
 type entry struct {
-	reply *smtp.Reply // ours
-	end   *ending     // ours, and it ends the session
-	verb  smtp.Verb   // else the origin's, which is read when its turn comes
-	rcpt  int         // RCPT: its number in the message, from 0
+	reply *smtp.Reply  // ours
+	end   *ending      // ours, and it ends the session
+	why   event.Reason // of ours, when it refuses
+	verb  smtp.Verb    // else the origin's, which is read when its turn comes
+	rcpt  int          // RCPT: its number in the message, from 0
 }
 
 // ledger lists the commands that have no reply yet, in the client's order. It is
@@ -83,7 +85,7 @@ func (x *session) settle() *ending {
 func (x *session) answer(en *entry, lost *ending) *ending {
 	switch {
 	case en.reply != nil:
-		return x.tell(en.reply)
+		return x.tell(en.reply, en.why)
 	case en.end != nil:
 		return en.end
 	}

@@ -21,10 +21,13 @@ type memoryLeg struct {
 	writes  []int  // length of each write
 	outErr  error  // what a write meets
 	room    int    // octets that may still be written before outErr; -1: any number
-	atMost  int    // octets per read; 0: any number
+	writeBy time.Time
+	deaf    bool // with room 0 and no outErr: a write waits until its deadline
+	atMost  int  // octets per read; 0: any number
 	aborted bool
 	readBy  time.Time
 	timer   *time.Timer
+	wtimer  *time.Timer
 }
 
 func newMemoryLeg() *memoryLeg {
@@ -66,9 +69,20 @@ func (l *memoryLeg) Write(p []byte) (int, error) {
 	l.out = append(l.out, p[:n]...)
 	l.writes = append(l.writes, n)
 	if n < len(p) {
-		return n, l.outErr
+		return n, l.stuck()
 	}
 	return n, nil
+}
+
+// stuck is what a write meets that has no room.
+func (l *memoryLeg) stuck() error {
+	for l.deaf && l.outErr == nil {
+		if !l.writeBy.IsZero() && !time.Now().Before(l.writeBy) {
+			return os.ErrDeadlineExceeded
+		}
+		l.cond.Wait()
+	}
+	return l.outErr
 }
 
 func (l *memoryLeg) SetReadDeadline(t time.Time) error {
@@ -83,7 +97,23 @@ func (l *memoryLeg) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
-func (l *memoryLeg) SetWriteDeadline(time.Time) error { return nil }
+func (l *memoryLeg) SetWriteDeadline(t time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.writeBy = t
+	if l.wtimer != nil {
+		l.wtimer.Stop()
+	}
+	l.wtimer = time.AfterFunc(time.Until(t), l.cond.Broadcast)
+	return nil
+}
+
+// stopReading makes the peer take nothing more, as one with a closed window.
+func (l *memoryLeg) stopReading() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.room, l.deaf = 0, true
+}
 
 func (l *memoryLeg) Pending() (int, error) {
 	l.mu.Lock()

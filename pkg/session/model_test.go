@@ -354,8 +354,9 @@ type recorded struct {
 	reply   int
 }
 
-func (p *play) Opened(*flow.Flow)        {}
-func (p *play) Session(s *event.Session) { p.session = *s }
+func (p *play) Opened(*flow.Flow)                {}
+func (p *play) Refused(*flow.Flow, event.Reason) {}
+func (p *play) Session(s *event.Session)         { p.session = *s }
 func (p *play) Message(m *event.Message) {
 	p.records = append(p.records, recorded{m.Outcome, int(m.Client.Code)})
 }

@@ -79,11 +79,11 @@ func (x *session) toOrigin(p []byte) *ending {
 	return originGone
 }
 
-var originDeaf = &ending{end: event.EndOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
+var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
 
 // originTalks stands for an origin that speaks, or has closed, in the middle of
 // content. It never ends a session: see interrupted.
-var originTalks = &ending{end: event.EndOriginProtocol, detail: "reply inside content", reply: lostReply, origin: Abort}
+var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: lostReply, origin: Abort}
 
 // talking reports whether the origin has said something, or has closed.
 func (x *session) talking() bool {

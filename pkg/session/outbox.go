@@ -1,6 +1,7 @@
 package session
 
 import (
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -54,8 +55,11 @@ func (x *session) reserve(n int) *ending {
 	return x.flush()
 }
 
-// tell queues a reply of our own.
-func (x *session) tell(r *smtp.Reply) *ending {
+// tell queues a reply of our own; why is its reason, when it refuses.
+func (x *session) tell(r *smtp.Reply, why event.Reason) *ending {
+	if r.Code.Class() >= 4 {
+		x.noteRefusal(why)
+	}
 	if e := x.reserve(len(r.Text) + 20); e != nil {
 		return e
 	}

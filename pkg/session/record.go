@@ -161,10 +161,10 @@ func (x *session) noteRecipientReply(n int, r smtp.WireReply) {
 	}
 }
 
-func (x *session) noteRefusedRecipient(n int, r *smtp.Reply) {
-	x.countRecipient(r.Code)
+func (x *session) noteRefusedRecipient(n int, r refusal) {
+	x.countRecipient(r.reply.Code)
 	if n < len(x.kept) {
-		x.kept[n].Answer = x.noteOwn(r)
+		x.kept[n].Answer, x.kept[n].Reason = x.noteOwn(r.reply), r.why
 	}
 }
 
@@ -174,6 +174,18 @@ func (x *session) countRecipient(c smtp.Code) {
 	} else {
 		x.msg.Refused++
 	}
+}
+
+// noteRefusal counts a refusal of ours.
+func (x *session) noteRefusal(why event.Reason) {
+	x.o.Sink.Refused(&x.o.Flow, why)
+	for i := range x.rec.Refusals {
+		if x.rec.Refusals[i].Reason == why {
+			x.rec.Refusals[i].Count++
+			return
+		}
+	}
+	x.rec.Refusals = append(x.rec.Refusals, event.Tally{Reason: why, Count: 1})
 }
 
 // noteReply keeps what the origin said to the message, which is what the client
@@ -194,9 +206,9 @@ func (x *session) noteClosing(r smtp.WireReply) {
 func (x *session) noteVerdict(r *smtp.Reply) { x.msg.Client = x.noteOwn(r) }
 
 // closeMessage hands the record of the message to the sink and forgets it.
-func (x *session) closeMessage(o event.Outcome, reason string) {
+func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	m := &x.msg
-	m.Outcome, m.Reason = x.abandoned(o), reason
+	m.Outcome, m.Reason = x.abandoned(o), why
 	m.Total = x.now.Sub(m.Start)
 	m.Recipients = x.kept
 	x.rec.Used |= m.Used
@@ -231,7 +243,7 @@ func (x *session) closeRecord(e *ending) {
 		if e.reply != nil {
 			x.noteVerdict(e.reply)
 		}
-		x.endTransaction(o, e.end.String())
+		x.endTransaction(o, e.why)
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail

@@ -151,13 +151,14 @@ func Run(o Options, client, origin Leg) Outcome {
 }
 
 // Refuse tells a client for whom there is no origin leg so, by the reply r, and
-// makes the record. r closes the session, so its code is 421, or 554 for good.
-func Refuse(o Options, client Leg, r smtp.Reply) Outcome {
+// makes the record with the reason why. r closes the session, so its code is 421,
+// or 554 for good.
+func Refuse(o Options, client Leg, r smtp.Reply, why event.Reason) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
 		return x.finish(e)
 	}
-	return x.finish(&ending{end: event.EndNoOrigin, reply: &r})
+	return x.finish(&ending{end: event.EndNoOrigin, why: why, reply: &r})
 }
 
 func open(o Options, client Leg) *session {
@@ -229,7 +230,7 @@ func (x *session) body() *ending {
 func (x *session) finish(e *ending) Outcome {
 	client := e.client
 	if e.reply != nil {
-		x.tell(e.reply)
+		x.tell(e.reply, e.why)
 	}
 	if e.last != nil {
 		x.say(e.last)

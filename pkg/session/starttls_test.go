@@ -38,7 +38,7 @@ func injectCommand(t *testing.T, mode string, split int) {
 	synctest.Wait()
 	s.origin.send([]byte("220 go\r\n"))
 	synctest.Wait()
-	s.origin.send([]byte("SHAKE\n"))
+	s.origin.send([]byte("SHAKE\r\n"))
 	synctest.Wait()
 	heard := s.origin.taken()
 	offered := mode != "off" && mode != "origin" // else STARTTLS is one refused command, and MAIL the next one
@@ -72,7 +72,7 @@ func injectReply(t *testing.T, mode string, split int) {
 	synctest.Wait()
 	s.origin.send([]byte(injectedReply[split:]))
 	synctest.Wait()
-	s.client.send([]byte("HELLO\n"))
+	s.client.send([]byte("HELLO\r\n"))
 	synctest.Wait()
 	if heard := s.client.taken(); bytes.Contains(heard, []byte("evil")) {
 		t.Errorf("the client was sent %q", heard)
@@ -84,7 +84,7 @@ func (s *stage) hello(t *testing.T, mode string) {
 	t.Helper()
 	s.do(t, "O> 220 mx", "C> EHLO c.example")
 	if mode == "origin" {
-		s.do(t, `O>| "250-mx\r\n250 STARTTLS\r\n"`, "O> 220 go", `O>| "SHAKE\n"`)
+		s.do(t, `O>| "250-mx\r\n250 STARTTLS\r\n"`, "O> 220 go", `O>| "SHAKE\r\n"`)
 	}
 	s.do(t, `O>| "250-mx\r\n250-PIPELINING\r\n250 STARTTLS\r\n"`)
 	s.client.taken()

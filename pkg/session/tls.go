@@ -63,14 +63,14 @@ type closer interface{ CloseNotify() error }
 var (
 	startNow   = code(220, 2, 0, 0, "Ready to start TLS")
 	tlsNotNow  = code(454, 4, 7, 0, "TLS is not available now: the mail server does not start it")
-	tlsInMail  = code(503, 5, 5, 1, "STARTTLS is not possible inside a transaction")
-	tlsAfter   = code(503, 5, 5, 1, "STARTTLS is not possible after AUTH")
-	mustStart  = code(530, 5, 7, 0, "Must issue a STARTTLS command first")
-	cannotMust = code(451, 4, 7, 0, "TLS is needed here, and the mail server does not offer it now")
+	tlsInMail  = deny(event.ReasonSequence, 503, 5, 1, "STARTTLS is not possible inside a transaction")
+	tlsAfter   = deny(event.ReasonSequence, 503, 5, 1, "STARTTLS is not possible after AUTH")
+	mustStart  = deny(event.ReasonNeedsTLS, 530, 7, 0, "Must issue a STARTTLS command first")
+	cannotMust = deny(event.ReasonNeedsTLS, 451, 7, 0, "TLS is needed here, and the mail server does not offer it now")
 
-	clientAhead = &ending{end: event.EndEarlyTalker, detail: "octets behind STARTTLS", reply: code(554, 5, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
-	originPlain = &ending{end: event.EndOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server is needed and not available now, please try again")}
-	originTLS   = &ending{end: event.EndOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server failed, please try again"), origin: Abort}
+	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: code(554, 5, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
+	originPlain = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server is needed and not available now, please try again")}
+	originTLS   = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server failed, please try again"), origin: Abort}
 )
 
 // armour is how far TLS has come.
@@ -187,13 +187,13 @@ func (x *session) switchLegs() *ending {
 		}
 		if !x.tls.origin {
 			x.noteStart(*x.rec.OriginTLS)
-			return x.tell(tlsNotNow)
+			return x.tell(tlsNotNow, event.ReasonOriginTLS)
 		}
 	}
 	if x.isAhead() { // making the origin's TLS took its time
 		return x.ahead()
 	}
-	if e := x.tell(startNow); e != nil {
+	if e := x.tell(startNow, event.NoReason); e != nil {
 		return e
 	}
 	if e := x.flush(); e != nil {
@@ -212,7 +212,7 @@ func (x *session) startClient() *ending {
 	t := x.handshake(&x.client, x.o.TLS.ClientSide)
 	x.rec.ClientTLS = &t
 	if !t.Active() {
-		return &ending{end: event.EndClientTLS, detail: t.Failure.String()}
+		return &ending{end: event.EndClientTLS, why: event.ReasonClientTLS, detail: t.Failure.String()}
 	}
 	x.tls.client = true
 	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
@@ -390,9 +390,9 @@ func (x *session) tunnel() *ending {
 	x.now = time.Now()
 	x.rec.Opaque = &o
 	if o.Detail != "" {
-		return &ending{end: event.EndOpaque, detail: o.Detail, client: Abort, origin: Abort}
+		return &ending{end: event.EndOpaque, why: event.ReasonOpaque, detail: o.Detail, client: Abort, origin: Abort}
 	}
-	return &ending{end: event.EndOpaque}
+	return &ending{end: event.EndOpaque, why: event.ReasonOpaque}
 }
 
 // farewell tells the peers that have TLS that nothing more comes.

@@ -12,7 +12,7 @@ import (
 )
 
 // In dialogues TLS is played: the one who starts it sends the line HELLO, the
-// other answers SHAKE, both ended by LF alone, and from then on everything is as
+// other answers SHAKE, and from then on everything is as
 // before. An end that is told is the line NOTIFY. TestInsideTLS and the tests of
 // package secure have the real one.
 
@@ -89,16 +89,16 @@ type player struct {
 // Start plays a handshake.
 func (p *player) Start(leg Leg, by time.Time) (Leg, event.TLS) {
 	leg.SetReadDeadline(by)
-	want := "HELLO\n"
+	want := "HELLO\r\n"
 	if !p.server {
 		leg.Write([]byte(want))
-		want = "SHAKE\n"
+		want = "SHAKE\r\n"
 	}
 	if f := listen(leg, want); f != event.NoFailure {
 		return nil, event.TLS{Failure: f}
 	}
 	if p.server {
-		leg.Write([]byte("SHAKE\n"))
+		leg.Write([]byte("SHAKE\r\n"))
 	}
 	return inside{leg.(*memoryLeg)}, event.TLS{Version: "played", Peer: p.peer}
 }
@@ -124,7 +124,7 @@ func listen(leg Leg, want string) event.Failure {
 type inside struct{ *memoryLeg }
 
 func (l inside) CloseNotify() error {
-	_, err := l.Write([]byte("NOTIFY\n"))
+	_, err := l.Write([]byte("NOTIFY\r\n"))
 	return err
 }
 

@@ -48,9 +48,9 @@ func (x *session) mail() step {
 		return x.refuse(senderDomain)
 	}
 	x.noteSender()
-	if r, s := x.judge(); r != nil {
-		x.noteVerdict(r)
-		x.endTransaction(outcomeOf(r.Code), "policy")
+	if r, s := x.judge(); r.reply != nil {
+		x.noteVerdict(r.reply)
+		x.endTransaction(outcomeOf(r.reply.Code), r.why)
 		return s
 	}
 	p := &x.cmd.Params
@@ -79,7 +79,7 @@ func (x *session) concludeMail(r smtp.WireReply) *ending {
 // the commands that went with it.
 func (x *session) endFailed() {
 	if x.tx.state == failed {
-		x.endTransaction(outcomeOf(x.msg.Reply.Code), "")
+		x.endTransaction(outcomeOf(x.msg.Reply.Code), event.NoReason)
 	}
 }
 
@@ -88,9 +88,9 @@ func (x *session) rcpt() step {
 	x.appendDomain()
 	switch {
 	case x.tx.state == noMail:
-		return x.local(mailFirst) // no fault of a client whose MAIL was refused in an earlier group
+		return x.excuse(mailFirst) // no fault of a client whose MAIL was refused in an earlier group
 	case x.tx.state == spoilt:
-		return x.local(spoiltChunk)
+		return x.excuse(spoiltChunk)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		return x.refuse(noDomain)
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
@@ -98,7 +98,7 @@ func (x *session) rcpt() step {
 	}
 	n := x.noteRecipient()
 	x.env.Recipients = x.tx.recipients
-	if r, s := x.judge(); r != nil {
+	if r, s := x.judge(); r.reply != nil {
 		x.noteRefusedRecipient(n, r)
 		return s
 	}
@@ -116,7 +116,7 @@ func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
 // concludeRset: only an origin that says so has forgotten the transaction.
 func (x *session) concludeRset(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
-		x.endTransaction(event.Abandoned, "RSET")
+		x.endTransaction(event.Abandoned, event.ReasonReset)
 	}
 	return x.pass(r)
 }
@@ -134,9 +134,9 @@ func (x *session) concludeQuit(r smtp.WireReply) *ending {
 
 // endTransaction writes the message's record, if there is one, and forgets the
 // transaction.
-func (x *session) endTransaction(o event.Outcome, reason string) {
+func (x *session) endTransaction(o event.Outcome, why event.Reason) {
 	if x.tx.state != noMail || x.msg.Number != 0 {
-		x.closeMessage(o, reason)
+		x.closeMessage(o, why)
 	}
 	x.tx = transaction{}
 }

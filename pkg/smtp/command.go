@@ -15,6 +15,8 @@ type Grammar struct {
 	Offered     Extensions // a parameter is taken only if its extension was offered
 	UTF8        bool       // the transaction in force has SMTPUTF8
 	BareAddress bool       // MAIL FROM:user@example.com without angle brackets
+	XClient     Attributes // of XCLIENT, those that were offered; none: its argument is not read
+	XForward    Attributes // the same of XFORWARD
 }
 
 // Command is one command line as a value. It refers to the line that it was
@@ -26,6 +28,7 @@ type Command struct {
 	Path   Path   // MAIL, RCPT
 	Params Params // MAIL, RCPT
 	Chunk  Chunk  // BDAT
+	Claim  Claim  // XCLIENT, XFORWARD
 }
 
 // Chunk is the argument of BDAT, RFC 3030 section 2.
@@ -102,6 +105,10 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 		return c.parseChunk(arg)
 	case AUTH:
 		return c.parseAuth(arg)
+	case XCLIENT:
+		return c.parseClaim(arg, g.XClient)
+	case XFORWARD:
+		return c.parseClaim(arg, g.XForward)
 	case ETRN:
 		if !isNode(arg) {
 			return badNode
@@ -195,6 +202,16 @@ func (c *Command) parseChunk(arg []byte) *Reply {
 	return nil
 }
 
+// parseClaim reads the argument of a command that was offered. What was not is
+// nobody's business, and refused whatever it says.
+func (c *Command) parseClaim(arg []byte, offered Attributes) *Reply {
+	c.Claim.count, c.Claim.seen = 0, 0
+	if offered == 0 {
+		return nil
+	}
+	return c.Claim.parse(arg, offered)
+}
+
 // parseNumber reads 1 to max decimal digits.
 func parseNumber(s []byte, max int) (n uint64, ok bool) {
 	if len(s) == 0 || len(s) > max {
@@ -226,6 +243,8 @@ func (c *Command) AppendTo(b []byte) []byte {
 		b = c.Chunk.appendTo(append(b, ' '))
 	case AUTH:
 		b = c.appendAuth(append(b, ' '))
+	case XCLIENT, XFORWARD:
+		b = c.Claim.AppendTo(b)
 	default:
 		if len(c.Arg) > 0 {
 			b = append(b, ' ')

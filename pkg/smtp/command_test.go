@@ -215,7 +215,7 @@ func TestOnlyOfferedParameters(t *testing.T) {
 func TestVerbs(t *testing.T) {
 	for in, want := range map[string]Verb{
 		"GET / HTTP/1.1": Foreign, "POST /x": Foreign, "CONNECT a:25": Foreign, "Host: a": Foreign, "PRI * HTTP/2.0": Foreign,
-		"XCLIENT ADDR=1": Obsolete, "xforward a": Obsolete, "TURN": Obsolete, "PROXY TCP4 1 2 3 4": Obsolete,
+		"XCLIENT ADDR=1": XCLIENT, "xforward a": XFORWARD, "XADR": Obsolete, "TURN": Obsolete, "PROXY TCP4 1 2 3 4": Obsolete,
 		"FROB": Unknown, "auth plain x": AUTH, "ETRN a": ETRN, "help": HELP, "Expn x": EXPN, "BDAT\t5": BDAT, "BDAT-5": BDAT, "BDAT 5\t": BDAT, "BDATA 5": Unknown,
 	} {
 		var cmd Command
@@ -243,6 +243,8 @@ func FuzzCommand(f *testing.F) {
 	for _, s := range []string{
 		"EHLO a", "MAIL FROM:<a@b> SIZE=1 BODY=8BITMIME", `RCPT TO:<"a\"b"@[1.2.3.4]> NOTIFY=SUCCESS ORCPT=rfc822;a+2Bb`,
 		"BDAT 12 LAST", "MAIL FROM:<@a,@b:c@d> ENVID=+41", "MAIL FROM:<\xc3\xb6@\xc3\xb6> SMTPUTF8", "RCPT TO:<postmaster>",
+		"XCLIENT NAME=[UNAVAILABLE] ADDR=IPV6:2001:DB8::1 PORT=25 PROTO=esmtp HELO=a+2Bb LOGIN=x DESTADDR=192.0.2.1 DESTPORT=[unavailable]",
+		"XFORWARD NAME=c.example ADDR=192.0.2.1 SOURCE=remote IDENT=4B1C+20",
 	} {
 		f.Add([]byte(s))
 	}
@@ -250,7 +252,7 @@ func FuzzCommand(f *testing.F) {
 		if _, n, fault := CutLine(append(bytes.Clone(line), "\r\n"...), MaxCommandLine); fault != NoFault || n != len(line)+2 {
 			return
 		}
-		for _, g := range []Grammar{{}, {Offered: everything}, {Offered: everything, UTF8: true, BareAddress: true}} {
+		for _, g := range []Grammar{{}, {Offered: everything}, {Offered: everything, UTF8: true, BareAddress: true, XClient: XClientAttributes, XForward: XForwardAttributes}} {
 			checkCommand(t, line, g)
 		}
 	})

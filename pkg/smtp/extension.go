@@ -23,8 +23,13 @@ const (
 	ExtAuth                           // RFC 4954
 	ExtStartTLS                       // RFC 3207
 	ExtETRN                           // RFC 1985
+	ExtXClient                        // Postfix's XCLIENT_README
+	ExtXForward                       // Postfix's XFORWARD_README
 	extensions                        // how many there are
 )
+
+// NumExtensions is how many extensions there are, one more than the last one.
+const NumExtensions = int(extensions)
 
 var keywords = [extensions]string{
 	ExtPipelining:    "PIPELINING",
@@ -43,6 +48,8 @@ var keywords = [extensions]string{
 	ExtAuth:          "AUTH",
 	ExtStartTLS:      "STARTTLS",
 	ExtETRN:          "ETRN",
+	ExtXClient:       "XCLIENT",
+	ExtXForward:      "XFORWARD",
 }
 
 // String returns the EHLO keyword.

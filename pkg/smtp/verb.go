@@ -6,7 +6,7 @@ type Verb uint8
 const (
 	Unknown  Verb = iota // not a verb of SMTP
 	Foreign              // a line of another protocol, such as HTTP
-	Obsolete             // of SMTP, but never carried: TURN, SEND, XCLIENT ...
+	Obsolete             // of SMTP, but never carried: TURN, SEND, XADR ...
 	HELO
 	EHLO
 	MAIL
@@ -22,13 +22,15 @@ const (
 	ETRN
 	AUTH
 	STARTTLS
+	XCLIENT
+	XFORWARD
 )
 
 var verbNames = [...]string{
 	Unknown: "unknown", Foreign: "foreign", Obsolete: "obsolete",
 	HELO: "HELO", EHLO: "EHLO", MAIL: "MAIL", RCPT: "RCPT", DATA: "DATA", BDAT: "BDAT",
 	RSET: "RSET", NOOP: "NOOP", QUIT: "QUIT", VRFY: "VRFY", EXPN: "EXPN", HELP: "HELP",
-	ETRN: "ETRN", AUTH: "AUTH", STARTTLS: "STARTTLS",
+	ETRN: "ETRN", AUTH: "AUTH", STARTTLS: "STARTTLS", XCLIENT: "XCLIENT", XFORWARD: "XFORWARD",
 }
 
 // String returns the verb as it is written on the wire.
@@ -103,6 +105,10 @@ func knownVerb(word []byte) Verb {
 		return AUTH
 	case "STARTTLS":
 		return STARTTLS
+	case "XCLIENT":
+		return XCLIENT
+	case "XFORWARD":
+		return XFORWARD
 	}
 	return Unknown
 }
@@ -113,7 +119,7 @@ func strangeVerb(word []byte) Verb {
 	switch string(word) {
 	case "GET", "PUT", "POST", "HEAD", "PATCH", "TRACE", "DELETE", "OPTIONS", "CONNECT", "PRI":
 		return Foreign
-	case "TURN", "ATRN", "SEND", "SOML", "SAML", "BURL", "XCLIENT", "XFORWARD", "XADR", "XEXCH50",
+	case "TURN", "ATRN", "SEND", "SOML", "SAML", "BURL", "XADR", "XEXCH50",
 		"X-EXPS", "VERB", "ONEX", "DEBUG", "WIZ", "PROXY":
 		return Obsolete
 	}

@@ -25,8 +25,8 @@ const (
 // layers are the packages below pkg, from the words to the assembly. Within a
 // layer, a package imports only those before it.
 var layers = [][]string{
-	{"flow", "finding", "smtp", "sockopt", "stream"},
-	{"config", "inspect", "event", "plan"},
+	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy"},
+	{"config", "event", "inspect", "plan"},
 	{"steer", "route", "netfilter", "accept", "forward", "secure", "trust", "keyring", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
@@ -34,11 +34,12 @@ var layers = [][]string{
 
 // sideways are the imports within a layer that are meant.
 var sideways = map[string][]string{
-	"event":  {"inspect"},
-	"plan":   {"config"},
-	"relay":  {"session"},
-	"keeper": {"keyring"},
-	"status": {"apply"},
+	"flow":    {"zone"},
+	"inspect": {"event"},
+	"plan":    {"config"},
+	"relay":   {"session"},
+	"keeper":  {"keyring"},
+	"status":  {"apply"},
 }
 
 // doors are libraries with the only packages that may import them.
@@ -49,6 +50,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-iptables":    {"pkg/netfilter"},
 	"github.com/google/nftables":       {"pkg/netfilter"},
 	"github.com/spf13/cobra":           {"cmd/portreeve"},
+	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
 }
 

@@ -4,7 +4,8 @@
 // Each server has its own configuration, spool and log below a directory of
 // the test and runs from .build/roots (see scripts/in-root), so that nothing of
 // the host's own mail system is used or changed. It ends with Stop, and at the
-// latest with its network. Scenarios, the demo and the benchmark use it.
+// latest with its network. Scenarios, the demo and the differential tests use
+// it.
 package mta
 
 import (
@@ -28,6 +29,9 @@ type Server struct {
 	Log  string // file that it logs to
 	Mail string // Maildir that it delivers to
 
+	node  *testenv.Node
+	queue []string // directories that a message passes through, in that order
+	trace []string // names of the headers that it puts before a message, in order
 	cmd   *exec.Cmd
 	ended chan struct{} // closed when the process is gone
 	said  *os.File      // what it wrote to standard output and error
@@ -46,6 +50,7 @@ func (s *Server) start(ctx context.Context, n *testenv.Node, dir string, address
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
+	s.node = n
 	s.said, err = os.Create(filepath.Join(dir, "said"))
 	if err != nil {
 		return err

@@ -55,6 +55,69 @@ func TestPostfixDelivers(t *testing.T) {
 	}
 }
 
+// starters are the servers.
+var starters = map[string]func(context.Context, *testenv.Node, string, []netip.Addr, ...string) (*Server, error){
+	"postfix": StartPostfix, "exim": StartExim, "opensmtpd": StartOpenSMTPD,
+}
+
+// TestServersKnow compares what each server knows of a message with what the
+// client said.
+func TestServersKnow(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	for name, start := range starters {
+		t.Run(name, func(t *testing.T) {
+			e, err := testenv.New(ctx, testenv.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer e.Close()
+			server, err := start(ctx, e.Origin, filepath.Join(e.Dir, name), []netip.Addr{e.Origin4, e.Origin6})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, way := range []struct{ from, to netip.Addr }{{e.Client4, e.Origin4}, {e.Client6, e.Origin6}} {
+				deliver(ctx, t, e, way.from, way.to)
+				checkKnown(ctx, t, server, way.from)
+			}
+			if err := server.Stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+func checkKnown(ctx context.Context, t *testing.T, server *Server, from netip.Addr) {
+	t.Helper()
+	taken, err := server.Taken(ctx)
+	if err != nil || len(taken) != 1 {
+		t.Fatalf("%+v, %v", taken, err)
+	}
+	d := taken[0]
+	if d.Sender != letter.From || d.Recipient != letter.To[0] || string(d.Content) != "Subject: x\n\n.a dot\nand a line\n" {
+		t.Errorf("delivered %+v with %q", d, d.Content)
+	}
+	for _, part := range []string{from.String(), "client.example.net", "id -", "; -"} {
+		if !strings.Contains(d.Received, part) {
+			t.Errorf("%q lacks %q", d.Received, part)
+		}
+	}
+}
+
+func TestOnlyTraceIsTakenOff(t *testing.T) {
+	const own = "Received: from elsewhere\n\nReturn-Path: text\n"
+	d, err := parseDelivery([]byte("Return-Path: <a@b>\nDelivered-To: c@d\nReceived: from x\n\tby y id 1-2; Sun, 1 Nov 2026\n"+own),
+		[]string{"Return-Path", "Delivered-To", "Received"})
+	if err != nil || string(d.Content) != own || d.Sender != "a@b" || d.Recipient != "c@d" || d.Received != "from x\n\tby y id -; -" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	for _, text := range []string{"", "Subject: x\n", "Return-Path: <a@b>\n\nReceived: x\n"} {
+		if d, err := parseDelivery([]byte(text), []string{"Return-Path", "Received"}); err == nil {
+			t.Errorf("%q was read as %+v", text, d)
+		}
+	}
+}
+
 func deliver(ctx context.Context, t *testing.T, e *testenv.Env, from, to netip.Addr) {
 	t.Helper()
 	conn, err := e.Client.Dial(ctx, netip.AddrPortFrom(from, 0), netip.AddrPortFrom(to, 25))

@@ -33,20 +33,22 @@ services:
 //
 // write is the journal's intent before each item and the talk with iptables,
 // sendto and sendmsg are netlink, by us or by an iptables that is ours and dies
-// in our place.
+// in our place. strace counts the calls of each thread for itself, and how they
+// are spread over threads differs from run to run: a stride is well below a
+// third of the calls that there are.
 func TestKilledAtEachStep(t *testing.T) {
 	for _, c := range []struct {
 		verb, calls string
 		stride      int // every step of a kind that there are few of
 		short       int // stride of go test -short
 	}{
-		{"attach", "write", 2, 30},
+		{"attach", "write", 2, 20},
 		{"attach", "bpf", 5, 15},
-		{"attach", "sendto,sendmsg", 4, 40},
+		{"attach", "sendto,sendmsg", 4, 16},
 		{"attach", "mkdirat,renameat,unlinkat", 1, 1},
-		{"detach", "write", 4, 25},
+		{"detach", "write", 4, 20},
 		{"detach", "bpf", 6, 25},
-		{"detach", "sendto,sendmsg", 5, 30},
+		{"detach", "sendto,sendmsg", 5, 16},
 		{"detach", "mkdirat,renameat,unlinkat", 1, 8},
 	} {
 		if testing.Short() {

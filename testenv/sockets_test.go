@@ -1,0 +1,74 @@
+package testenv
+
+import (
+	"context"
+	"net/netip"
+	"testing"
+	"time"
+)
+
+func TestSocketsShowWhatIsUnread(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	e, err := New(ctx, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for _, address := range []netip.Addr{e.Origin4, e.Origin6} {
+		checkSockets(ctx, t, e, netip.AddrPortFrom(address, 25))
+	}
+}
+
+func checkSockets(ctx context.Context, t *testing.T, e *Env, at netip.AddrPort) {
+	t.Helper()
+	listener, err := e.Origin.Listen(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := e.Client.Dial(ctx, netip.AddrPort{}, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Write([]byte("hello")); err != nil {
+		t.Fatal(err)
+	}
+	await(ctx, t, func() bool { quiet, err := e.Origin.Quiet(); return err == nil && !quiet })
+	if _, err := server.Read(make([]byte, 5)); err != nil {
+		t.Fatal(err)
+	}
+	await(ctx, t, func() bool { quiet, err := e.Origin.Quiet(); return err == nil && quiet })
+	client.Close()
+	if open, err := e.Origin.Connections(25); err != nil || open != 1 {
+		t.Errorf("%d open connections, %v; the server has not closed its own", open, err)
+	}
+	server.Close()
+	await(ctx, t, func() bool { open, err := e.Origin.Connections(25); return err == nil && open == 0 })
+}
+
+// await looks at a condition again and again.
+func await(ctx context.Context, t *testing.T, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		}
+	}
+}
+
+func TestSocketRowsAreChecked(t *testing.T) {
+	for _, row := range [][]string{{"0:", "1:19", "2:0", "01"}, {"0:", "1:x", "2:0", "01", "0:0"}, {"0:", "1:19", "2:0", "01", "0:y"}} {
+		if s, err := parseSocket(row); err == nil {
+			t.Errorf("%q was read as %+v", row, s)
+		}
+	}
+}
