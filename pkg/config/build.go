@@ -14,7 +14,7 @@ import (
 func buildNetwork(r *report, raw *rawConfig, c *Config) {
 	c.Interfaces = interfaces(r, raw.Interfaces)
 	c.Zones = zones(r, raw.Zones)
-	parsed := services(r, raw.Services, c.SMTP)
+	parsed := services(r, raw, c)
 	for _, s := range parsed {
 		c.Services = append(c.Services, s.service())
 	}
@@ -26,6 +26,7 @@ func buildNetwork(r *report, raw *rawConfig, c *Config) {
 // defaults in c.
 func buildSettings(r *report, raw *rawConfig, c *Config) {
 	rules(r, "smtp", raw.SMTP, &c.SMTP)
+	tlsSection(r, "tls", raw.TLS, &c.TLS)
 	kernel(r, raw.Kernel, &c.Kernel)
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
@@ -76,6 +77,9 @@ type parsedService struct {
 	forge     Forge
 	fail      Fail
 	smtp      SMTP
+	tls       TLS
+
+	raw, common []scalar // extensions that are allowed, here and for all services
 }
 
 // ways are the paths of the lists that say where mail comes from and goes.
@@ -92,6 +96,7 @@ func (s parsedService) service() Service {
 		Forge:     s.forge,
 		Fail:      s.fail,
 		SMTP:      s.smtp,
+		TLS:       s.tls,
 	}
 }
 
@@ -103,32 +108,38 @@ func values[T any](list []located[T]) []T {
 	return all
 }
 
-func services(r *report, raw []rawService, common SMTP) []parsedService {
+func services(r *report, raw *rawConfig, c *Config) []parsedService {
 	if r.reported["services"] {
 		return nil
 	}
 	var all []parsedService
-	for i, s := range raw {
+	for i, s := range raw.Services {
 		if at := path("services").item(i); !r.reported[at] {
-			all = append(all, service(r, at, s, common))
+			one := service(r, at, s, c)
+			one.common = raw.SMTP.Extensions.Allow
+			completeTLS(r, &one)
+			all = append(all, one)
 		}
 	}
 	return all
 }
 
-func service(r *report, at path, raw rawService, common SMTP) parsedService {
+func service(r *report, at path, raw rawService, c *Config) parsedService {
 	s := parsedService{
 		at:        at,
 		listen:    unique(r, at.key("listen"), raw.Listen, parseTarget),
 		intercept: unique(r, at.key("intercept"), raw.Intercept, parseTarget),
 		origins:   unique(r, at.key("origins"), raw.Origins, parseOrigin),
-		smtp:      common,
+		smtp:      c.SMTP,
+		tls:       c.TLS,
+		raw:       raw.SMTP.Extensions.Allow,
 	}
 	s.name, _ = r.text(at.key("name"), raw.Name)
 	word(r, at.key("forge").key("address"), raw.Forge.Address, forgeAddressWords, &s.forge.Address)
 	forgePort(r, at.key("forge").key("port"), raw.Forge.Port, &s.forge.Port)
 	word(r, at.key("fail"), raw.Fail, failWords, &s.fail)
 	rules(r, at.key("smtp"), raw.SMTP, &s.smtp)
+	tlsSection(r, at.key("tls"), raw.TLS, &s.tls)
 	return s
 }
 
@@ -216,6 +227,7 @@ func timeouts(r *report, raw rawTimeouts, t *Timeouts) {
 		{"data", raw.Data, &t.Data},
 		{"block", raw.Block, &t.Block},
 		{"end", raw.End, &t.End},
+		{"handshake", raw.Handshake, &t.Handshake},
 		{"proxy", raw.Proxy, &t.Proxy},
 		{"drain", raw.Drain, &t.Drain},
 	} {

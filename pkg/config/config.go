@@ -22,6 +22,7 @@ type Config struct {
 	Services   []Service
 	Zones      []Zone
 	SMTP       SMTP // what a service has that says nothing else
+	TLS        TLS  // the same; its mode may be TLSAuto
 	Kernel     Kernel
 	Timeouts   Timeouts
 	Limits     Limits
@@ -46,6 +47,7 @@ type Service struct {
 	Forge     Forge
 	Fail      Fail
 	SMTP      SMTP // complete: what the service leaves out is Config.SMTP's
+	TLS       TLS  // complete: what the service leaves out is Config.TLS's
 }
 
 // Target is an address prefix and a port that clients connect to. A single
@@ -135,15 +137,16 @@ type Kernel struct {
 
 // Timeouts of a session, RFC 5321 section 4.5.3.2.
 type Timeouts struct {
-	Connect time.Duration // to one origin
-	Greet   time.Duration // the origin's 220
-	Command time.Duration // the client's next command
-	Reply   time.Duration // the origin's reply to a command
-	Data    time.Duration // the origin's 354
-	Block   time.Duration // one read or write of message content
-	End     time.Duration // the origin's reply to the end of data
-	Proxy   time.Duration // the PROXY header of a client that has to send one
-	Drain   time.Duration // from the order to stop to the end of the last session
+	Connect   time.Duration // to one origin
+	Greet     time.Duration // the origin's 220
+	Command   time.Duration // the client's next command
+	Reply     time.Duration // the origin's reply to a command
+	Data      time.Duration // the origin's 354
+	Block     time.Duration // one read or write of message content
+	End       time.Duration // the origin's reply to the end of data
+	Handshake time.Duration // TLS with one side
+	Proxy     time.Duration // the PROXY header of a client that has to send one
+	Drain     time.Duration // from the order to stop to the end of the last session
 }
 
 // Limits bound what one client or all of them can ask of the gateway.

@@ -63,7 +63,7 @@ func write(t *testing.T, c *Config) []byte {
 		services = append(services, m{
 			"name": s.Name, "listen": targets(s.Listen), "intercept": targets(s.Intercept), "origins": origins(s.Origins),
 			"forge": m{"address": s.Forge.Address.String(), "port": s.Forge.Port.String()}, "fail": s.Fail.String(),
-			"smtp": writeSMTP(s.SMTP, c.SMTP),
+			"smtp": writeSMTP(s.SMTP, c.SMTP), "tls": writeTLS(s.TLS),
 		})
 	}
 	k, d := c.Kernel, c.Timeouts
@@ -72,13 +72,14 @@ func write(t *testing.T, c *Config) []byte {
 		"services":   services,
 		"zones":      writeZones(c.Zones),
 		"smtp":       writeSMTP(c.SMTP, Default().SMTP),
+		"tls":        writeTLS(c.TLS),
 		"kernel": m{
 			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
 			"client_mark": k.ClientMark, "origin_mark": k.OriginMark, "table": k.Table, "priority": k.Priority,
 			"zone": k.Zone, "heartbeat": k.Heartbeat.String(),
 		},
 		"timeouts": m{
-			"connect": d.Connect.String(), "greet": d.Greet.String(), "command": d.Command.String(), "reply": d.Reply.String(),
+			"connect": d.Connect.String(), "greet": d.Greet.String(), "handshake": d.Handshake.String(), "command": d.Command.String(), "reply": d.Reply.String(),
 			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "proxy": d.Proxy.String(), "drain": d.Drain.String(),
 		},
 		"limits":  m{"sessions": c.Limits.Sessions},
@@ -101,6 +102,29 @@ func writeZones(list []Zone) []map[string]any {
 		all = append(all, map[string]any{"name": z.Name, "networks": networks, "trust": strings.Fields(z.Trust.String())})
 	}
 	return all
+}
+
+// writeTLS returns the section that makes t of anything.
+func writeTLS(t TLS) map[string]any {
+	type m = map[string]any
+	certificates := []m{}
+	for _, c := range t.Certificates {
+		certificates = append(certificates, m{"chain": c.Chain, "key": c.Key})
+	}
+	pins := []string{}
+	for _, p := range t.Origin.Pins {
+		pins = append(pins, p.String())
+	}
+	resolver := ""
+	if t.Origin.Resolver.IsValid() {
+		resolver = t.Origin.Resolver.String()
+	}
+	c, o := t.Client, t.Origin
+	return m{
+		"mode": t.Mode.String(), "certificates": certificates,
+		"client": m{"require": c.Require, "implicit": c.Implicit, "minimum": c.Minimum.String(), "verify": c.Verify.String(), "ca": c.CA},
+		"origin": m{"require": o.Require, "implicit": o.Implicit, "verify": o.Verify.String(), "name": o.Name, "ca": o.CA, "pins": pins, "resolver": resolver},
+	}
 }
 
 // writeSMTP returns the section that makes s of what is in force without it.

@@ -41,6 +41,7 @@ func TestMinimal(t *testing.T) {
 		Listen:  []Target{{netip.MustParsePrefix("172.16.40.1/32"), 25}},
 		Origins: []netip.AddrPort{netip.MustParseAddrPort("172.16.20.254:25")},
 		SMTP:    want.SMTP,
+		TLS:     TLS{Mode: TLSPassthrough},
 	}}
 	got, err := Parse("minimal.yaml", Minimal, nil)
 	if err != nil {
@@ -74,6 +75,11 @@ services:
       bare_newlines: reject
       received: ""
       limits: {size: 0, session: 0s}
+    tls:
+      mode: mirror
+      certificates: [{chain: /b.pem, key: /b.key}]
+      client: {require: false, implicit: true, minimum: TLS1.2, verify: none, ca: ""}
+      origin: {require: false, implicit: true, verify: pin, name: "", ca: "", pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=, resolver: ""}
   - name: v6.only_1-x
     listen: ["[2001:db8::/64]:25", "[2001:db8:1::1]:25"]
     origins: ["[2001:db8:2::1]:25"]
@@ -106,6 +112,14 @@ zones:
   - {name: balancers, networks: [192.0.2.16/28, "2001:db8:10::5"], trust: PROXY}
   - {name: filters.1, networks: 192.0.2.17, trust: [xclient, XForward]}
   - {name: world, networks: [0.0.0.0/0, "::/0"]}
+tls:
+  mode: mirror
+  certificates:
+    - chain: /etc/ssl/a.pem
+      key: /etc/ssl/private/a.key
+    - {chain: /etc/ssl/b.pem, key: /etc/ssl/private/b.key}
+  client: {require: true, minimum: TLS1.3, verify: always, ca: /etc/ssl/clients.pem}
+  origin: {require: true, verify: ca, name: mx.example.org, ca: /etc/ssl/origins.pem}
 kernel:
   bpffs: /mnt/bpf
   run_dir: /var/run/p r
@@ -117,7 +131,7 @@ kernel:
   priority: 32765
   zone: 65535
   heartbeat: 500ms
-timeouts: {connect: 1s, greet: 2s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
+timeouts: {connect: 1s, greet: 2s, handshake: 9s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
 limits: {sessions: 1}
 log: {format: text}
 metrics: {listen: "[::1]:9125"}
@@ -143,6 +157,53 @@ func everySMTP() SMTP {
 	}
 }
 
+// everyTLS is what everything says for all services.
+func everyTLS() TLS {
+	return TLS{
+		Mode:         TLSMirror,
+		Certificates: []Certificate{{"/etc/ssl/a.pem", "/etc/ssl/private/a.key"}, {"/etc/ssl/b.pem", "/etc/ssl/private/b.key"}},
+		Client:       TLSClient{Require: true, Minimum: TLS13, Verify: ClientAlways, CA: "/etc/ssl/clients.pem"},
+		Origin:       TLSOrigin{Require: true, Verify: OriginCA, Name: "mx.example.org", CA: "/etc/ssl/origins.pem"},
+	}
+}
+
+// TestModeByCertificate: the mode that nobody wrote is decided by whether there is
+// a certificate, for each service.
+func TestModeByCertificate(t *testing.T) {
+	const certificate = "certificates: [{chain: /a.pem, key: /a.key}]"
+	for _, tc := range []struct {
+		tail string
+		want TLSMode
+	}{
+		{"", TLSPassthrough},
+		{"    tls: {" + certificate + "}\n", TLSMirror},
+		{"tls: {" + certificate + "}\n", TLSMirror},
+		{"    tls: {certificates: []}\ntls: {" + certificate + "}\n", TLSPassthrough},
+		{"    tls: {mode: passthrough}\ntls: {" + certificate + "}\n", TLSPassthrough},
+		{"    tls: {mode: auto}\ntls: {mode: origin, " + certificate + "}\n", TLSMirror},
+		{"    tls: {mode: off}\n", TLSOff},
+	} {
+		c := mustParse(t, string(Minimal)+tc.tail)
+		if got := c.Services[0].TLS.Mode; got != tc.want {
+			t.Errorf("%q: %s, not %s", tc.tail, got, tc.want)
+		}
+		if warned := len(c.Warnings) > 0; warned != (tc.want == TLSOff) {
+			t.Errorf("%q: warnings: %v", tc.tail, c.Warnings)
+		}
+	}
+}
+
+// TestRemoteResolver: what it says is validated can be forged on the way.
+func TestRemoteResolver(t *testing.T) {
+	const tail = "    tls: {mode: origin, origin: {verify: dane, name: mx.example.org, resolver: %s}}\n"
+	for resolver, warned := range map[string]bool{`"127.0.0.1:53"`: false, `"[::1]:53"`: false, `"192.0.2.53:53"`: true} {
+		c := mustParse(t, string(Minimal)+strings.ReplaceAll(tail, "%s", resolver))
+		if (len(c.Warnings) > 0) != warned {
+			t.Errorf("%s: warnings: %v", resolver, c.Warnings)
+		}
+	}
+}
+
 func TestEverything(t *testing.T) {
 	pfx, addr := netip.MustParsePrefix, netip.MustParseAddrPort
 	common := everySMTP()
@@ -162,17 +223,27 @@ func TestEverything(t *testing.T) {
 			Forge:     Forge{ForgePrefer, ForgePort{PortNumber, 25}},
 			Fail:      FailOpen,
 			SMTP:      relaxed,
+			TLS: TLS{
+				Mode:         TLSMirror,
+				Certificates: []Certificate{{"/b.pem", "/b.key"}},
+				Client:       TLSClient{Implicit: true},
+				Origin: TLSOrigin{Implicit: true, Verify: OriginPin, Pins: []Pin{
+					{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31},
+				}},
+			},
 		}, {
 			Name:    "v6.only_1-x",
 			Listen:  []Target{{pfx("2001:db8::/64"), 25}, {pfx("2001:db8:1::1/128"), 25}},
 			Origins: []netip.AddrPort{addr("[2001:db8:2::1]:25")},
 			Forge:   Forge{Port: ForgePort{Mode: PortGroup}},
 			SMTP:    common,
+			TLS:     everyTLS(),
 		}, {
 			Name:      "any",
 			Intercept: []Target{{pfx("0.0.0.0/0"), 587}},
 			Forge:     Forge{Address: ForgeNever},
 			SMTP:      common,
+			TLS:       everyTLS(),
 		}},
 		Zones: []Zone{
 			{"balancers", []netip.Prefix{pfx("192.0.2.16/28"), pfx("2001:db8:10::5/128")}, zone.PROXY},
@@ -180,12 +251,13 @@ func TestEverything(t *testing.T) {
 			{"world", []netip.Prefix{pfx("0.0.0.0/0"), pfx("::/0")}, 0},
 		},
 		SMTP: common,
+		TLS:  everyTLS(),
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
 			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Zone: 65535, Heartbeat: 500 * time.Millisecond,
 		},
 		Timeouts: Timeouts{
-			Connect: time.Second, Greet: 2 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
+			Connect: time.Second, Greet: 2 * time.Second, Handshake: 9 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
 			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Proxy: 8 * time.Second, Drain: 90 * time.Second,
 		},
 		Limits:  Limits{Sessions: 1},

@@ -15,6 +15,7 @@ type rawConfig struct {
 	Services   []rawService  `mapstructure:"services"`
 	Zones      []rawZone     `mapstructure:"zones"`
 	SMTP       rawSMTP       `mapstructure:"smtp"`
+	TLS        rawTLS        `mapstructure:"tls"`
 	Kernel     rawKernel     `mapstructure:"kernel"`
 	Timeouts   rawTimeouts   `mapstructure:"timeouts"`
 	Limits     rawLimits     `mapstructure:"limits"`
@@ -35,6 +36,7 @@ type rawService struct {
 	Forge     rawForge `mapstructure:"forge"`
 	Fail      scalar   `mapstructure:"fail"`
 	SMTP      rawSMTP  `mapstructure:"smtp"`
+	TLS       rawTLS   `mapstructure:"tls"`
 }
 
 type rawForge struct {
@@ -92,6 +94,38 @@ type rawSMTPLimits struct {
 	Session    scalar `mapstructure:"session"`
 }
 
+// rawTLS stands at the top for all services and in each for itself, as rawSMTP
+// does.
+type rawTLS struct {
+	Mode         scalar           `mapstructure:"mode"`
+	Certificates []rawCertificate `mapstructure:"certificates"`
+	Client       rawTLSClient     `mapstructure:"client"`
+	Origin       rawTLSOrigin     `mapstructure:"origin"`
+}
+
+type rawCertificate struct {
+	Chain scalar `mapstructure:"chain"`
+	Key   scalar `mapstructure:"key"`
+}
+
+type rawTLSClient struct {
+	Require  scalar `mapstructure:"require"`
+	Implicit scalar `mapstructure:"implicit"`
+	Minimum  scalar `mapstructure:"minimum"`
+	Verify   scalar `mapstructure:"verify"`
+	CA       scalar `mapstructure:"ca"`
+}
+
+type rawTLSOrigin struct {
+	Require  scalar   `mapstructure:"require"`
+	Implicit scalar   `mapstructure:"implicit"`
+	Verify   scalar   `mapstructure:"verify"`
+	Name     scalar   `mapstructure:"name"`
+	CA       scalar   `mapstructure:"ca"`
+	Pins     []scalar `mapstructure:"pins"`
+	Resolver scalar   `mapstructure:"resolver"`
+}
+
 type rawKernel struct {
 	BPFFS      scalar `mapstructure:"bpffs"`
 	RunDir     scalar `mapstructure:"run_dir"`
@@ -106,15 +140,16 @@ type rawKernel struct {
 }
 
 type rawTimeouts struct {
-	Connect scalar `mapstructure:"connect"`
-	Greet   scalar `mapstructure:"greet"`
-	Command scalar `mapstructure:"command"`
-	Reply   scalar `mapstructure:"reply"`
-	Data    scalar `mapstructure:"data"`
-	Block   scalar `mapstructure:"block"`
-	End     scalar `mapstructure:"end"`
-	Proxy   scalar `mapstructure:"proxy"`
-	Drain   scalar `mapstructure:"drain"`
+	Connect   scalar `mapstructure:"connect"`
+	Greet     scalar `mapstructure:"greet"`
+	Command   scalar `mapstructure:"command"`
+	Reply     scalar `mapstructure:"reply"`
+	Data      scalar `mapstructure:"data"`
+	Block     scalar `mapstructure:"block"`
+	End       scalar `mapstructure:"end"`
+	Proxy     scalar `mapstructure:"proxy"`
+	Handshake scalar `mapstructure:"handshake"`
+	Drain     scalar `mapstructure:"drain"`
 }
 
 type rawLimits struct {

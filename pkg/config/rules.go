@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 
@@ -255,17 +254,12 @@ func limits(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
 // judgeAuth refuses a section that asks for AUTH by half: it would have no
 // effect.
 func judgeAuth(r *report, at path, raw rawSMTP, s *SMTP) {
-	clear, allow := at.key("auth_in_clear"), at.key("extensions").key("allow")
+	clear := at.key("auth_in_clear")
 	if !r.clean(clear, at.key("extensions")) {
 		return
 	}
-	offered := s.Extensions.Has(smtp.ExtAuth)
-	if raw.AuthInClear != nil && s.AuthInClear && !offered {
+	if raw.AuthInClear != nil && s.AuthInClear && !s.Extensions.Has(smtp.ExtAuth) {
 		r.refuse(clear, `add "extensions: {allow: [AUTH]}", or remove it`, "has no effect, since AUTH is not among the extensions")
-	}
-	if i := slices.IndexFunc(raw.Extensions.Allow, isAuth); i >= 0 && offered && !s.AuthInClear {
-		r.refuse(allow.item(i), `add "auth_in_clear: true", or remove it`,
-			"AUTH would never be offered: no connection has TLS yet, and in clear it is not allowed")
 	}
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -96,7 +97,7 @@ func (s shape) list(at path, n *yaml.Node, t reflect.Type) {
 	case plain:
 		s.refuse(at, fmt.Sprintf("write it as %q", at.last()+": [VALUE]"), "is %s where a list is expected", kindName(n))
 	default:
-		s.refuse(at, entryRemedy, "is %s where a list is expected", kindName(n))
+		s.refuse(at, entryRemedy(t.Elem()), "is %s where a list is expected", kindName(n))
 	}
 }
 
@@ -143,7 +144,10 @@ func kindName(n *yaml.Node) string {
 }
 
 // entryRemedy is how the entry of a list of mappings begins.
-const entryRemedy = `begin each entry with "- name: NAME"`
+func entryRemedy(t reflect.Type) string {
+	first := keys(t)[0]
+	return fmt.Sprintf("begin each entry with %q", "- "+first+": "+strings.ToUpper(first))
+}
 
 // mappingRemedy shows how the mapping at a path is written.
 func mappingRemedy(at path, t reflect.Type) string {
@@ -151,7 +155,7 @@ func mappingRemedy(at path, t reflect.Type) string {
 		return "write its keys first: " + strings.Join(keys(t), ", ")
 	}
 	if strings.HasSuffix(string(at), "]") {
-		return entryRemedy
+		return entryRemedy(t)
 	}
 	return fmt.Sprintf("write it as %q", fmt.Sprintf("%s: {%s: VALUE}", at.last(), t.Field(0).Tag.Get(keyTag)))
 }
@@ -201,16 +205,20 @@ func fieldsIn(at path, t reflect.Type) []field {
 	return all
 }
 
-// serviceSMTP is the section smtp of a service, which has the keys of the one at
-// the top.
-const serviceSMTP path = "services[].smtp"
+// repeated are the sections of a service that have the keys of those at the top.
+var repeated = []path{"services[].smtp", "services[].tls"}
+
+// repeats reports whether a key is in such a section.
+func repeats(at path) bool {
+	return slices.ContainsFunc(repeated, func(s path) bool { return s.holds(at) })
+}
 
 // homes returns where in the file a key belongs.
 func homes(key string) []string {
 	var where []string
 	for _, f := range schema() {
 		switch {
-		case f.at.last() != key, serviceSMTP.holds(f.at):
+		case f.at.last() != key, repeats(f.at):
 		case f.at.parent() == "":
 			where = append(where, "at the top of the file")
 		default:

@@ -16,6 +16,10 @@ var (
 	verdictWords      = []string{"reject", "disconnect"}
 	bareNewlinesWords = []string{"reject", "normalize"}
 	eightBitWords     = []string{"pass", "reject"}
+	tlsModeWords      = []string{"auto", "mirror", "passthrough", "client", "origin", "off"}
+	tlsVersionWords   = []string{"TLS1.2", "TLS1.3"}
+	clientVerifyWords = []string{"none", "optional", "always"}
+	originVerifyWords = []string{"none", "system", "ca", "pin", "dane"}
 	logFormatWords    = []string{"json", "text"}
 )
 
@@ -55,6 +59,18 @@ func (b BareNewlines) String() string { return wordOf(bareNewlinesWords, b) }
 
 // String returns the word used in the file.
 func (e EightBit) String() string { return wordOf(eightBitWords, e) }
+
+// String returns the word used in the file.
+func (m TLSMode) String() string { return wordOf(tlsModeWords, m) }
+
+// String returns the word used in the file.
+func (v TLSVersion) String() string { return wordOf(tlsVersionWords, v) }
+
+// String returns the word used in the file.
+func (v ClientVerify) String() string { return wordOf(clientVerifyWords, v) }
+
+// String returns the word used in the file.
+func (v OriginVerify) String() string { return wordOf(originVerifyWords, v) }
 
 // wordOf returns the word of a choice, its number when it is none of them.
 func wordOf[T ~uint8](words []string, v T) string {
