@@ -10,7 +10,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
-	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -27,6 +26,8 @@ type call struct {
 	start  time.Time
 	client *leg
 
+	service Service // set by serve
+
 	mu      sync.Mutex
 	origin  *leg // nil before there is one
 	path    forward.Path
@@ -41,6 +42,7 @@ func (c *call) serve() {
 		c.refuse(broken)
 		return
 	}
+	c.service = service
 	if err := c.reach(service.Dialer); err != nil {
 		c.r.opts.Log.Warn("no origin", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
 		c.refuse(replyTo(err))
@@ -49,14 +51,14 @@ func (c *call) serve() {
 	// Dialling takes more stack than a session needs while it waits, and a
 	// goroutine keeps a stack of which it uses a quarter: one goroutine for both
 	// would cost each idle session 4 KiB more.
-	go c.converse(service.Inspector)
+	go c.converse()
 }
 
 // converse is the rest of an admitted call's life.
-func (c *call) converse(i inspect.Inspector) {
+func (c *call) converse() {
 	defer c.survive()
 	o := c.options()
-	o.Inspector = i
+	o.Inspector = c.service.Inspector
 	c.close(session.Run(o, c.client, c.origin))
 }
 
@@ -96,6 +98,7 @@ func (c *call) options() session.Options {
 		Timeouts: c.r.opts.Timeouts,
 		Sink:     c.r.opts.Sink,
 		Draining: c.r.draining.Load,
+		TLS:      c.tls(),
 	}
 	if c.path.Forged() {
 		o.Forged = c.path.Source

@@ -183,6 +183,7 @@ type records struct {
 	messages []event.Outcome
 	ends     []event.End
 	forged   []netip.AddrPort
+	sessions []event.Session
 }
 
 func (r *records) Opened(*flow.Flow)                {}
@@ -199,6 +200,7 @@ func (r *records) Session(s *event.Session) {
 	defer r.mu.Unlock()
 	r.ends = append(r.ends, s.End)
 	r.forged = append(r.forged, s.Forged)
+	r.sessions = append(r.sessions, *s)
 }
 
 // syncBuffer is a log that several goroutines write.

@@ -26,6 +26,7 @@ import (
 type Service struct {
 	Dialer    *forward.Dialer
 	Inspector inspect.Inspector // nil: the session's default
+	TLS       *TLS              // nil: STARTTLS is taken out
 }
 
 // Options say how a Relay works.

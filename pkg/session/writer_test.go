@@ -31,7 +31,8 @@ func TestOneWriter(t *testing.T) {
 	}
 	for _, dir := range []string{"../relay", "../forward", "../accept", "../daemon"} {
 		eachCall(t, dir, func(file string, call *ast.CallExpr, name string) {
-			if writes(name) {
+			copies := strings.HasPrefix(name, "io.Copy") && file != "tunnel.go" && file != "leg.go" // opaque stretches; what nobody reads
+			if writes(name) || copies {
 				t.Errorf("%s/%s calls %s: what reaches the origin is written by package session", dir, file, name)
 			}
 		})

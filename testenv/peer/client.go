@@ -9,6 +9,7 @@ package peer
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -86,6 +87,40 @@ type Message struct {
 	From    string
 	To      []string
 	Content string // dots doubled, without the final ".\r\n"; ends in CRLF unless empty
+}
+
+// StartTLS says STARTTLS and makes the handshake; what follows is inside TLS.
+func (c *Client) StartTLS(config *tls.Config) error {
+	reply, err := c.Command("STARTTLS")
+	if err != nil {
+		return fmt.Errorf("STARTTLS: %w", err)
+	}
+	if reply.Code != 220 {
+		return fmt.Errorf("STARTTLS: %q", reply.Raw)
+	}
+	if n := c.in.Buffered(); n > 0 {
+		return fmt.Errorf("STARTTLS: %d octets behind the reply", n)
+	}
+	return c.Secure(config)
+}
+
+// Secure makes the handshake at once.
+func (c *Client) Secure(config *tls.Config) error {
+	conn := tls.Client(c.conn, config)
+	if err := conn.Handshake(); err != nil {
+		return fmt.Errorf("handshake: %w", err)
+	}
+	c.conn, c.in = conn, bufio.NewReader(conn)
+	return nil
+}
+
+// TLS returns the state of TLS, and whether there is any.
+func (c *Client) TLS() (tls.ConnectionState, bool) {
+	conn, ok := c.conn.(*tls.Conn)
+	if !ok {
+		return tls.ConnectionState{}, false
+	}
+	return conn.ConnectionState(), true
 }
 
 // Open reads the greeting and says EHLO.

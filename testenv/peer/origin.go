@@ -3,6 +3,7 @@ package peer
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -37,6 +38,8 @@ type Behaviour struct {
 	Extensions []string          // lines of the EHLO reply after the first
 	Replies    map[string]string // by verb, "." for the end of data: octets in place of the usual reply
 	Reset      Point             // where every session ends
+	TLS        *tls.Config       // for STARTTLS, which is offered in clear; nil: none
+	Implicit   bool              // TLS comes before the greeting
 }
 
 // Session is what an origin saw of one connection.
@@ -45,6 +48,8 @@ type Session struct {
 	Commands []string  // lines without CRLF
 	Messages []Message // those whose end of data arrived
 	Content  string    // of an unfinished message
+	TLS      string    // the version, "" without
+	Name     string    // that was asked for in TLS
 	Done     bool      // the connection is over
 }
 
@@ -173,6 +178,11 @@ type dialogue struct {
 
 // run talks until the client quits or the connection ends.
 func (d *dialogue) run() error {
+	if d.origin.behaviour.Implicit {
+		if err := d.secure(); err != nil {
+			return err
+		}
+	}
 	if err := d.answer("greeting", AtConnect, "220 origin.example.org ESMTP\r\n"); err != nil {
 		return err
 	}
@@ -210,6 +220,8 @@ func (d *dialogue) command(line string) error {
 		return d.answer(verb, Never, "250 2.0.0 Forgotten\r\n")
 	case "NOOP":
 		return d.answer(verb, Never, "250 2.0.0 Nothing done\r\n")
+	case "STARTTLS":
+		return d.startTLS()
 	case "QUIT":
 		return errors.Join(d.answer(verb, Never, "221 2.0.0 Until next time\r\n"), io.EOF)
 	}
@@ -219,6 +231,9 @@ func (d *dialogue) command(line string) error {
 // ehlo returns the usual reply to EHLO.
 func (d *dialogue) ehlo() string {
 	lines := append([]string{"origin.example.org"}, d.origin.behaviour.Extensions...)
+	if d.origin.behaviour.TLS != nil && d.session.TLS == "" {
+		lines = append(lines, "STARTTLS")
+	}
 	var reply strings.Builder
 	for i, line := range lines {
 		separator := "-"
@@ -228,6 +243,34 @@ func (d *dialogue) ehlo() string {
 		reply.WriteString("250" + separator + line + "\r\n")
 	}
 	return reply.String()
+}
+
+// startTLS agrees and begins anew inside TLS, as far as the reply says 220.
+func (d *dialogue) startTLS() error {
+	if d.origin.behaviour.TLS == nil {
+		return d.answer("STARTTLS", Never, "500 5.5.1 Not in the test's book\r\n")
+	}
+	if err := d.answer("STARTTLS", Never, "220 2.0.0 Begin\r\n"); err != nil {
+		return err
+	}
+	if other, ok := d.origin.behaviour.Replies["STARTTLS"]; ok && !strings.HasPrefix(other, "220") {
+		return nil
+	}
+	return d.secure()
+}
+
+// secure makes the handshake.
+func (d *dialogue) secure() error {
+	conn := tls.Server(d.conn, d.origin.behaviour.TLS)
+	if err := conn.Handshake(); err != nil {
+		return err
+	}
+	d.conn, d.in, d.message = conn, bufio.NewReader(conn), Message{}
+	state := conn.ConnectionState()
+	d.origin.update(func() {
+		d.session.TLS, d.session.Name = tls.VersionName(state.Version), state.ServerName
+	})
+	return nil
 }
 
 // data takes the content of a message.

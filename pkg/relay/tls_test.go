@@ -1,0 +1,301 @@
+package relay
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/trust"
+	"github.com/portreeve/portreeve/testenv/peer"
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+// gateName is what the gateway's certificate is for, originName the origin's.
+const (
+	gateName   = "gate.example.org"
+	originName = "origin.example.org"
+)
+
+var authority = pki.New("relay's tests")
+
+func certificate(name string) *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{authority.Issue([]string{name}).TLS()}}
+}
+
+// trusting is a client that accepts the gateway's certificate and no other.
+func trusting() *tls.Config { return &tls.Config{RootCAs: authority.Pool(), ServerName: gateName} }
+
+// withTLS gives the service TLS.
+func withTLS(s session.TLS, p trust.Policy) func(*Options) {
+	return func(o *Options) {
+		mx := o.Services["mx"]
+		mx.TLS = &TLS{Session: s, Clients: certificate(gateName), Origins: &tls.Config{ServerName: p.Name}, Policy: &p}
+		o.Services["mx"] = mx
+	}
+}
+
+var mirror = session.TLS{Mode: "mirror", Client: session.Mirror, Origin: session.Mirror}
+
+// securely carries a message inside TLS.
+func (c *client) securely(t *testing.T) {
+	t.Helper()
+	if err := c.StartTLS(trusting()); err != nil {
+		t.Fatal(err)
+	}
+	ehlo, err := c.Command("EHLO client.example.net")
+	if err != nil || strings.Contains(ehlo.Raw, "STARTTLS") {
+		t.Fatalf("EHLO inside: %q, %v", ehlo.Raw, err)
+	}
+	if reply, err := c.Send(mail); err != nil || reply.Raw != "250 2.0.0 Queued as TEST1\r\n" {
+		t.Fatalf("message: %q, %v", reply.Raw, err)
+	}
+	if reply, err := c.Command("QUIT"); err != nil || reply.Code != 221 {
+		t.Fatalf("QUIT: %q, %v", reply.Raw, err)
+	}
+	c.expectEnd()
+}
+
+func (g *gate) record() event.Session {
+	g.t.Helper()
+	g.empty()
+	g.records.mu.Lock()
+	defer g.records.mu.Unlock()
+	if len(g.records.sessions) != 1 {
+		g.t.Fatalf("%d records", len(g.records.sessions))
+	}
+	return g.records.sessions[0]
+}
+
+func TestMirror(t *testing.T) {
+	b := peer.Behaviour{Extensions: []string{"PIPELINING"}, TLS: certificate(originName)}
+	g := start(t, b, withTLS(mirror, trust.Policy{Method: trust.Roots, Name: originName, Pool: authority.Pool()}))
+	c := g.open()
+	c.securely(t)
+	seen := g.await(over)[0]
+	if seen.TLS == "" || seen.Name != originName || len(seen.Messages) != 1 || seen.Messages[0].Content != mail.Content {
+		t.Errorf("the origin saw %+v", seen)
+	}
+	r := g.record()
+	if r.Mode != "mirror" || r.Messages != 1 || !r.ClientTLS.Active() || !r.OriginTLS.Active() || r.OriginTLS.Peer != event.Verified || string(r.ClientTLS.Name) != gateName {
+		t.Errorf("record: %+v, client %+v, origin %+v", r, r.ClientTLS, r.OriginTLS)
+	}
+}
+
+// TestMirrorLarge carries a message of many records, and a client that sends it
+// faster than it is handed on.
+func TestMirrorLarge(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
+	c := g.open()
+	if err := c.StartTLS(trusting()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Command("EHLO client.example.net"); err != nil {
+		t.Fatal(err)
+	}
+	m := mail
+	m.Content = strings.Repeat(strings.Repeat("x", 70)+"\r\n", 20000)
+	if reply, err := c.Send(m); err != nil || reply.Code != 250 {
+		t.Fatalf("%q, %v", reply.Raw, err)
+	}
+	c.conn.Close()
+	if got := g.await(over)[0].Messages[0].Content; got != m.Content {
+		t.Errorf("%d octets became %d", len(m.Content), len(got))
+	}
+}
+
+// TestOriginIsNotTrusted: the client hears 454, and nothing of it reaches such an
+// origin.
+func TestOriginIsNotTrusted(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate("other.example.org")}, withTLS(mirror, trust.Policy{Method: trust.Roots, Name: originName, Pool: authority.Pool()}))
+	c := g.open()
+	if err := c.StartTLS(trusting()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
+		t.Fatalf("STARTTLS: %v", err)
+	}
+	if reply, err := c.Command("MAIL FROM:<a@example.net>"); err != nil || !strings.HasPrefix(reply.Raw, "421 4.7.0") {
+		t.Errorf("MAIL: %q, %v", reply.Raw, err)
+	}
+	if r := g.record(); r.OriginTLS.Failure != event.FailureName || r.ClientTLS.Failure != event.FailureRefused || r.End != event.EndOriginTLS {
+		t.Errorf("record: %+v, client %+v, origin %+v", r, r.ClientTLS, r.OriginTLS)
+	}
+	if seen := g.await(over)[0]; len(seen.Commands) != 2 {
+		t.Errorf("the origin saw %q", seen.Commands)
+	}
+}
+
+// TestResolverFails: without knowing whom to expect there is no handshake.
+func TestResolverFails(t *testing.T) {
+	p := trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) { return nil, errors.New("SERVFAIL") }}
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, p))
+	c := g.open()
+	if err := c.StartTLS(trusting()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
+		t.Fatalf("STARTTLS: %v", err)
+	}
+	c.conn.Close()
+	if r := g.record(); r.OriginTLS.Failure != event.FailureResolver {
+		t.Errorf("origin %+v", r.OriginTLS)
+	}
+}
+
+func TestImplicitOnBothSides(t *testing.T) {
+	s := session.TLS{Mode: "mirror", Client: session.Implicit, Origin: session.Implicit}
+	g := start(t, peer.Behaviour{TLS: certificate(originName), Implicit: true}, withTLS(s, trust.Policy{}))
+	c := g.dial()
+	if err := c.Secure(trusting()); err != nil {
+		t.Fatal(err)
+	}
+	if reply, err := c.Deliver(mail); err != nil || reply.Code != 250 {
+		t.Fatalf("%q, %v", reply.Raw, err)
+	}
+	if seen := g.await(over)[0]; seen.TLS == "" || len(seen.Messages) != 1 {
+		t.Errorf("the origin saw %+v", seen)
+	}
+}
+
+// TestImplicitWithoutOrigin: what we have to say is said inside TLS.
+func TestImplicitWithoutOrigin(t *testing.T) {
+	s := session.TLS{Mode: "client", Client: session.Implicit}
+	g := start(t, peer.Behaviour{}, withTLS(s, trust.Policy{}))
+	g.origin.Close()
+	c := g.dial()
+	if err := c.Secure(trusting()); err != nil {
+		t.Fatal(err)
+	}
+	c.expect("421 4.4.1")
+}
+
+// TestDrainInsideTLS: a session that waits inside TLS is woken.
+func TestDrainInsideTLS(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
+	c := g.open()
+	if err := c.StartTLS(trusting()); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if cut := g.relay.Drain(ctx); cut != 0 {
+		t.Errorf("%d sessions were cut", cut)
+	}
+	c.expect("421 4.3.2")
+}
+
+// passing makes STARTTLS be carried.
+func passing(o *Options) {
+	mx := o.Services["mx"]
+	mx.TLS = &TLS{Session: session.TLS{Mode: "passthrough"}, Opaque: true}
+	o.Services["mx"] = mx
+}
+
+// TestPassThrough: client and origin have TLS with each other, and we count.
+func TestPassThrough(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, passing)
+	c := g.open()
+	if err := c.StartTLS(&tls.Config{RootCAs: authority.Pool(), ServerName: originName}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Command("EHLO client.example.net"); err != nil {
+		t.Fatal(err)
+	}
+	m := mail
+	m.Content = strings.Repeat(strings.Repeat("x", 70)+"\r\n", 50000) // more than is noted at once
+	if reply, err := c.Send(m); err != nil || reply.Code != 250 {
+		t.Fatalf("%q, %v", reply.Raw, err)
+	}
+	if _, err := c.Command("QUIT"); err != nil {
+		t.Fatal(err)
+	}
+	c.conn.CloseWrite()
+	if _, err := io.Copy(io.Discard, c.conn); err != nil {
+		t.Errorf("the end: %v", err)
+	}
+	if seen := g.await(over)[0]; len(seen.Messages) != 1 || seen.Messages[0].Content != m.Content {
+		t.Errorf("the origin took %d messages", len(seen.Messages))
+	}
+	r := g.record()
+	if r.End != event.EndOpaque || r.Opaque == nil || r.Opaque.FromClient <= int64(len(m.Content)) || r.Opaque.FromOrigin == 0 || r.Messages != 0 || r.Opaque.Detail != "" {
+		t.Errorf("record: %+v, %+v", r, r.Opaque)
+	}
+}
+
+// TestTunnel: octets in both directions, each side's end by itself.
+func TestTunnel(t *testing.T) {
+	client, a := pipe(t)
+	b, origin := pipe(t)
+	c := &call{client: newLeg(a), origin: newLeg(b)}
+	done := make(chan event.Opaque)
+	go func() { done <- c.tunnel(patience, time.Time{}) }()
+	client.Write([]byte("to the origin"))
+	client.CloseWrite()
+	if got, err := io.ReadAll(origin); string(got) != "to the origin" || err != nil {
+		t.Errorf("the origin got %q, %v", got, err)
+	}
+	origin.Write(bytes.Repeat([]byte("x"), 3<<20))
+	origin.CloseWrite()
+	if got, err := io.ReadAll(client); len(got) != 3<<20 || err != nil {
+		t.Errorf("the client got %d octets, %v", len(got), err)
+	}
+	if o := <-done; o.FromClient != 13 || o.FromOrigin != 3<<20 || o.Detail != "" {
+		t.Errorf("%+v", o)
+	}
+}
+
+func TestTunnelIsBounded(t *testing.T) {
+	for _, k := range []struct {
+		idle  time.Duration
+		until time.Time
+		want  string
+	}{
+		{20 * time.Millisecond, time.Time{}, "neither side"},
+		{patience, time.Now().Add(20 * time.Millisecond), "too long"},
+	} {
+		_, a := pipe(t)
+		b, _ := pipe(t)
+		c := &call{client: newLeg(a), origin: newLeg(b)}
+		if o := c.tunnel(k.idle, k.until); !strings.Contains(o.Detail, k.want) {
+			t.Errorf("%+v, want %q", o, k.want)
+		}
+	}
+}
+
+// TestTunnelReset: what one side breaks off ends the other.
+func TestTunnelReset(t *testing.T) {
+	client, a := pipe(t)
+	b, origin := pipe(t)
+	c := &call{client: newLeg(a), origin: newLeg(b)}
+	done := make(chan event.Opaque)
+	go func() { done <- c.tunnel(patience, time.Time{}) }()
+	peer.Reset(client)
+	if o := <-done; o.Detail == "" {
+		t.Error("a reset is not told")
+	}
+	if _, err := origin.Read(make([]byte, 1)); err == nil || err == io.EOF {
+		t.Errorf("the origin sees %v", err)
+	}
+}
+
+// pipe returns the two ends of a connection.
+func pipe(t *testing.T) (*net.TCPConn, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	a, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
