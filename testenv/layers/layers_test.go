@@ -39,6 +39,7 @@ var sideways = map[string][]string{
 	"plan":    {"config"},
 	"relay":   {"session"},
 	"keeper":  {"keyring"},
+	"resolve": {"trust"},
 	"status":  {"apply"},
 }
 
@@ -50,6 +51,7 @@ var doors = map[string][]string{
 	"github.com/coreos/go-iptables":    {"pkg/netfilter"},
 	"github.com/google/nftables":       {"pkg/netfilter"},
 	"github.com/spf13/cobra":           {"cmd/portreeve"},
+	"github.com/miekg/dns":             {"pkg/resolve"},
 	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
 }
