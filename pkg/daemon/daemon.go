@@ -22,6 +22,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/relay"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -37,9 +38,10 @@ const queueQuiet = 3 * time.Second
 // Options are what Run works with.
 type Options struct {
 	Config *config.Config
-	Steer  *steer.Steer // attached
-	Sink   event.Sink   // records
-	Log    *slog.Logger // the daemon's own notices
+	Steer  *steer.Steer   // attached
+	Sink   event.Sink     // records
+	Log    *slog.Logger   // the daemon's own notices
+	Keys   keyring.Source // reads certificates; nil: this process does
 
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served.
@@ -53,6 +55,7 @@ type inspector struct {
 	services  []string
 	listeners *accept.Listeners
 	relay     *relay.Relay
+	ring      *keyring.Ring // nil where no service shows a certificate
 	pulse     *pulse
 }
 
@@ -61,10 +64,16 @@ type inspector struct {
 // drain timeout. It returns nil when it ended in order.
 func Run(ctx context.Context, o Options) error {
 	i := &inspector{Options: o}
+	if i.Keys == nil {
+		i.Keys = keyring.Files{}
+	}
 	defer i.close()
 	if err := i.prepare(); err != nil {
 		return err
 	}
+	keeping, stop := context.WithCancel(context.Background())
+	defer stop()
+	go i.keepRing(keeping)
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	switch err := i.takeOver(); {
@@ -112,8 +121,15 @@ func (i *inspector) prepare() error {
 	if err != nil {
 		return err
 	}
+	if err := i.openRing(); err != nil {
+		return err
+	}
+	services, err := i.serve(own)
+	if err != nil {
+		return err
+	}
 	i.relay = relay.New(relay.Options{
-		Services: i.serve(own),
+		Services: services,
 		Timeouts: timeouts(c.Timeouts),
 		Sessions: c.Limits.Sessions,
 		Sink:     i.Sink,
@@ -123,7 +139,7 @@ func (i *inspector) prepare() error {
 }
 
 // serve returns what the relay has to know of each service.
-func (i *inspector) serve(own addresses) map[string]relay.Service {
+func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 	c := i.Config
 	services := make(map[string]relay.Service, len(c.Services))
 	for _, s := range c.Services {
@@ -137,9 +153,13 @@ func (i *inspector) serve(own addresses) map[string]relay.Service {
 		if s.Forge.Address == config.ForgeNever && len(s.Origins) > 0 {
 			d.Local = nil // a mail server on the gateway itself, which config has seen not to be a loop
 		}
-		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(protocol(s.SMTP))}
+		t, err := i.tlsOf(s.TLS)
+		if err != nil {
+			return nil, fmt.Errorf("service %s: %w", s.Name, err)
+		}
+		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(protocol(s.SMTP)), TLS: t}
 	}
-	return services
+	return services, nil
 }
 
 // takeOver fills the slots, and makes an older inspector give way. It claims
@@ -224,7 +244,7 @@ func (i *inspector) close() {
 func timeouts(t config.Timeouts) session.Timeouts {
 	return session.Timeouts{
 		Greet: t.Greet, Command: t.Command, Reply: t.Reply,
-		Data: t.Data, Block: t.Block, End: t.End,
+		Data: t.Data, Block: t.Block, End: t.End, Handshake: t.Handshake,
 	}
 }
 

@@ -96,7 +96,10 @@ func TestServicesHaveTheirOwnRules(t *testing.T) {
 smtp: {limits: {size: 2MiB, errors: 5}}
 `)
 	i := &inspector{Options: Options{Config: c}}
-	services := i.serve(nil)
+	services, err := i.serve(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	mx, out := services["mx"].Inspector.Protocol(), services["out"].Inspector.Protocol()
 	if mx.Size != 2<<20 || mx.Errors != 5 || !mx.Keywords.Has(smtp.ExtChunking) {
 		t.Errorf("mx has %+v", mx)
