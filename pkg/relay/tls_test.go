@@ -267,7 +267,7 @@ func TestTunnelIsBounded(t *testing.T) {
 // TestTunnelReset: what one side breaks off ends the other.
 func TestTunnelReset(t *testing.T) {
 	client, a := pipe(t)
-	b, origin := pipe(t)
+	b, _ := pipe(t)
 	c := &call{client: newLeg(a), origin: newLeg(b)}
 	done := make(chan event.Opaque)
 	go func() { done <- c.tunnel(patience, time.Time{}) }()
@@ -275,8 +275,37 @@ func TestTunnelReset(t *testing.T) {
 	if o := <-done; o.Detail == "" {
 		t.Error("a reset is not told")
 	}
-	if _, err := origin.Read(make([]byte, 1)); err == nil || err == io.EOF {
-		t.Errorf("the origin sees %v", err)
+}
+
+// TestPassThroughReset: the origin sees a reset, not an end.
+func TestPassThroughReset(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, passing)
+	c := g.open()
+	if err := c.StartTLS(&tls.Config{RootCAs: authority.Pool(), ServerName: originName}); err != nil {
+		t.Fatal(err)
+	}
+	peer.Reset(c.conn)
+	if r := g.record(); r.Opaque == nil || r.Opaque.Detail == "" {
+		t.Errorf("record: %+v", r)
+	}
+}
+
+// TestTunnelResetAfterTheEnd: most peers end TLS so, and nothing that was on its
+// way is lost.
+func TestTunnelResetAfterTheEnd(t *testing.T) {
+	client, a := pipe(t)
+	b, origin := pipe(t)
+	c := &call{client: newLeg(a), origin: newLeg(b)}
+	done := make(chan event.Opaque)
+	go func() { done <- c.tunnel(patience, time.Time{}) }()
+	origin.Write([]byte("221 bye"))
+	origin.CloseWrite()
+	if got, err := io.ReadAll(client); string(got) != "221 bye" || err != nil {
+		t.Errorf("the client got %q, %v", got, err)
+	}
+	peer.Reset(client)
+	if o := <-done; o.Detail != "" {
+		t.Errorf("%+v", o)
 	}
 }
 

@@ -23,20 +23,26 @@ func (c *call) tunnel(idle time.Duration, until time.Time) event.Opaque {
 	var o event.Opaque
 	var errs [2]error
 	var both sync.WaitGroup
-	both.Go(func() { o.FromClient, errs[0] = t.half(c.origin, c.client); c.breakOff(errs[0]) })
-	both.Go(func() { o.FromOrigin, errs[1] = t.half(c.client, c.origin); c.breakOff(errs[1]) })
+	both.Go(func() { o.FromClient, errs[0] = t.half(c.origin, c.client) })
+	both.Go(func() { o.FromOrigin, errs[1] = t.half(c.client, c.origin) })
 	both.Wait()
-	if err := t.first(); err != nil {
-		o.Detail = err.Error()
-	}
+	o.Detail = t.detail(errs[0] == nil || errs[1] == nil)
 	return o
 }
 
-// breakOff resets both connections after an error, which ends the other half.
-func (c *call) breakOff(err error) {
-	if err != nil {
-		c.sever()
+// detail says why a stretch was broken off. A peer that resets the connection
+// after the other has ended is in order: that is how most end TLS.
+func (t *tunnel) detail(ended bool) string {
+	err := t.first()
+	switch {
+	case err == nil:
+		return ""
+	case err == errIdle, err == errLong:
+		return err.Error()
+	case ended:
+		return ""
 	}
+	return "broken off"
 }
 
 // tunnel is a stretch under way.
@@ -45,8 +51,9 @@ type tunnel struct {
 	until time.Time    // zero: any time
 	last  atomic.Int64 // when something was carried, in nanoseconds since 1970
 
-	mu  sync.Mutex
-	err error // that came first; the other half's follows from it
+	mu   sync.Mutex
+	err  error     // that came first; the other half's follows from it
+	over time.Time // when both halves end after an error
 }
 
 var (
@@ -62,14 +69,21 @@ func (t *tunnel) first() error {
 	return t.err
 }
 
-func (t *tunnel) fail(err error) error {
+// fail notes an error, and gives the other half, which reads from other, little
+// time to hand on what is on its way.
+func (t *tunnel) fail(err error, other *leg) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.err == nil {
 		t.err = err
 	}
+	t.over = time.Now().Add(parting)
+	other.SetReadDeadline(t.over)
 	return err
 }
+
+// parting is how long the other half may go on after an error in one.
+const parting = time.Second
 
 // atOnce is how much is carried before it is noted that something was.
 const atOnce = 1 << 20
@@ -80,7 +94,7 @@ const atOnce = 1 << 20
 // is noticed by the other half, in which nothing moves either.
 func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 	for {
-		from.SetReadDeadline(t.wake())
+		t.arm(from)
 		n, err := io.CopyN(to.TCPConn, from.TCPConn, atOnce)
 		carried += n
 		if n > 0 {
@@ -94,24 +108,32 @@ func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 			err = t.overdue()
 		}
 		if err != nil {
-			return carried, t.fail(err)
+			return carried, t.fail(err, to)
 		}
 	}
 }
 
-// wake is when to look again whether anything moves.
-func (t *tunnel) wake() time.Time {
+// arm sets the deadline by which a half looks again whether anything moves.
+func (t *tunnel) arm(from *leg) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	at := time.Now().Add(t.idle / 4)
 	if !t.until.IsZero() && t.until.Before(at) {
-		return t.until
+		at = t.until
 	}
-	return at
+	if t.err != nil {
+		at = t.over
+	}
+	from.SetReadDeadline(at)
 }
 
 // overdue says why the stretch must end, nil when it may go on.
 func (t *tunnel) overdue() error {
 	now := time.Now()
+	first := t.first()
 	switch {
+	case first != nil:
+		return first
 	case !t.until.IsZero() && !now.Before(t.until):
 		return errLong
 	case now.Sub(time.Unix(0, t.last.Load())) >= t.idle:

@@ -35,6 +35,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"await":  command(await),  // PATTERN COMMAND…: run it again and again until its output matches
 
 	"postfix": command(startPostfix), // [SETTING…]: a real Postfix on the origin
+	"server":  command(startServer),  // postfix|exim|opensmtpd [SETTING…]: one of these, for log and mail
 	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [VERB=FILE]…: an exact origin in its place
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
@@ -48,6 +49,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
 	"load":    command(load),    // start ADDR:PORT | more N | stop
+
+	"pki":     command(makePKI), // DIR [expired] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
+	"tlssend": command(tlsSend), // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
+	"steady":  command(steady),  // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
 
 	"capture":   command(capture),   // NODE DEVICE
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO
@@ -124,6 +129,7 @@ func up(s *stage, ts *testscript.TestScript, args []string) error {
 		"GATEWAY4": env.Gateway4.String(), "GATEWAY6": env.Gateway6.String(),
 		"ORIGIN4": env.Origin4.String(), "ORIGIN6": env.Origin6.String(),
 		"PORTREEVE_BPFFS": env.BPFFS, "PORTREEVE_RUN_DIR": env.RunDir,
+		"POSTFIX_DIR": filepath.Join(env.Dir, "postfix"), "EXIM_DIR": filepath.Join(env.Dir, "exim"), "OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"),
 	} {
 		ts.Setenv(name, value)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/portreeve/portreeve/testenv"
 	"github.com/portreeve/portreeve/testenv/mta"
 	"github.com/portreeve/portreeve/testenv/peer"
+	"github.com/portreeve/portreeve/testenv/pki"
 )
 
 // stage is what a story plays on.
@@ -37,6 +38,8 @@ type stage struct {
 	before    map[string]testenv.Snapshot
 	foreign   []*testenv.ForeignTCX
 	load      *loading
+	authority *pki.Authority
+	steady    *peer.Client
 }
 
 // process is a command in the background.

@@ -1,0 +1,156 @@
+package scenario
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/portreeve/portreeve/testenv"
+	"github.com/portreeve/portreeve/testenv/mta"
+	"github.com/portreeve/portreeve/testenv/peer"
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+func startServer(s *stage, _ *testscript.TestScript, args []string) (err error) {
+	if err := atLeast(1, args, "server postfix|exim|opensmtpd [SETTING…]"); err != nil {
+		return err
+	}
+	start, known := map[string]starter{"postfix": mta.StartPostfix, "exim": mta.StartExim, "opensmtpd": mta.StartOpenSMTPD}[args[0]]
+	if !known {
+		return usage("no server " + args[0])
+	}
+	ctx, cancel := s.patience()
+	defer cancel()
+	s.postfix, err = start(ctx, s.env.Origin, filepath.Join(s.env.Dir, args[0]),
+		[]netip.Addr{s.env.Origin4, s.env.Origin6}, args[1:]...)
+	return err
+}
+
+type starter = func(ctx context.Context, n *testenv.Node, dir string, addresses []netip.Addr, settings ...string) (*mta.Server, error)
+
+// makePKI writes certificates. The authority of a directory is made with its
+// first certificate.
+func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
+	const text = "pki DIR [expired] NAME=HOST[,HOST]…"
+	if err := atLeast(2, args, text); err != nil {
+		return err
+	}
+	dir := ts.MkAbs(args[0])
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if s.authority == nil {
+		s.authority = pki.New("story")
+	}
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), s.authority.PEM(), 0o644); err != nil {
+		return err
+	}
+	var options []pki.Option
+	for _, arg := range args[1:] {
+		name, hosts, given := strings.Cut(arg, "=")
+		switch {
+		case arg == "expired":
+			options = append(options, pki.Expired)
+			continue
+		case !given:
+			return usage(text)
+		}
+		if _, _, err := s.authority.Issue(strings.Split(hosts, ","), options...).Write(dir, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tlsSend delivers a message inside TLS.
+func tlsSend(s *stage, ts *testscript.TestScript, args []string) error {
+	const text = "tlssend [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE"
+	config := &tls.Config{InsecureSkipVerify: true}
+	implicit := false
+	for len(args) > 2 {
+		name, value, _ := strings.Cut(args[0], "=")
+		switch name {
+		case "implicit":
+			implicit = true
+		case "name":
+			config.ServerName = value
+		case "ca":
+			config.RootCAs, config.InsecureSkipVerify = x509.NewCertPool(), false
+			config.RootCAs.AppendCertsFromPEM([]byte(ts.ReadFile(value)))
+		default:
+			return usage(text)
+		}
+		args = args[1:]
+	}
+	if len(args) != 2 {
+		return usage(text)
+	}
+	to, err := netip.ParseAddrPort(args[0])
+	if err != nil {
+		return usage(text)
+	}
+	client, err := s.secureClient(to, config, implicit)
+	if err != nil {
+		return err
+	}
+	state, _ := client.TLS()
+	fmt.Fprintf(ts.Stdout(), "shown %s\n", state.PeerCertificates[0].Subject.CommonName)
+	reply, err := client.Send(message(ts, args[1]))
+	printReply(ts.Stdout(), reply)
+	if err == nil && reply.Code != 250 {
+		err = fmt.Errorf("end of data: %q", reply.Raw)
+	}
+	_, quit := client.Command("QUIT")
+	return errors.Join(err, quit)
+}
+
+// secureClient connects and greets inside TLS.
+func (s *stage) secureClient(to netip.AddrPort, config *tls.Config, implicit bool) (*peer.Client, error) {
+	conn, err := s.dial(netip.AddrPortFrom(s.source(netip.Addr{}, to), 0), to)
+	if err != nil {
+		return nil, err
+	}
+	client := peer.NewClient(conn)
+	if implicit {
+		err = client.Secure(config)
+	}
+	if err == nil {
+		_, err = client.Open("client.example.net")
+	}
+	if err != nil || implicit {
+		return client, err
+	}
+	if err := client.StartTLS(config); err != nil {
+		return nil, err
+	}
+	_, err = client.Command("EHLO client.example.net")
+	return client, err
+}
+
+// steady holds a session open and shows at its end that it still works.
+func steady(s *stage, ts *testscript.TestScript, args []string) error {
+	switch {
+	case len(args) == 2 && args[0] == "start":
+		to, err := netip.ParseAddrPort(args[1])
+		if err != nil {
+			return err
+		}
+		s.steady, err = s.secureClient(to, &tls.Config{InsecureSkipVerify: true}, false)
+		return err
+	case len(args) == 2 && args[0] == "stop":
+		reply, err := s.steady.Send(message(ts, args[1]))
+		if err == nil && reply.Code != 250 {
+			err = fmt.Errorf("end of data: %q", reply.Raw)
+		}
+		return err
+	}
+	return usage("steady start ADDR:PORT | steady stop FILE")
+}
