@@ -1,0 +1,160 @@
+package keeper
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/keyring"
+)
+
+// Hold is the life of the holder: it answers what comes by the socket until its
+// other end is closed, which the inspector's end does. No other process of the
+// same user can look into this one from the first key on, and it leaves no core
+// behind.
+func Hold(socket *os.File) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("hold keys: keep others from looking into the process: %w", err)
+	}
+	conn, err := net.FileConn(socket)
+	if err != nil {
+		return fmt.Errorf("hold keys: use the inspector's socket: %w", err)
+	}
+	socket.Close()
+	defer conn.Close()
+	return newHolder(conn, keyring.Files{}).serve()
+}
+
+// holder answers one inspector.
+type holder struct {
+	in     *gob.Decoder
+	files  keyring.Source
+	pairs  []keyring.Pair // that may be loaded
+	opened bool           // pairs are set, once and for all
+
+	mu   sync.Mutex // of out
+	out  *gob.Encoder
+	turn chan struct{} // signatures at once, as many as there are processors
+
+	keys sync.RWMutex // of the following
+	have map[keyID]crypto.Signer
+	last map[keyring.Pair][]keyID // newest first; a handshake may still want the one before
+}
+
+func newHolder(conn io.ReadWriter, files keyring.Source) *holder {
+	return &holder{
+		in: gob.NewDecoder(conn), out: gob.NewEncoder(conn), files: files,
+		turn: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		have: make(map[keyID]crypto.Signer), last: make(map[keyring.Pair][]keyID),
+	}
+}
+
+// serve answers requests; the end of the stream is its own.
+func (h *holder) serve() error {
+	for {
+		var q request
+		switch err := h.in.Decode(&q); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return nil
+		case err != nil:
+			return fmt.Errorf("hold keys: %w", err)
+		}
+		if q.Sign == nil {
+			h.answer(h.admit(&q))
+			continue
+		}
+		h.turn <- struct{}{}
+		go func() {
+			h.answer(h.sign(&q))
+			<-h.turn
+		}()
+	}
+}
+
+func (h *holder) answer(r reply) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.out.Encode(r) // fails when the inspector is gone, which serve notices
+}
+
+// admit handles what is not a signature, one at a time.
+func (h *holder) admit(q *request) reply {
+	r := reply{ID: q.ID}
+	var err error
+	switch {
+	case q.Load != nil:
+		r.Loaded, err = h.load(q.Load)
+	case h.opened:
+		err = errors.New("hold keys: the list of certificates cannot be changed")
+	default:
+		h.pairs, h.opened = q.Pairs, true
+	}
+	if err != nil {
+		r.Err = err.Error()
+	}
+	return r
+}
+
+// load reads a pair that is on the list. Nothing else is ever opened, whatever is
+// asked for.
+func (h *holder) load(q *load) (*loaded, error) {
+	if !slices.Contains(h.pairs, q.Pair) {
+		return nil, fmt.Errorf("hold keys: certificate %s is not of this configuration", q.Pair.Chain)
+	}
+	l, err := h.files.Load(q.Pair, q.Stamp)
+	if l == nil || err != nil {
+		return nil, err
+	}
+	id := keyID(sha256.Sum256(l.Certificate.Leaf.RawSubjectPublicKeyInfo))
+	h.keep(q.Pair, id, l.Certificate.PrivateKey.(crypto.Signer))
+	return &loaded{Stamp: l.Stamp, Chain: l.Certificate.Certificate, Warnings: l.Warnings, Key: id}, nil
+}
+
+// keep remembers a pair's key and the one before it, and forgets older ones that
+// no other pair has.
+func (h *holder) keep(p keyring.Pair, id keyID, key crypto.Signer) {
+	h.keys.Lock()
+	defer h.keys.Unlock()
+	h.have[id] = key
+	if list := h.last[p]; len(list) == 0 || list[0] != id {
+		h.last[p] = append([]keyID{id}, list[:min(len(list), 1)]...)
+	}
+	wanted := make(map[keyID]bool)
+	for _, list := range h.last {
+		for _, id := range list {
+			wanted[id] = true
+		}
+	}
+	for id := range h.have {
+		if !wanted[id] {
+			delete(h.have, id)
+		}
+	}
+}
+
+func (h *holder) sign(q *request) reply {
+	r := reply{ID: q.ID}
+	h.keys.RLock()
+	key := h.have[q.Sign.Key]
+	h.keys.RUnlock()
+	if key == nil {
+		r.Err = "hold keys: no such key"
+		return r
+	}
+	var err error
+	if r.Signature, err = key.Sign(rand.Reader, q.Sign.Digest, q.Sign.options()); err != nil {
+		r.Err = "hold keys: sign: " + err.Error()
+	}
+	return r
+}

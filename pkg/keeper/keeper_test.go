@@ -1,0 +1,353 @@
+package keeper
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/rand"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+// The test binary plays the holder and the confined inspector, too.
+const role = "KEEPER_TEST_ROLE"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "hold" {
+		if err := Hold(Socket()); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	switch os.Getenv(role) {
+	case "confine":
+		err := Exec([]string{os.Args[2]}, "/proc/self/exe", os.Args, []string{role + "=look"})
+		fmt.Println("cannot:", err)
+		os.Exit(3)
+	case "look":
+		look(os.Args[2:])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// look says which of the files can be read.
+func look(files []string) {
+	for _, f := range files {
+		file, err := os.Open(f)
+		if err == nil {
+			_, err = file.ReadAt(make([]byte, 1), 0)
+			file.Close()
+		}
+		fmt.Printf("%s %v\n", filepath.Base(f), err == nil)
+	}
+}
+
+func write(t *testing.T, dir, name string, p *pki.Pair) keyring.Pair {
+	t.Helper()
+	chain, key, err := p.Write(dir, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keyring.Pair{Chain: chain, Key: key}
+}
+
+// start runs a real holder.
+func start(t *testing.T, pairs ...keyring.Pair) *Keys {
+	t.Helper()
+	socket, err := Start("/proc/self/exe", "hold")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := Connect(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { k.Close() })
+	if err := k.Admit(pairs); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// handshake returns the name in the certificate that a client of ring sees.
+func handshake(t *testing.T, c *tls.Config, client *tls.Config) string {
+	t.Helper()
+	a, b := net.Pipe()
+	go tls.Server(b, c).Handshake()
+	conn := tls.Client(a, client)
+	if err := conn.Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	return conn.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+// TestHandshakes: whatever a client asks to have signed, the holder signs.
+func TestHandshakes(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ec, r := write(t, dir, "ec", ca.Issue([]string{"ec.example"})), write(t, dir, "rsa", ca.IssueFor(key, []string{"rsa.example"}))
+	keys := start(t, ec, r)
+	ring, _, err := keyring.Open(keys, []keyring.Pair{ec, r})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := ring.Config(keyring.Clients{Pairs: []keyring.Pair{ec, r}})
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		for _, name := range []string{"ec.example", "rsa.example"} {
+			if got := handshake(t, config, &tls.Config{ServerName: name, RootCAs: ca.Pool(), MaxVersion: version}); got != name {
+				t.Errorf("%s, %s: shown %s", tls.VersionName(version), name, got)
+			}
+		}
+	}
+}
+
+func TestReload(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pair := write(t, dir, "mx", ca.Issue([]string{"old.example"}))
+	keys := start(t, pair)
+	ring, _, err := keyring.Open(keys, []keyring.Pair{pair})
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := ring.Config(keyring.Clients{Pairs: []keyring.Pair{pair}})
+	held, err := config.GetCertificate(&tls.ClientHelloInfo{}) // a handshake under way
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "mx", ca.Issue([]string{"new.example"}))
+	if news := ring.Refresh(); len(news) != 1 || news[0].Err != nil {
+		t.Fatalf("%+v", news)
+	}
+	if got := handshake(t, config, &tls.Config{InsecureSkipVerify: true}); got != "new.example" {
+		t.Errorf("shown %s", got)
+	}
+	digest := sha256.Sum256([]byte("x"))
+	if _, err := held.PrivateKey.(crypto.Signer).Sign(rand.Reader, digest[:], crypto.SHA256); err != nil {
+		t.Errorf("a handshake that began before the change: %v", err)
+	}
+	write(t, dir, "mx", ca.Issue([]string{"newest.example"}))
+	ring.Refresh()
+	if _, err := held.PrivateKey.(crypto.Signer).Sign(rand.Reader, digest[:], crypto.SHA256); err == nil {
+		t.Error("a key is kept for ever")
+	}
+}
+
+// TestOnlyTheList: the holder opens and signs nothing else, and its list is set
+// once.
+func TestOnlyTheList(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	mine, other := write(t, dir, "mine", ca.Issue([]string{"mine"})), write(t, dir, "other", ca.Issue([]string{"other"}))
+	keys := start(t, mine)
+	if _, err := keys.Load(other, ""); err == nil || !strings.Contains(err.Error(), "is not of this configuration") {
+		t.Errorf("another pair: %v", err)
+	}
+	if _, err := keys.Load(keyring.Pair{Chain: mine.Chain, Key: other.Key}, ""); err == nil {
+		t.Error("a pair of two others is read")
+	}
+	if err := keys.Admit([]keyring.Pair{other}); err == nil {
+		t.Error("the list was changed")
+	}
+	if _, err := keys.ask(request{Sign: &sign{Digest: make([]byte, 32), Hash: crypto.SHA256}}); err == nil {
+		t.Error("something was signed with no key")
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	p := ca.Issue([]string{"mx.example"})
+	pair := write(t, dir, "mx", p)
+	keys := start(t, pair)
+	l, err := keys.Load(pair, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := p.Certificate.PublicKey.(*ecdsa.PublicKey)
+	var all sync.WaitGroup
+	for i := range 200 {
+		all.Go(func() {
+			digest := sha256.Sum256([]byte{byte(i)})
+			s, err := l.Certificate.PrivateKey.(crypto.Signer).Sign(rand.Reader, digest[:], crypto.SHA256)
+			if err != nil || !ecdsa.VerifyASN1(public, digest[:], s) {
+				t.Errorf("signature %d is another's, or %v", i, err)
+			}
+		})
+	}
+	all.Wait()
+}
+
+// TestHolderIsShut looks at the holder from outside: it is not dumpable, has no
+// capability but one and can get none.
+func TestHolderIsShut(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	start(t, pair)
+	pid := child(t)
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readSearch := fmt.Sprintf("%016x", 1<<unix.CAP_DAC_READ_SEARCH)
+	for _, want := range []string{"CapEff:\t" + readSearch, "CapPrm:\t" + readSearch, "CapBnd:\t" + readSearch, "CapAmb:\t0000000000000000", "NoNewPrivs:\t1"} {
+		if !strings.Contains(string(status), want+"\n") {
+			t.Errorf("the holder has not %q:\n%s", want, status)
+		}
+	}
+	if environ, _ := os.ReadFile("/proc/" + pid + "/environ"); len(environ) > 0 {
+		t.Errorf("the holder knows %q", environ)
+	}
+	// Without the power over other processes that root has, nobody can look.
+	out, err := exec.Command("setpriv", "--reuid=65534", "--clear-groups", "--bounding-set=-all", "cat", "/proc/"+pid+"/environ").CombinedOutput()
+	if err == nil {
+		t.Errorf("another user can look: %q", out)
+	}
+}
+
+// child waits for the holder that this process has started, and for its list to be
+// set, and returns its id.
+func child(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("pgrep", "-P", fmt.Sprint(os.Getpid()), "-f", "hold").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(out))[0]
+}
+
+// TestHolderEnds with the inspector, and the inspector hears of its end.
+func TestEnds(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	keys := start(t, pair)
+	l, err := keys.Load(pair, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("kill", "-KILL", child(t)).Run(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-keys.Gone():
+	case <-time.After(20 * time.Second):
+		t.Fatal("nobody noticed")
+	}
+	if _, err := l.Certificate.PrivateKey.(crypto.Signer).Sign(rand.Reader, make([]byte, 32), crypto.SHA256); !errors.Is(err, errGone) {
+		t.Errorf("signed without the holder: %v", err)
+	}
+}
+
+// TestConfined: an inspector that is confined reads everything but the keys, also
+// those that a renewal puts in their place, or reaches by another name.
+func TestConfined(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"archive", "live", "beside"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"archive/key1.pem", "archive/cert1.pem", "beside/other.pem"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	key := filepath.Join(dir, "live/key.pem")
+	if err := os.Symlink("../archive/key1.pem", key); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(filepath.Join(dir, "archive/key1.pem"), filepath.Join(dir, "archive/link.pem")); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe", "-", key, filepath.Join(dir, "archive/key1.pem"), filepath.Join(dir, "archive/link.pem"), filepath.Join(dir, "archive/cert1.pem"),
+		filepath.Join(dir, "beside/other.pem"), "/etc/passwd", "/proc/version")
+	cmd.Env = append(os.Environ(), role+"=confine")
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), ErrNoLandlock.Error()) {
+		t.Log("no Landlock here")
+		return
+	}
+	want := "key.pem false\nkey1.pem false\nlink.pem false\ncert1.pem true\nother.pem true\npasswd true\nversion true\n"
+	if err != nil || string(out) != want {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// TestConfinedCannotLook: the memory of the holder is shut to a confined root.
+func TestConfinedCannotLook(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	start(t, pair)
+	cmd := exec.Command("/proc/self/exe", "-", pair.Key, "/proc/"+child(t)+"/environ", "/proc/self/environ")
+	cmd.Env = append(os.Environ(), role+"=confine")
+	out, err := cmd.CombinedOutput()
+	if strings.Contains(string(out), ErrNoLandlock.Error()) {
+		t.Log("no Landlock here")
+		return
+	}
+	if want := "mx.key false\nenviron false\nenviron true\n"; err != nil || string(out) != want {
+		t.Errorf("%v:\n%s", err, out)
+	}
+}
+
+// TestNothingSecretOnTheWire: what the holder sends has no key in it.
+func TestNothingSecretOnTheWire(t *testing.T) {
+	p := pki.New("test").Issue([]string{"mx.example"})
+	pair := write(t, t.TempDir(), "mx", p)
+	a, b := net.Pipe()
+	tapped := &tap{Conn: b}
+	go newHolder(tapped, keyring.Files{}).serve()
+	keys := newKeys(a)
+	defer keys.Close()
+	if err := keys.Admit([]keyring.Pair{pair}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keys.Load(pair, ""); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := p.Key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(tapped.sent(), secret) {
+		t.Error("the key was sent")
+	}
+	if !bytes.Contains(tapped.sent(), p.Certificate.Raw) {
+		t.Error("nothing was sent: this test looks for the wrong thing")
+	}
+}
+
+// tap keeps what is written.
+type tap struct {
+	net.Conn
+	mu  sync.Mutex
+	all []byte
+}
+
+func (t *tap) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	t.all = append(t.all, p...)
+	t.mu.Unlock()
+	return t.Conn.Write(p)
+}
+
+func (t *tap) sent() []byte {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return bytes.Clone(t.all)
+}

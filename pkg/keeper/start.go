@@ -1,0 +1,79 @@
+package keeper
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// holderSocket is the descriptor under which the holder finds its socket.
+const holderSocket = 3
+
+// Start runs a command as the holder, which calls Hold with the file that Socket
+// returns there, and returns the socket to it. The holder has no capability
+// but that of reading files, and can get none. It ends when the last copy of the
+// socket is closed.
+func Start(program string, args ...string) (*os.File, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "keys"), os.NewFile(uintptr(pair[1]), "inspector")
+	defer theirs.Close()
+	cmd := exec.Command(program, args...)
+	cmd.Env = []string{} // nothing that the inspector's environment may tell
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{theirs}
+	if err := startBare(cmd); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
+	}
+	go cmd.Wait()
+	return ours, nil
+}
+
+// Socket returns the holder's socket, in the holder.
+func Socket() *os.File { return os.NewFile(holderSocket, "inspector") }
+
+// startBare starts a command from a thread that has given up what the command
+// must not have: capabilities are a thread's, and a child has those of the thread
+// that made it. The thread is thrown away, for it cannot have them back.
+func startBare(cmd *exec.Cmd) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		if err := strip(); err != nil {
+			done <- err
+			return
+		}
+		done <- cmd.Start()
+	}()
+	return <-done
+}
+
+// strip takes all capabilities but one from what an exec can give: root reads its
+// own files without any, and those of others (a key of postfix's) by this one.
+func strip() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up new privileges: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+		return fmt.Errorf("give up ambient capabilities: %w", err)
+	}
+	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
+		if c == unix.CAP_DAC_READ_SEARCH {
+			continue
+		}
+		switch err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err {
+		case nil, unix.EINVAL: // a capability that this kernel does not know
+		case unix.EPERM: // without CAP_SETPCAP: then we are not root, and the holder has none either
+			return nil
+		default:
+			return fmt.Errorf("give up capability %d: %w", c, err)
+		}
+	}
+	return nil
+}
