@@ -56,6 +56,7 @@ func newRoot(e *env) *cobra.Command {
 		newVersion(e),
 		newCompletion(e),
 		newMan(),
+		newHold(),
 	)
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)

@@ -40,7 +40,15 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	if err := privileged("run"); err != nil {
 		return err
 	}
-	o := daemon.Options{Config: c}
+	o := daemon.Options{Config: c, Log: notices(e.stderr)}
+	keys, err := reachKeys(c, o.Log)
+	if err != nil {
+		return err
+	}
+	if keys != nil {
+		defer keys.Close()
+		o.Keys, o.KeysGone = keys, keys.Gone()
+	}
 	if withAttach {
 		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
 			return err
@@ -59,7 +67,6 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		return err
 	}
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
-	o.Log = notices(e.stderr)
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	o.Steer, o.Sink = side.steer, sink

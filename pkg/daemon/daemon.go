@@ -43,6 +43,10 @@ type Options struct {
 	Log    *slog.Logger   // the daemon's own notices
 	Keys   keyring.Source // reads certificates; nil: this process does
 
+	// KeysGone, if not nil, is closed when Keys can no longer be used. The
+	// inspector then ends with an error, so that whoever started it does so again.
+	KeysGone <-chan struct{}
+
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served.
 	Attach func() error
@@ -198,6 +202,8 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 	select {
 	case err := <-served:
 		return fmt.Errorf("accept connections: %w", err)
+	case <-i.KeysGone:
+		return errors.New("the process that holds the private keys has ended, and without it there is no TLS; start the inspector again")
 	case err := <-pulsed:
 		switch {
 		case errors.Is(err, errReplaced):

@@ -113,12 +113,6 @@ func (k *Keys) send(q *request, to chan reply) error {
 	return nil
 }
 
-// Admit tells the holder which pairs there are, once: it opens no others.
-func (k *Keys) Admit(pairs []keyring.Pair) error {
-	_, err := k.ask(request{Pairs: pairs})
-	return err
-}
-
 // Load implements keyring.Source.
 func (k *Keys) Load(p keyring.Pair, stamp string) (*keyring.Loaded, error) {
 	r, err := k.ask(request{Load: &load{p, stamp}})

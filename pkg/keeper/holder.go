@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/gob"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -20,10 +21,14 @@ import (
 )
 
 // Hold is the life of the holder: it answers what comes by the socket until its
-// other end is closed, which the inspector's end does. No other process of the
-// same user can look into this one from the first key on, and it leaves no core
-// behind.
-func Hold(socket *os.File) error {
+// other end is closed, which the inspector's end does. It reads the pairs of
+// list, as Start has written it, and no others. No other process of the same user
+// can look into this one from the first key on, and it leaves no core behind.
+func Hold(socket *os.File, list io.Reader) error {
+	var pairs []keyring.Pair
+	if err := json.NewDecoder(list).Decode(&pairs); err != nil {
+		return fmt.Errorf("hold keys: read which: %w", err)
+	}
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("hold keys: keep others from looking into the process: %w", err)
 	}
@@ -33,15 +38,14 @@ func Hold(socket *os.File) error {
 	}
 	socket.Close()
 	defer conn.Close()
-	return newHolder(conn, keyring.Files{}).serve()
+	return newHolder(conn, keyring.Files{}, pairs).serve()
 }
 
 // holder answers one inspector.
 type holder struct {
-	in     *gob.Decoder
-	files  keyring.Source
-	pairs  []keyring.Pair // that may be loaded
-	opened bool           // pairs are set, once and for all
+	in    *gob.Decoder
+	files keyring.Source
+	pairs []keyring.Pair // that may be loaded
 
 	mu   sync.Mutex // of out
 	out  *gob.Encoder
@@ -52,9 +56,9 @@ type holder struct {
 	last map[keyring.Pair][]keyID // newest first; a handshake may still want the one before
 }
 
-func newHolder(conn io.ReadWriter, files keyring.Source) *holder {
+func newHolder(conn io.ReadWriter, files keyring.Source, pairs []keyring.Pair) *holder {
 	return &holder{
-		in: gob.NewDecoder(conn), out: gob.NewEncoder(conn), files: files,
+		in: gob.NewDecoder(conn), out: gob.NewEncoder(conn), files: files, pairs: pairs,
 		turn: make(chan struct{}, runtime.GOMAXPROCS(0)),
 		have: make(map[keyID]crypto.Signer), last: make(map[keyring.Pair][]keyID),
 	}
@@ -71,7 +75,7 @@ func (h *holder) serve() error {
 			return fmt.Errorf("hold keys: %w", err)
 		}
 		if q.Sign == nil {
-			h.answer(h.admit(&q))
+			h.answer(h.load(&q))
 			continue
 		}
 		h.turn <- struct{}{}
@@ -88,17 +92,12 @@ func (h *holder) answer(r reply) {
 	h.out.Encode(r) // fails when the inspector is gone, which serve notices
 }
 
-// admit handles what is not a signature, one at a time.
-func (h *holder) admit(q *request) reply {
+// load answers a request for a pair, one at a time.
+func (h *holder) load(q *request) reply {
 	r := reply{ID: q.ID}
 	var err error
-	switch {
-	case q.Load != nil:
-		r.Loaded, err = h.load(q.Load)
-	case h.opened:
-		err = errors.New("hold keys: the list of certificates cannot be changed")
-	default:
-		h.pairs, h.opened = q.Pairs, true
+	if q.Load != nil {
+		r.Loaded, err = h.read(q.Load)
 	}
 	if err != nil {
 		r.Err = err.Error()
@@ -106,9 +105,9 @@ func (h *holder) admit(q *request) reply {
 	return r
 }
 
-// load reads a pair that is on the list. Nothing else is ever opened, whatever is
+// read reads a pair that is on the list. Nothing else is ever opened, whatever is
 // asked for.
-func (h *holder) load(q *load) (*loaded, error) {
+func (h *holder) read(q *load) (*loaded, error) {
 	if !slices.Contains(h.pairs, q.Pair) {
 		return nil, fmt.Errorf("hold keys: certificate %s is not of this configuration", q.Pair.Chain)
 	}

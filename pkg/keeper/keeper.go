@@ -21,10 +21,9 @@ import (
 
 // request is what the inspector asks the holder; one of its parts is set.
 type request struct {
-	ID    uint64
-	Pairs []keyring.Pair // those that may be loaded; the first request, and no later one
-	Load  *load
-	Sign  *sign
+	ID   uint64
+	Load *load
+	Sign *sign
 }
 
 type load struct {

@@ -1,22 +1,30 @@
 package keeper
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
 // holderSocket is the descriptor under which the holder finds its socket.
 const holderSocket = 3
 
-// Start runs a command as the holder, which calls Hold with the file that Socket
-// returns there, and returns the socket to it. The holder has no capability
-// but that of reading files, and can get none. It ends when the last copy of the
-// socket is closed.
-func Start(program string, args ...string) (*os.File, error) {
+// Start runs a command as the holder of the keys of some pairs, and returns the
+// socket to it. The command calls Hold with the file that Socket returns there, and
+// its standard input. It has no capability but that of reading files, and can
+// get none. It ends when the last copy of the socket is closed.
+func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, error) {
+	list, err := json.Marshal(pairs)
+	if err != nil {
+		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
+	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
@@ -25,7 +33,7 @@ func Start(program string, args ...string) (*os.File, error) {
 	defer theirs.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Env = []string{} // nothing that the inspector's environment may tell
-	cmd.Stderr = os.Stderr
+	cmd.Stdin, cmd.Stderr = bytes.NewReader(list), os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := startBare(cmd); err != nil {
 		ours.Close()

@@ -1,0 +1,94 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/keeper"
+	"github.com/portreeve/portreeve/pkg/keyring"
+)
+
+// holdVerb is how the process that holds private keys is started. It is no verb
+// for people: without its socket it does nothing.
+const holdVerb = "hold-keys"
+
+func newHold() *cobra.Command {
+	return &cobra.Command{
+		Use:    holdVerb,
+		Short:  "hold private keys for the inspector, which starts this by itself",
+		Hidden: true,
+		Args:   cobra.NoArgs,
+		RunE:   func(c *cobra.Command, _ []string) error { return keeper.Hold(keeper.Socket(), c.InOrStdin()) },
+	}
+}
+
+// keysVariable tells the inspector, when it has been run again in its confines,
+// by which descriptor it reaches the keys.
+const keysVariable = "_PORTREEVE_KEYS"
+
+// itself is this very program, whatever has taken its place on the disk.
+const itself = "/proc/self/exe"
+
+// reachKeys returns the way to the private keys of a configuration, nil where it
+// has none. The first time it does not return: it starts the process that holds
+// them, and runs the inspector again in confines that keep it from reading them.
+func reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error) {
+	pairs := daemon.Pairs(c)
+	if len(pairs) == 0 {
+		return nil, nil
+	}
+	socket, err := givenSocket()
+	if err != nil {
+		return nil, err
+	}
+	if socket == nil {
+		if socket, err = keeper.Start(pairs, itself, holdVerb); err != nil {
+			return nil, err
+		}
+		if err := confine(pairs, socket); !errors.Is(err, keeper.ErrNoLandlock) {
+			return nil, err
+		}
+		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", keeper.ErrNoLandlock)
+	}
+	return keeper.Connect(socket)
+}
+
+// givenSocket returns the socket that an earlier run of this process has left, nil
+// where there is none.
+func givenSocket() (*os.File, error) {
+	text, given := os.LookupEnv(keysVariable)
+	if !given {
+		return nil, nil
+	}
+	os.Unsetenv(keysVariable)
+	fd, err := strconv.Atoi(text)
+	if err != nil {
+		return nil, fmt.Errorf("environment %s: %q is not a descriptor; leave it out", keysVariable, text)
+	}
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "keys"), nil
+}
+
+// confine runs this program again where it cannot read the keys. It returns only
+// when that cannot be.
+func confine(pairs []keyring.Pair, socket *os.File) error {
+	files := make([]string, len(pairs))
+	for i, p := range pairs {
+		files[i] = p.Key
+	}
+	fd := socket.Fd()
+	if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
+		return fmt.Errorf("hand the keys' socket on: %w", err)
+	}
+	err := keeper.Exec(files, itself, os.Args, append(os.Environ(), keysVariable+"="+strconv.Itoa(int(fd))))
+	unix.CloseOnExec(int(fd))
+	return err
+}
