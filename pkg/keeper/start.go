@@ -1,9 +1,9 @@
 package keeper
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -21,10 +21,11 @@ const holderSocket = 3
 // its standard input. It has no capability but that of reading files, and can
 // get none. It ends when the last copy of the socket is closed.
 func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, error) {
-	list, err := json.Marshal(pairs)
+	list, err := written(pairs)
 	if err != nil {
 		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
 	}
+	defer list.Close()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
@@ -33,7 +34,7 @@ func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, erro
 	defer theirs.Close()
 	cmd := exec.Command(program, args...)
 	cmd.Env = []string{} // nothing that the inspector's environment may tell
-	cmd.Stdin, cmd.Stderr = bytes.NewReader(list), os.Stderr
+	cmd.Stdin, cmd.Stderr = list, os.Stderr
 	cmd.ExtraFiles = []*os.File{theirs}
 	if err := startBare(cmd); err != nil {
 		ours.Close()
@@ -41,6 +42,28 @@ func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, erro
 	}
 	go cmd.Wait()
 	return ours, nil
+}
+
+// written returns a file with the list of pairs. It is no pipe: who calls Start may
+// become another program before the holder has read anything.
+func written(pairs []keyring.Pair) (*os.File, error) {
+	list, err := json.Marshal(pairs)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.MemfdCreate("pairs", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "pairs")
+	if _, err = f.Write(list); err == nil {
+		_, err = f.Seek(0, io.SeekStart)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // Socket returns the holder's socket, in the holder.

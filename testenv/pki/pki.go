@@ -8,6 +8,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -44,6 +45,15 @@ func Expired(c *x509.Certificate) {
 // Until makes a certificate that is valid until t.
 func Until(t time.Time) Option { return func(c *x509.Certificate) { c.NotAfter = t } }
 
+// RSA returns an RSA key, which old servers want.
+func RSA() crypto.Signer {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(fmt.Sprintf("pki: make a key: %v", err))
+	}
+	return key
+}
+
 // New returns an authority with a root of its own.
 func New(name string) *Authority { return authority(name, nil) }
 
@@ -63,8 +73,8 @@ func authority(name string, by *Authority) *Authority {
 	return own
 }
 
-// Issue returns a certificate for names, which may be addresses, the first being
-// its subject.
+// Issue returns a certificate with an elliptic-curve key for names, which may be
+// addresses, the first being its subject.
 func (a *Authority) Issue(names []string, options ...Option) *Pair {
 	return a.IssueFor(newKey(), names, options...)
 }

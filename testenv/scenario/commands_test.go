@@ -1,6 +1,7 @@
 package scenario
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -36,7 +37,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"postfix": command(startPostfix), // [SETTING…]: a real Postfix on the origin
 	"server":  command(startServer),  // postfix|exim|opensmtpd [SETTING…]: one of these, for log and mail
-	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [VERB=FILE]…: an exact origin in its place
+	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR] [VERB=FILE]…: an exact origin in its place
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
@@ -50,8 +51,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
 	"load":    command(load),    // start ADDR:PORT | more N | stop
 
-	"pki":     command(makePKI), // DIR [expired] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
+	"pki":     command(makePKI), // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
 	"tlssend": command(tlsSend), // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
+	"keyless": command(keyless), // NAME: kill the process that holds the keys of a portreeve
 	"steady":  command(steady),  // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
 
 	"capture":   command(capture),   // NODE DEVICE
@@ -212,6 +214,13 @@ func startFake(s *stage, ts *testscript.TestScript, args []string) error {
 			behaviour.Reset = peer.Point(value)
 		case name == "ext":
 			behaviour.Extensions = append(behaviour.Extensions, value)
+		case name == "tls", name == "implicit":
+			pair, err := tls.LoadX509KeyPair(ts.MkAbs(value+".pem"), ts.MkAbs(value+".key"))
+			if err != nil {
+				return err
+			}
+			behaviour.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+			behaviour.Implicit = name == "implicit"
 		default:
 			behaviour.Replies[name] = crlf(ts.ReadFile(value))
 		}

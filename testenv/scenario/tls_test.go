@@ -8,8 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -39,7 +43,7 @@ type starter = func(ctx context.Context, n *testenv.Node, dir string, addresses 
 // makePKI writes certificates. The authority of a directory is made with its
 // first certificate.
 func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
-	const text = "pki DIR [expired] NAME=HOST[,HOST]…"
+	const text = "pki DIR [expired] [rsa] NAME=HOST[,HOST]…"
 	if err := atLeast(2, args, text); err != nil {
 		return err
 	}
@@ -54,16 +58,20 @@ func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
 		return err
 	}
 	var options []pki.Option
+	issue := s.authority.Issue
 	for _, arg := range args[1:] {
 		name, hosts, given := strings.Cut(arg, "=")
 		switch {
 		case arg == "expired":
 			options = append(options, pki.Expired)
 			continue
+		case arg == "rsa":
+			issue = func(names []string, o ...pki.Option) *pki.Pair { return s.authority.IssueFor(pki.RSA(), names, o...) }
+			continue
 		case !given:
 			return usage(text)
 		}
-		if _, _, err := s.authority.Issue(strings.Split(hosts, ","), options...).Write(dir, name); err != nil {
+		if _, _, err := issue(strings.Split(hosts, ","), options...).Write(dir, name); err != nil {
 			return err
 		}
 	}
@@ -133,6 +141,26 @@ func (s *stage) secureClient(to netip.AddrPort, config *tls.Config, implicit boo
 	}
 	_, err = client.Command("EHLO client.example.net")
 	return client, err
+}
+
+// keyless kills the only child of a process.
+func keyless(s *stage, _ *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return usage("keyless NAME")
+	}
+	p, err := s.process(args[0])
+	if err != nil {
+		return err
+	}
+	out, err := exec.Command("pgrep", "--parent", strconv.Itoa(p.cmd.Process.Pid)).Output()
+	if err != nil {
+		return fmt.Errorf("%s has no child: %w", args[0], err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err != nil {
+		return fmt.Errorf("%s has more than one child: %q", args[0], out)
+	}
+	return unix.Kill(pid, unix.SIGKILL)
 }
 
 // steady holds a session open and shows at its end that it still works.
