@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net/netip"
 
 	"github.com/spf13/cobra"
 
@@ -10,11 +12,13 @@ import (
 	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/resolve"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
 func newDoctor(e *env) *cobra.Command {
 	var asJSON bool
+	resolver := argument{kind: "ADDRESS:PORT"}
 	c := &cobra.Command{
 		Use:   "doctor -c FILE",
 		Short: "say what on this machine is in the way",
@@ -28,17 +32,22 @@ finding a line, with the exact remedy, and changes nothing.
 To try an origin's route back, it opens a connection to it from an address that belongs
 to nobody (192.0.2.1, 2001:db8::1) and closes it again; the origin's log may say so.
 
+Of TLS it reads the certificates that clients are shown (dates, chain, names), asks each
+origin what it offers, and compares what the domains under tls.domains publish (MX,
+MTA-STS, TLSA) with those certificates.
+
 The exit code is 1 when something would keep mail from flowing.`,
 		Example: "  portreeve doctor -c /etc/portreeve.yaml",
 		Args:    cobra.NoArgs,
-		RunE:    func(c *cobra.Command, _ []string) error { return diagnose(c.Context(), e, asJSON) },
+		RunE:    func(c *cobra.Command, _ []string) error { return diagnose(c.Context(), e, asJSON, resolver.value) },
 	}
 	e.needConfig(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
+	c.Flags().Var(&resolver, "resolver", "DNS server to ask about tls.domains (default the first of /etc/resolv.conf)")
 	return c
 }
 
-func diagnose(ctx context.Context, e *env, asJSON bool) error {
+func diagnose(ctx context.Context, e *env, asJSON bool, resolver string) error {
 	c, err := e.load()
 	if err != nil {
 		return err
@@ -46,7 +55,7 @@ func diagnose(ctx context.Context, e *env, asJSON bool) error {
 	if err := privileged("doctor"); err != nil {
 		return err
 	}
-	list, err := examine(ctx, c)
+	list, err := examine(ctx, c, resolver)
 	if err != nil {
 		return err
 	}
@@ -62,7 +71,7 @@ func diagnose(ctx context.Context, e *env, asJSON bool) error {
 }
 
 // examine looks at the machine and returns the findings.
-func examine(ctx context.Context, c *config.Config) (_ finding.List, err error) {
+func examine(ctx context.Context, c *config.Config, resolver string) (_ finding.List, err error) {
 	f, err := facts(c)
 	if err != nil {
 		return nil, err
@@ -80,7 +89,35 @@ func examine(ctx context.Context, c *config.Config) (_ finding.List, err error) 
 	if err != nil {
 		return nil, err
 	}
+	if m.TLS, err = lookTLS(ctx, c, resolver); err != nil {
+		return nil, err
+	}
 	return doctor.Examine(c, m), nil
+}
+
+// lookTLS looks at TLS, and at what is published of it.
+func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS, error) {
+	names, err := resolve.System()
+	if resolver != "" {
+		server, bad := netip.ParseAddrPort(resolver)
+		if bad != nil {
+			return doctor.TLS{}, usageError(fmt.Sprintf("--resolver %q is not an address and a port, like 127.0.0.1:53", resolver))
+		}
+		names, err = resolve.New(server), nil
+	}
+	if err != nil && asksDNS(c) {
+		return doctor.TLS{}, err
+	}
+	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}), nil
+}
+
+func asksDNS(c *config.Config) bool {
+	for _, s := range c.Services {
+		if len(s.TLS.Domains) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // attachment compares the kernel side with what the configuration asks for.

@@ -78,6 +78,7 @@ services:
     tls:
       mode: mirror
       certificates: [{chain: /b.pem, key: /b.key}]
+      domains: [Example.org, example.net]
       client: {require: false, implicit: true, minimum: TLS1.2, verify: none, ca: ""}
       origin: {require: false, implicit: true, verify: pin, name: "", ca: "", pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=, resolver: ""}
   - name: v6.only_1-x
@@ -226,6 +227,7 @@ func TestEverything(t *testing.T) {
 			TLS: TLS{
 				Mode:         TLSMirror,
 				Certificates: []Certificate{{"/b.pem", "/b.key"}},
+				Domains:      []string{"example.org", "example.net"},
 				Client:       TLSClient{Implicit: true},
 				Origin: TLSOrigin{Implicit: true, Verify: OriginPin, Pins: []Pin{
 					{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31},

@@ -99,6 +99,7 @@ type rawSMTPLimits struct {
 type rawTLS struct {
 	Mode         scalar           `mapstructure:"mode"`
 	Certificates []rawCertificate `mapstructure:"certificates"`
+	Domains      []scalar         `mapstructure:"domains"`
 	Client       rawTLSClient     `mapstructure:"client"`
 	Origin       rawTLSOrigin     `mapstructure:"origin"`
 }

@@ -15,6 +15,7 @@ import (
 type TLS struct {
 	Mode         TLSMode
 	Certificates []Certificate // that clients are shown; the first is for those that ask for no name
+	Domains      []string      // whose mail comes here, for doctor; in lower case
 	Client       TLSClient
 	Origin       TLSOrigin
 }
@@ -105,6 +106,9 @@ func (t TLS) Originates() bool { return t.Mode == TLSMirror || t.Mode == TLSOfOr
 func tlsSection(r *report, at path, raw rawTLS, t *TLS) {
 	word(r, at.key("mode"), raw.Mode, tlsModeWords, &t.Mode)
 	certificates(r, at.key("certificates"), raw.Certificates, &t.Certificates)
+	if raw.Domains != nil {
+		t.Domains = values(unique(r, at.key("domains"), raw.Domains, parseDomain))
+	}
 	clientTLS(r, at.key("client"), raw.Client, &t.Client)
 	originTLS(r, at.key("origin"), raw.Origin, &t.Origin)
 }
@@ -176,6 +180,13 @@ func file(r *report, at path, v scalar, dst *string) {
 	default:
 		*dst = s
 	}
+}
+
+func parseDomain(s string) (string, *fault) {
+	if s == "" || !isDomain(s) {
+		return "", faultf(`write it as "example.org"`, "%s is not a domain", quote(s))
+	}
+	return strings.ToLower(s), nil
 }
 
 func parsePin(s string) (p Pin, wrong *fault) {

@@ -9,6 +9,7 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
@@ -35,6 +36,8 @@ type Machine struct {
 	Routes    map[netip.Addr]Route // to each origin
 	Probes    []Probe              // made only where attached
 	Files     uint64               // descriptors that a process may open
+	TLS       TLS
+	Now       time.Time // when it was read
 }
 
 // Route is the way to an origin, or why there is none.
@@ -58,6 +61,7 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.origins()
 	e.probes()
 	e.files()
+	e.tls()
 	return e.List
 }
 

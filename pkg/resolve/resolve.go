@@ -10,6 +10,7 @@ package resolve
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -34,6 +35,20 @@ type Resolver struct {
 // New returns a Resolver that asks the server at an address and port.
 func New(server netip.AddrPort) *Resolver {
 	return &Resolver{server: server.String(), known: make(map[question]answer)}
+}
+
+// System returns a Resolver that asks the first server of /etc/resolv.conf.
+func System() (*Resolver, error) {
+	c, err := dns.ClientConfigFromFile("/etc/resolv.conf")
+	if err != nil {
+		return nil, fmt.Errorf("find a DNS server: %w", err)
+	}
+	for _, s := range c.Servers {
+		if a, err := netip.ParseAddr(s); err == nil {
+			return New(netip.AddrPortFrom(a, 53)), nil
+		}
+	}
+	return nil, errors.New("find a DNS server: /etc/resolv.conf has none")
 }
 
 type question struct {
@@ -107,6 +122,34 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]string, error) {
 		}
 	}
 	return all, err
+}
+
+// Addresses returns the addresses of a host, of both families.
+func (r *Resolver) Addresses(ctx context.Context, host string) ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, kind := range []uint16{dns.TypeA, dns.TypeAAAA} {
+		a, err := r.ask(ctx, question{dns.Fqdn(host), kind})
+		if err != nil {
+			return nil, err
+		}
+		for _, rr := range a.records {
+			if addr, ok := addressOf(rr); ok {
+				all = append(all, addr)
+			}
+		}
+	}
+	return all, nil
+}
+
+func addressOf(rr dns.RR) (netip.Addr, bool) {
+	switch rr := rr.(type) {
+	case *dns.A:
+		a, ok := netip.AddrFromSlice(rr.A)
+		return a.Unmap(), ok
+	case *dns.AAAA:
+		return netip.AddrFromSlice(rr.AAAA)
+	}
+	return netip.Addr{}, false
 }
 
 // ask answers from memory, or asks the server.

@@ -1,0 +1,232 @@
+package doctor
+
+import (
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/trust"
+)
+
+// renewBefore is when a certificate is late: renewal programs begin a month
+// before its end.
+const renewBefore = 14 * 24 * time.Hour
+
+// tls judges certificates, origins and what is published.
+func (e *exam) tls() {
+	seen := map[config.Certificate]bool{}
+	asked := map[netip.AddrPort]bool{}
+	for _, s := range e.c.Services {
+		if s.TLS.Mode == config.TLSOff {
+			e.warn(e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
+			continue
+		}
+		for _, c := range s.TLS.Certificates {
+			if !seen[c] && s.TLS.Terminates() {
+				e.certificate(c)
+			}
+			seen[c] = true
+		}
+		for _, o := range single(plan.Destinations(s)) {
+			if !asked[o] {
+				e.offer(s, o)
+			}
+			asked[o] = true
+		}
+		for _, d := range s.TLS.Domains {
+			e.domain(s, d)
+		}
+	}
+}
+
+// certificate judges a certificate by itself.
+func (e *exam) certificate(c config.Certificate) {
+	object := "certificate " + c.Chain
+	shown := e.m.TLS.Certificates[c]
+	if shown.Err != nil {
+		e.problem(object, shown.Err.Error(), "")
+		return
+	}
+	for _, w := range shown.Warnings {
+		e.warn(object, w, "")
+	}
+	leaf := shown.Chain[0]
+	switch left := leaf.NotAfter.Sub(e.m.Now); {
+	case left <= 0:
+		e.problem(object, fmt.Sprintf("it has expired on %s; senders that verify do not deliver", day(leaf.NotAfter)), "renew it")
+	case e.m.Now.Before(leaf.NotBefore):
+		e.problem(object, fmt.Sprintf("it is not valid before %s; senders that verify do not deliver", day(leaf.NotBefore)), "see whether the clock is right")
+	case left < renewBefore:
+		e.warn(object, "it expires on "+day(leaf.NotAfter), "renew it; the new files are used within ten seconds")
+	}
+	if shown.Trusted != nil {
+		e.warn(object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
+			"put the certificates between it and its root behind it into the same file")
+	}
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// offer judges what an origin offers.
+func (e *exam) offer(s config.Service, origin netip.AddrPort) {
+	object := fmt.Sprintf("origin %s", origin)
+	o, looked := e.m.TLS.Origins[origin]
+	switch {
+	case !looked:
+		return
+	case o.Err != nil:
+		e.warn(object, fmt.Sprintf("cannot see what it offers: %v", o.Err), "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect "+origin.String())
+		return
+	case !o.STARTTLS && o.Version == "":
+		e.noTLS(s, object)
+		return
+	}
+	leaf := o.Chain[0]
+	e.info(object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
+	e.policy(s, object, o)
+	e.names(s, object, o)
+}
+
+// noTLS says what it means that an origin offers no TLS.
+func (e *exam) noTLS(s config.Service, object string) {
+	switch {
+	case s.TLS.Origin.Require:
+		e.problem(object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
+	case s.TLS.Mode == config.TLSOfClient:
+	case s.TLS.Mode == config.TLSPassthrough:
+		e.info(object, "it offers no TLS, so clients are not offered it either")
+	default:
+		e.warn(object, "it offers no TLS, so clients are not offered it either", "offer STARTTLS there")
+	}
+}
+
+// policy judges an origin's certificate as its sessions will.
+func (e *exam) policy(s config.Service, object string, o Offer) {
+	t := s.TLS.Origin
+	leaf := o.Chain[0]
+	switch {
+	case t.Verify == config.OriginNone:
+	case t.Verify == config.OriginPin && !slices.Contains(t.Pins, config.Pin(trust.PinOf(leaf))):
+		e.problem(object, "its key is none of those under tls.origin.pins: no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
+	case t.Verify != config.OriginPin && t.Verify != config.OriginDANE && leaf.VerifyHostname(t.Name) != nil:
+		e.problem(object, fmt.Sprintf("its certificate is not for %s: no TLS comes about", t.Name), "set tls.origin.name to a name that it is for")
+	case t.Verify != config.OriginPin && t.Verify != config.OriginDANE && e.m.Now.After(leaf.NotAfter):
+		e.problem(object, "its certificate has expired: no TLS comes about", "renew it")
+	}
+}
+
+// names compares how an origin calls itself, which clients read, with the
+// certificate that they are shown.
+func (e *exam) names(s config.Service, object string, o Offer) {
+	if !s.TLS.Terminates() || e.presented(s, "") == nil {
+		return
+	}
+	for _, name := range []string{o.Greeting, o.Hello} {
+		if name == "" || e.shownFor(s, name) != nil {
+			continue
+		}
+		e.warn(object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
+			"get a certificate for that name too, or let the origin use the certificate's")
+		return
+	}
+}
+
+// shownFor returns the chain that clients see who ask for a name, nil when it is
+// for others.
+func (e *exam) shownFor(s config.Service, name string) []*x509.Certificate {
+	for _, c := range s.TLS.Certificates {
+		chain := e.m.TLS.Certificates[c].Chain
+		if len(chain) > 0 && chain[0].VerifyHostname(name) == nil {
+			return chain
+		}
+	}
+	return nil
+}
+
+// presented returns the chain that a client sees who asks for a name.
+func (e *exam) presented(s config.Service, name string) []*x509.Certificate {
+	if chain := e.shownFor(s, name); chain != nil {
+		return chain
+	}
+	for _, c := range s.TLS.Certificates {
+		if chain := e.m.TLS.Certificates[c].Chain; len(chain) > 0 {
+			return chain
+		}
+	}
+	return nil
+}
+
+// domain compares what a domain publishes with what clients are shown.
+func (e *exam) domain(s config.Service, name string) {
+	object := "domain " + name
+	d, looked := e.m.TLS.Domains[name]
+	switch {
+	case !looked:
+		return
+	case d.Err != nil:
+		e.warn(object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "")
+	case len(d.MX) == 0:
+		e.warn(object, "it has no MX record", "publish one that names this gateway")
+	}
+	e.sts(s, object, d)
+	for _, mx := range slices.Sorted(maps.Keys(d.TLSA)) {
+		e.dane(s, object, mx, d.TLSA[mx])
+	}
+}
+
+// sts judges an MTA-STS policy: a sender that knows it delivers to nobody else.
+func (e *exam) sts(s config.Service, object string, d Domain) {
+	policy := d.STS
+	say := e.warn
+	if policy.Mode == "enforce" {
+		say = e.problem
+	}
+	switch {
+	case !policy.Announced:
+		return
+	case policy.Err != nil:
+		e.warn(object, fmt.Sprintf("it announces an MTA-STS policy that cannot be used: %v", policy.Err), "see https://mta-sts."+object[len("domain "):]+"/.well-known/mta-sts.txt")
+		return
+	case policy.Mode == "none":
+		return
+	}
+	for _, mx := range d.MX {
+		switch {
+		case !policy.matches(mx):
+			say(object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
+		case s.TLS.Mode == config.TLSOfOrigin:
+			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode origin does not offer to clients", policy.Mode), "write mode: mirror or mode: passthrough")
+		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:
+			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
+		}
+	}
+}
+
+// dane judges the TLSA records of a mail server against what clients are shown.
+func (e *exam) dane(s config.Service, object, mx string, records []TLSA) {
+	if len(records) == 0 || !s.TLS.Terminates() {
+		return
+	}
+	chain := e.presented(s, mx)
+	if chain == nil {
+		return // why is told with the certificate
+	}
+	if err := trust.Match(records, chain, mx); err != nil {
+		e.problem(object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
+			"publish _25._tcp."+mx+". IN TLSA 3 1 1 "+hashOf(chain[0])+", and wait for the old records' TTL before the certificate is changed")
+		return
+	}
+	e.info(object, fmt.Sprintf("the TLSA records of %s fit the certificate that clients are shown", mx))
+}
+
+func hashOf(c *x509.Certificate) string {
+	h := sha256.Sum256(c.RawSubjectPublicKeyInfo)
+	return hex.EncodeToString(h[:])
+}

@@ -1,0 +1,222 @@
+package doctor
+
+import (
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/resolve"
+	"github.com/portreeve/portreeve/pkg/trust"
+	"github.com/portreeve/portreeve/testenv/nameserver"
+	"github.com/portreeve/portreeve/testenv/peer"
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+// secured is a configuration with TLS, written as in the file.
+func secured(t *testing.T, section string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("test.yaml", []byte(`interfaces: {client: [ext0], origin: [dmz0]}
+services:
+  - name: mx
+    listen: ["192.0.2.1:25"]
+    origins: ["198.51.100.1:25"]
+    tls: {`+section+"}\n"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+const withCertificate = "certificates: [{chain: /mx.pem, key: /mx.key}], domains: [example.org]"
+
+var (
+	itsFiles  = config.Certificate{Chain: "/mx.pem", Key: "/mx.key"}
+	itsOrigin = netip.MustParseAddrPort("198.51.100.1:25")
+)
+
+func chainOf(t *testing.T, p *pki.Pair) []*x509.Certificate {
+	t.Helper()
+	var chain []*x509.Certificate
+	for _, der := range p.Chain {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain = append(chain, c)
+	}
+	return chain
+}
+
+// order is TLS that has nothing wrong.
+func order(t *testing.T, p *pki.Pair) TLS {
+	t.Helper()
+	h := sha256.Sum256(p.Certificate.RawSubjectPublicKeyInfo)
+	return TLS{
+		Certificates: map[config.Certificate]Shown{itsFiles: {Chain: chainOf(t, p)}},
+		Origins: map[netip.AddrPort]Offer{itsOrigin: {
+			Greeting: "mx.example.org", Hello: "mx.example.org", STARTTLS: true, Version: "TLS 1.3", Chain: chainOf(t, p),
+		}},
+		Domains: map[string]Domain{"example.org": {
+			MX:   []string{"mx.example.org"},
+			STS:  STS{Announced: true, Mode: "enforce", MX: []string{"mx.example.org"}},
+			TLSA: map[string][]TLSA{"mx.example.org": {{Usage: 3, Selector: 1, Matching: 1, Data: h[:]}}},
+		}},
+	}
+}
+
+// TestTLSFindings: each thing that can be wrong has its sentence, and what is in
+// order has none.
+func TestTLSFindings(t *testing.T) {
+	ca := pki.New("test")
+	good := ca.Issue([]string{"mx.example.org"})
+	change := func(f func(*TLS, *Offer, *Domain, *Shown)) func(*TLS) {
+		return func(l *TLS) {
+			o, d, s := l.Origins[itsOrigin], l.Domains["example.org"], l.Certificates[itsFiles]
+			f(l, &o, &d, &s)
+			l.Origins[itsOrigin], l.Domains["example.org"], l.Certificates[itsFiles] = o, d, s
+		}
+	}
+	for _, k := range []struct {
+		name, section string
+		spoil         func(*TLS)
+		want          string // of the only warning or error, "" for none
+	}{
+		{"in order", withCertificate, func(*TLS) {}, ""},
+		{"off", "mode: off", func(*TLS) {}, "warning test.yaml: service mx: TLS is taken out"},
+		{"unreadable", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) { *s = Shown{Err: fmt.Errorf("cannot read it")} }), "error certificate /mx.pem: cannot read it"},
+		{"expired", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) {
+			s.Chain = chainOf(t, ca.IssueFor(good.Key, []string{"mx.example.org"}, pki.Expired))
+		}), "error certificate /mx.pem: it has expired"},
+		{"expires soon", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) {
+			s.Chain = chainOf(t, ca.IssueFor(good.Key, []string{"mx.example.org"}, pki.Until(time.Now().AddDate(0, 0, 5))))
+		}), "warning certificate /mx.pem: it expires on"},
+		{"incomplete chain", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) { s.Trusted = x509.UnknownAuthorityError{} }), "warning certificate /mx.pem: its chain leads to no root"},
+		{"group", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) { s.Warnings = []string{"the group may read it"} }), "warning certificate /mx.pem: the group may"},
+		{"other name in greeting", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { o.Greeting = "inner.example.org" }), "warning origin 198.51.100.1:25: it calls itself inner.example.org"},
+		{"no STARTTLS", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Greeting: "mx.example.org"} }), "warning origin 198.51.100.1:25: it offers no TLS"},
+		{"no STARTTLS, required", withCertificate + ", origin: {require: true}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{} }), "error origin 198.51.100.1:25: it offers no TLS, which service mx requires"},
+		{"origin fails", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Err: fmt.Errorf("alert")} }), "warning origin 198.51.100.1:25: cannot see what it offers: alert"},
+		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", func(*TLS) {}, "error origin 198.51.100.1:25: its key is none of those"},
+		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", func(*TLS) {}, "error origin 198.51.100.1:25: its certificate is not for other.example.org"},
+		{"no MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { *d = Domain{} }), "warning domain example.org: it has no MX"},
+		{"policy without the MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.MX = []string{"*.mail.example.org"} }), "error domain example.org: its MTA-STS policy (enforce) does not name"},
+		{"policy in testing", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.Mode, d.STS.MX = "testing", nil }), "warning domain example.org: its MTA-STS policy (testing) does not name"},
+		{"policy that cannot be read", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS = STS{Announced: true, Err: fmt.Errorf("404")} }), "warning domain example.org: it announces an MTA-STS policy that cannot be used: 404"},
+		{"policy and another name", withCertificate, change(func(l *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.MX, d.STS.MX, d.TLSA = []string{"mx2.example.org"}, []string{"mx2.example.org"}, nil
+		}), "error domain example.org: its MTA-STS policy (enforce) asks mx2.example.org for a certificate"},
+		{"TLSA of another", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.TLSA = map[string][]TLSA{"mx.example.org": {{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}}}
+		}), "error domain example.org: the TLSA records of mx.example.org do not fit"},
+		{"TLSA unusable", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.TLSA = map[string][]TLSA{"mx.example.org": {{Usage: 1, Selector: 1, Matching: 1, Data: make([]byte, 32)}}}
+		}), "error domain example.org: the TLSA records of mx.example.org do not fit"},
+	} {
+		l := order(t, good)
+		k.spoil(&l)
+		e := &exam{c: secured(t, k.section), m: Machine{TLS: l, Now: time.Now()}}
+		e.tls()
+		var bad []string
+		for _, f := range e.List {
+			if f.Severity > 0 {
+				bad = append(bad, f.Severity.String()+" "+f.String())
+			}
+		}
+		switch {
+		case k.want == "" && len(bad) > 0, k.want != "" && (len(bad) != 1 || !strings.HasPrefix(bad[0], k.want)):
+			t.Errorf("%s: found\n%s\nwant %s", k.name, strings.Join(bad, "\n"), k.want)
+		}
+	}
+}
+
+// TestLookTLS looks at files, an origin, DNS and HTTPS that this test serves.
+func TestLookTLS(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pair := ca.Issue([]string{"mx.example.org"})
+	chain, key, err := pair.Write(dir, "mx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inner := ca.Issue([]string{"origin.example.org"})
+	origin := peer.Serve(peer.Behaviour{TLS: &tls.Config{Certificates: []tls.Certificate{inner.TLS()}}}, ln)
+	defer origin.Close()
+	names, policyAt := publish(t, ca, "version: STSv1\nmode: enforce\nmx: *.example.org\nmax_age: 86400\n")
+	at := netip.MustParseAddrPort(ln.Addr().String())
+	c := &config.Config{Services: []config.Service{{
+		Name: "mx", Origins: []netip.AddrPort{at}, Listen: []config.Target{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25}},
+		TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: chain, Key: key}}, Domains: []string{"example.org"}},
+	}}}
+	got := LookTLS(t.Context(), c, Published{DNS: resolve.New(names.Addr), Roots: ca.Pool(), Port: policyAt})
+	if s := got.Certificates[config.Certificate{Chain: chain, Key: key}]; s.Err != nil || len(s.Chain) != 1 || s.Trusted == nil {
+		t.Errorf("certificate: %+v", s)
+	}
+	o := got.Origins[at]
+	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {
+		t.Errorf("origin: %+v", o)
+	}
+	d := got.Domains["example.org"]
+	if d.Err != nil || len(d.MX) != 1 || d.MX[0] != "mx.example.org" || len(d.TLSA["mx.example.org"]) != 1 || !d.STS.Announced || d.STS.Err != nil || !d.STS.matches("mx.example.org") || d.STS.matches("a.mx.example.org") || d.STS.matches("example.org") {
+		t.Errorf("domain: %+v", d)
+	}
+}
+
+// publish serves what a domain publishes.
+func publish(t *testing.T, ca *pki.Authority, policy string) (*nameserver.Server, uint16) {
+	t.Helper()
+	s, err := nameserver.Serve("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	s.Secure("_25._tcp.mx.example.org.")
+	if err := s.Add("example.org. 60 IN MX 10 mx.example.org.", "_mta-sts.example.org. 60 IN TXT \"v=STSv1; id=1;\"",
+		"mta-sts.example.org. 60 IN A 127.0.0.1", "_25._tcp.mx.example.org. 60 IN TLSA 3 1 1 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"); err != nil {
+		t.Fatal(err)
+	}
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.Host != "mta-sts.example.org" || q.URL.Path != "/.well-known/mta-sts.txt" {
+			http.NotFound(w, q)
+			return
+		}
+		fmt.Fprint(w, policy)
+	}))
+	web.TLS = &tls.Config{Certificates: []tls.Certificate{ca.Issue([]string{"mta-sts.example.org"}).TLS()}}
+	web.StartTLS()
+	t.Cleanup(web.Close)
+	return s, netip.MustParseAddrPort(web.Listener.Addr().String()).Port()
+}
+
+func TestPolicies(t *testing.T) {
+	for text, want := range map[string]string{
+		"version: STSv1\r\nmode: none\r\nmax_age: 1\r\n":        "",
+		"version: STSv1\nmode: testing\nmx: a.example\n":        "",
+		"mode: enforce\nmx: a.example\n":                        "version",
+		"version: STSv2\nmode: enforce\nmx: a.example\n":        "version",
+		"version: STSv1\nmode: maybe\nmx: a.example\n":          "mode",
+		"version: STSv1\nmode: enforce\n":                       "names no mail server",
+		"<html>version: STSv1</html>\nmode: enforce\nmx: a.b\n": "version",
+	} {
+		_, err := parsePolicy(text)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", text, err, want)
+		}
+	}
+	for _, records := range [][]string{nil, {"v=spf1"}, {"v=STSv1; id=1;", "v=STSv1; id=2;"}, {"v=STSv10; id=1"}} {
+		if announced(records) {
+			t.Errorf("%q announces a policy", records)
+		}
+	}
+}

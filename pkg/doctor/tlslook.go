@@ -1,0 +1,235 @@
+package doctor
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/trust"
+)
+
+// TLSA is a TLSA record.
+type TLSA = trust.TLSA
+
+// TLS is what was seen of TLS.
+type TLS struct {
+	Certificates map[config.Certificate]Shown
+	Origins      map[netip.AddrPort]Offer
+	Domains      map[string]Domain
+}
+
+// Shown is a certificate that clients are shown, or why it cannot be.
+type Shown struct {
+	Chain    []*x509.Certificate // the server's own first
+	Trusted  error               // why the chain leads to no root of this system; nil: it does
+	Warnings []string
+	Err      error
+}
+
+// Offer is what an origin says and shows.
+type Offer struct {
+	Greeting string // the name in its greeting
+	Hello    string // the name in its reply to EHLO
+	STARTTLS bool
+	Version  string              // of TLS; empty without a handshake
+	Chain    []*x509.Certificate // that it shows
+	Err      error               // where it went wrong
+}
+
+// Domain is what an operator's domain publishes.
+type Domain struct {
+	MX   []string
+	STS  STS
+	TLSA map[string][]TLSA // by mail server
+	Err  error             // of MX or TLSA
+}
+
+// LookTLS looks at certificates, origins and what is published. It reads private
+// keys, as the process does that holds them, and opens a connection to each origin,
+// which its log will say.
+func LookTLS(ctx context.Context, c *config.Config, p Published) TLS {
+	t := TLS{Certificates: map[config.Certificate]Shown{}, Origins: map[netip.AddrPort]Offer{}, Domains: map[string]Domain{}}
+	for _, s := range c.Services {
+		if s.TLS.Mode == config.TLSOff {
+			continue
+		}
+		for _, one := range s.TLS.Certificates {
+			t.Certificates[one] = shown(one)
+		}
+		for _, o := range single(plan.Destinations(s)) {
+			if _, known := t.Origins[o]; !known {
+				t.Origins[o] = offer(ctx, o, s.TLS.Origin)
+			}
+		}
+		for _, d := range s.TLS.Domains {
+			t.Domains[d] = p.domain(ctx, d)
+		}
+	}
+	return t
+}
+
+// shown reads a certificate as it is read for clients.
+func shown(c config.Certificate) Shown {
+	l, err := keyring.Files{}.Load(keyring.Pair(c), "")
+	if err != nil {
+		return Shown{Err: err}
+	}
+	s := Shown{Warnings: l.Warnings}
+	between := x509.NewCertPool()
+	for i, der := range l.Certificate.Certificate {
+		one, err := x509.ParseCertificate(der)
+		if err != nil {
+			return Shown{Err: err}
+		}
+		s.Chain = append(s.Chain, one)
+		if i > 0 {
+			between.AddCert(one)
+		}
+	}
+	_, s.Trusted = s.Chain[0].Verify(x509.VerifyOptions{Intermediates: between, CurrentTime: within(s.Chain[0])})
+	return s
+}
+
+// within is a time at which a certificate is valid, so that its dates are judged
+// apart from its chain.
+func within(c *x509.Certificate) time.Time {
+	if now := time.Now(); now.Before(c.NotAfter) {
+		return now
+	}
+	return c.NotAfter
+}
+
+// domain asks what a domain publishes.
+func (p Published) domain(ctx context.Context, name string) Domain {
+	d := Domain{STS: p.sts(ctx, name), TLSA: map[string][]TLSA{}}
+	if d.MX, d.Err = p.DNS.MX(ctx, name); d.Err != nil {
+		return d
+	}
+	for _, mx := range d.MX {
+		records, err := p.DNS.TLSA(ctx, mx, 25)
+		if err != nil {
+			d.Err = err
+		}
+		d.TLSA[mx] = records
+	}
+	return d
+}
+
+// offerPatience is how long an origin may take for all of it.
+const offerPatience = 10 * time.Second
+
+// offer talks to an origin as far as a handshake.
+func offer(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin) (o Offer) {
+	d := net.Dialer{Timeout: probePatience}
+	conn, err := d.DialContext(ctx, "tcp", origin.String())
+	if err != nil {
+		return Offer{Err: err}
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(offerPatience))
+	t := &talk{conn: conn}
+	if how.Implicit {
+		o.Err = t.secure(&o, how.Name)
+	}
+	if o.Err == nil {
+		o.Err = t.hello(&o)
+	}
+	if o.Err != nil || !o.STARTTLS || how.Implicit {
+		return o
+	}
+	if _, o.Err = t.command("STARTTLS", 220); o.Err == nil {
+		o.Err = t.secure(&o, how.Name)
+	}
+	return o
+}
+
+// talk is a short conversation with an origin.
+type talk struct {
+	conn net.Conn
+	in   []byte
+}
+
+// hello reads the greeting and says EHLO.
+func (t *talk) hello(o *Offer) error {
+	greeting, err := t.reply(220)
+	if err != nil {
+		return err
+	}
+	o.Greeting = firstWord(greeting[0])
+	lines, err := t.command("EHLO portreeve.invalid", 250)
+	if err != nil {
+		return err
+	}
+	o.Hello = firstWord(lines[0])
+	for _, l := range lines[1:] {
+		o.STARTTLS = o.STARTTLS || strings.EqualFold(l, "STARTTLS")
+	}
+	return nil
+}
+
+func firstWord(s string) string {
+	word, _, _ := strings.Cut(s, " ")
+	return strings.ToLower(word)
+}
+
+func (t *talk) command(line string, want smtp.Code) ([]string, error) {
+	if _, err := t.conn.Write([]byte(line + "\r\n")); err != nil {
+		return nil, err
+	}
+	return t.reply(want)
+}
+
+// reply reads one reply, which must have a code.
+func (t *talk) reply(want smtp.Code) ([]string, error) {
+	for {
+		r, n, f := smtp.CutReply(t.in)
+		switch {
+		case f != smtp.NoFault:
+			return nil, fmt.Errorf("its reply breaks the protocol: %s", f)
+		case n > 0 && r.Code != want:
+			return nil, fmt.Errorf("it replies %q", r.AppendTo(nil))
+		case n > 0:
+			lines := linesOf(r)
+			t.in = t.in[n:]
+			return lines, nil
+		}
+		more := make([]byte, 4096)
+		k, err := t.conn.Read(more)
+		if k == 0 && err != nil {
+			return nil, err
+		}
+		t.in = append(t.in, more[:k]...)
+	}
+}
+
+func linesOf(r smtp.WireReply) (lines []string) {
+	for text, rest, ok := r.Next(); ok; text, rest, ok = rest.Next() {
+		lines = append(lines, string(text))
+	}
+	return lines
+}
+
+// secure makes the handshake and takes what the origin shows, whoever it is.
+func (t *talk) secure(o *Offer, name string) error {
+	if len(t.in) > 0 {
+		return errors.New("it sends octets behind its reply to STARTTLS")
+	}
+	conn := tls.Client(t.conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	if err := conn.Handshake(); err != nil {
+		return err
+	}
+	state := conn.ConnectionState()
+	o.Version, o.Chain = tls.VersionName(state.Version), state.PeerCertificates
+	t.conn = conn
+	return nil
+}
