@@ -34,12 +34,13 @@ type Text = []byte
 
 // Session is the record of one conversation.
 type Session struct {
-	Flow     flow.Flow
-	Origin   netip.AddrPort // zero when none was reached
-	Forged   netip.AddrPort // source address of the origin leg
-	Start    time.Time
-	Duration time.Duration
-	Greeted  time.Duration // from the start to the origin's greeting
+	Flow      flow.Flow
+	Origin    netip.AddrPort // zero when none was reached
+	Forged    netip.AddrPort // source address of the origin leg
+	Unreached []Unreached    // origins that were tried in vain, in order
+	Start     time.Time
+	Duration  time.Duration
+	Greeted   time.Duration // from the start to the origin's greeting
 
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO

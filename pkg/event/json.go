@@ -51,6 +51,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.flow(&s.Flow)
 	o.addr("origin", s.Origin)
 	o.addr("forged", s.Forged)
+	o.unreached(s.Unreached)
 	o.answer("greeting", s.Greeting)
 	o.text("helo", s.Hello)
 	o.flag("esmtp", s.Extended)
@@ -207,6 +208,23 @@ func (o *jsonObject) tallies(n string, list []Tally) {
 		o.number(t.Reason.String(), int64(t.Count))
 	}
 	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
+func (o *jsonObject) unreached(list []Unreached) {
+	if len(list) == 0 {
+		return
+	}
+	o.name("unreached")
+	o.b = append(o.b, '[')
+	for _, u := range list {
+		o.b = append(o.b, '{')
+		o.addr("origin", u.Origin)
+		o.word("trouble", u.Trouble.String())
+		o.b[len(o.b)-1] = '}'
+		o.b = append(o.b, ',')
+	}
+	o.b[len(o.b)-1] = ']'
 	o.b = append(o.b, ',')
 }
 

@@ -40,7 +40,7 @@ var (
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
 		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true, XClient: Text("NAME=c.example"),
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
-		Commands: 5, Errors: 1, Messages: 1, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
+		Commands: 5, Errors: 1, Messages: 1, Unreached: []Unreached{{netip.MustParseAddrPort("198.51.100.9:25"), TroubleTimeout}}, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
 	}
 )
@@ -94,6 +94,9 @@ func TestSchema(t *testing.T) {
 	}
 	for o := range outcomes {
 		documented(o.String())
+	}
+	for tr := range troubles {
+		documented(tr.String())
 	}
 	for r := NoReason + 1; r < Reasons; r++ {
 		documented(r.String())

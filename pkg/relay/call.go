@@ -30,7 +30,9 @@ type call struct {
 	mu      sync.Mutex
 	origin  *leg // nil before there is one
 	path    forward.Path
-	severed bool // the legs were or are to be reset
+	tried   []event.Unreached // origins before it
+	begun   bool              // a session was
+	severed bool              // the legs were or are to be reset
 }
 
 // serve begins the life of an admitted call: up to the origin.
@@ -57,12 +59,14 @@ func (c *call) converse(i inspect.Inspector) {
 	defer c.survive()
 	o := c.options()
 	o.Inspector = i
+	c.begun = true
 	c.close(session.Run(o, c.client, c.origin))
 }
 
 // turnAway is the life of a call that is one too many.
 func (c *call) turnAway() {
 	defer c.survive()
+	c.begun = true
 	session.Refuse(c.options(), c.client, full, event.ReasonFull)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
@@ -74,8 +78,10 @@ func (c *call) reach(d *forward.Dialer) error {
 	defer cancel()
 	conn, path, err := d.Dial(ctx, c.flow)
 	if err != nil {
+		c.tried = tried(err, nil)
 		return err
 	}
+	c.tried, path.Failed = tried(path.Failed, nil), nil
 	if path.Fallback != nil {
 		c.r.opts.Log.Warn("origin does not see the client's address", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", path.Fallback)
 	}
@@ -91,11 +97,12 @@ func (c *call) reach(d *forward.Dialer) error {
 // options describes the call to the session.
 func (c *call) options() session.Options {
 	o := session.Options{
-		Flow:     c.flow,
-		Origin:   c.path.Origin,
-		Timeouts: c.r.opts.Timeouts,
-		Sink:     c.r.opts.Sink,
-		Draining: c.r.draining.Load,
+		Flow:      c.flow,
+		Origin:    c.path.Origin,
+		Unreached: c.tried,
+		Timeouts:  c.r.opts.Timeouts,
+		Sink:      c.r.opts.Sink,
+		Draining:  c.r.draining.Load,
 	}
 	if c.path.Forged() {
 		o.Forged = c.path.Source
@@ -105,6 +112,7 @@ func (c *call) options() session.Options {
 
 // refuse tells the client that there is no origin for it, and closes.
 func (c *call) refuse(reply smtp.Reply) {
+	c.begun = true
 	c.close(session.Refuse(c.options(), c.client, reply, event.ReasonNoOrigin))
 }
 
@@ -149,8 +157,11 @@ func (c *call) survive() {
 func (c *call) recordFault(fault any) {
 	defer func() { recover() }() // the fault may be in the sink
 	o := c.options()
+	if !c.begun {
+		c.r.opts.Sink.Opened(&c.flow)
+	}
 	c.r.opts.Sink.Session(&event.Session{
-		Flow: c.flow, Origin: o.Origin, Forged: o.Forged,
+		Flow: c.flow, Origin: o.Origin, Forged: o.Forged, Unreached: o.Unreached,
 		Start: c.start, Duration: time.Since(c.start),
 		End: event.EndFault, Detail: fmt.Sprint(fault),
 	})

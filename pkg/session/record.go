@@ -65,7 +65,7 @@ func (n *notes) noteOwn(r *smtp.Reply) event.Answer {
 }
 
 func (x *session) openRecord() {
-	x.rec = event.Session{Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Start: x.now}
+	x.rec = event.Session{Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Unreached: x.o.Unreached, Start: x.now}
 	x.env.Flow = &x.o.Flow
 }
 

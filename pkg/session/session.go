@@ -30,8 +30,9 @@ import (
 // named at each field.
 type Options struct {
 	Flow      flow.Flow
-	Origin    netip.AddrPort // for the record
-	Forged    netip.AddrPort // for the record: source address of the origin leg
+	Origin    netip.AddrPort    // for the record
+	Forged    netip.AddrPort    // for the record: source address of the origin leg
+	Unreached []event.Unreached // for the record: origins that were tried before
 	Timeouts  Timeouts
 	Sink      event.Sink        // default event.Discard
 	Inspector inspect.Inspector // default inspect.Default
