@@ -34,6 +34,7 @@ func (jsonFormat) message(b []byte, m *Message) []byte {
 	o.text("xclient", m.XClient)
 	o.text("xforward", m.XForward)
 	o.extensions("extensions", m.Used)
+	o.seconds("envelope_after", m.Enveloped)
 	o.seconds("opened_after", m.Opened)
 	o.seconds("content_after", m.Content)
 	o.seconds("duration", m.Total)
@@ -74,6 +75,8 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.word("detail", s.Detail)
 	o.text("offence", s.Offence)
 	o.answer("reply", s.Last)
+	o.answer("origin_reply", s.Closing)
+	o.rewritten(s.Rewritten)
 	return o.line()
 }
 
@@ -195,6 +198,23 @@ func (o *jsonObject) answer(n string, a Answer) {
 	o.number("code", int64(a.Code))
 	o.text("text", a.Text)
 	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
+func (o *jsonObject) rewritten(list []Rewrite) {
+	if len(list) == 0 {
+		return
+	}
+	o.name("rewritten")
+	o.b = append(o.b, '[')
+	for _, r := range list {
+		o.b = append(o.b, '{')
+		o.must("reply", r.Reply)
+		o.number("code", int64(r.Code))
+		o.b[len(o.b)-1] = '}'
+		o.b = append(o.b, ',')
+	}
+	o.b[len(o.b)-1] = ']'
 	o.b = append(o.b, ',')
 }
 

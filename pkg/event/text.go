@@ -49,6 +49,13 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = append(b, " offence=\""...)
 		b = append(appendEscaped(b, s.Offence), '"')
 	}
+	for _, r := range s.Rewritten {
+		b = append(b, " rewritten=\""...)
+		b = append(appendEscaped(b, r.Reply), '"')
+	}
+	if s.Closing.Code != 0 {
+		return append(appendTextAnswer(b, s.Closing), '\n')
+	}
 	return append(appendTextAnswer(b, s.Last), '\n')
 }
 

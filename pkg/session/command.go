@@ -48,12 +48,18 @@ func (x *session) collect() *ending {
 			continue
 		}
 		s := x.handle()
-		x.held = s == hold
-		if s != proceed || x.ledger.full() || !x.fwd.fits(smtp.MaxCommandLine+64) {
+		if x.held = s == hold; !x.held && x.cmd.Verb == smtp.AUTH {
+			clear(x.line) // a secret stays nowhere
+		}
+		if s != proceed || x.ledger.full() || !x.fwd.fits(x.rules.CommandLine+growth) {
 			return nil
 		}
 	}
 }
+
+// growth is the most by which a command may be longer when it is forwarded than
+// it was: a domain is appended to its address, or angle brackets are put around.
+const growth = 300
 
 // moreCommands reports whether the client has sent more than the last read
 // could take: the group is not cut where our buffer ends.
@@ -93,9 +99,9 @@ func (x *session) next() bool {
 		x.broken = foreign
 		return true
 	}
-	line, n, f := smtp.CutLine(in, smtp.MaxCommandLine)
+	line, n, f := smtp.CutLine(in, x.longest(in))
 	if f != smtp.NoFault {
-		x.broken = brokenLine(f)
+		x.broken = x.brokenCommand(in, f)
 		return true
 	}
 	if n == 0 {
@@ -103,8 +109,30 @@ func (x *session) next() bool {
 	}
 	x.client.skip(n)
 	x.rec.Commands++
-	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress})
+	x.line = line
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter})
 	return true
+}
+
+// longest is the limit of the command line in front of in. That of AUTH may have
+// a response in it.
+func (x *session) longest(in []byte) int {
+	if x.startsAuth(in) {
+		return max(x.rules.AuthLine, x.rules.CommandLine)
+	}
+	return x.rules.CommandLine
+}
+
+func (x *session) startsAuth(in []byte) bool {
+	return x.offered.Has(smtp.ExtAuth) && len(in) >= 5 && smtp.EqualFold(in[:5], "AUTH ")
+}
+
+// brokenCommand is brokenLine for the command line in front of in.
+func (x *session) brokenCommand(in []byte, f smtp.Fault) *ending {
+	if f == smtp.LongLine && x.startsAuth(in) {
+		return longAuth
+	}
+	return brokenLine(f)
 }
 
 // handle decides on x.cmd: forward it, answer it, or end the session.
@@ -139,7 +167,7 @@ func (x *session) crowded() bool {
 	switch x.cmd.Verb {
 	case smtp.QUIT, smtp.BDAT:
 		return false // what follows does not matter, or belongs to it
-	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS:
+	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS, smtp.XCLIENT:
 		return true
 	}
 	return !x.offered.Has(smtp.ExtPipelining)
@@ -174,6 +202,10 @@ func (x *session) minor() step {
 		return x.forward(entry{verb: smtp.NOOP})
 	case v == smtp.AUTH:
 		return x.auth()
+	case v == smtp.XCLIENT:
+		return x.claim(smtp.ExtXClient)
+	case v == smtp.XFORWARD:
+		return x.claim(smtp.ExtXForward)
 	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v):
 		x.forward(entry{verb: v})
 		return barrier

@@ -76,7 +76,9 @@ func (s *side) room(want int) {
 		want = nextSize(want)
 	}
 	if want == len(s.buf) {
-		s.r, s.w = 0, copy(s.buf, kept)
+		n := copy(s.buf, kept)
+		clear(s.buf[max(n, s.r):s.w]) // as below
+		s.r, s.w = 0, n
 		return
 	}
 	page, block := s.page, s.block
@@ -92,6 +94,7 @@ func (s *side) room(want int) {
 		s.buf = s.small[:]
 	}
 	s.r, s.w = 0, copy(s.buf, kept)
+	clear(kept) // it may be the beginning of a secret
 	release(page, block)
 }
 
@@ -113,6 +116,7 @@ func release(page *[pageSize]byte, block *[blockSize]byte) {
 
 // free gives the buffers back; the window is lost.
 func (s *side) free() {
+	clear(s.window())
 	release(s.page, s.block)
 	s.page, s.block, s.buf, s.r, s.w = nil, nil, nil, 0, 0
 }

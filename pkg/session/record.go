@@ -93,6 +93,25 @@ func (x *session) noteOffence(p []byte) {
 // maxOffence is how many octets are enough to see what the origin meant.
 const maxOffence = 128
 
+// maxRewritten bounds how many different rewritten replies a record has.
+const maxRewritten = 16
+
+// noteRewritten keeps a reply of the origin, or a line of its EHLO list, of which
+// the client reads something else, with the code that it reads; each once per
+// session.
+func (x *session) noteRewritten(said []byte, code smtp.Code) {
+	said = bytes.TrimSuffix(said, lineEnd)
+	said = said[:min(len(said), maxOffence)]
+	for _, r := range x.rec.Rewritten {
+		if bytes.Equal(r.Reply, said) {
+			return
+		}
+	}
+	if len(x.rec.Rewritten) < maxRewritten {
+		x.rec.Rewritten = append(x.rec.Rewritten, event.Rewrite{Reply: bytes.Clone(said), Code: code})
+	}
+}
+
 // noteRemoved keeps a line of the origin's EHLO list that we do not pass on,
 // once per session. No message is open then.
 func (x *session) noteRemoved(line []byte) {
@@ -109,7 +128,10 @@ func (x *session) noteRemoved(line []byte) {
 	x.rec.Removed = x.text[x.mark:]
 }
 
-var space = []byte(" ")
+var (
+	space   = []byte(" ")
+	lineEnd = []byte("\r\n")
+)
 
 // endRemoved makes the list part of the session's own notes.
 func (x *session) endRemoved() {
@@ -132,6 +154,7 @@ func (x *session) noteSender() {
 		Used:     p.Extensions(),
 		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
 	}
+	x.noteClaimed()
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
 }
 
@@ -216,6 +239,7 @@ func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	x.kept = x.kept[:0]
 	x.text = x.text[:x.mark]
 	x.msg = event.Message{}
+	x.env.Sender, x.env.Recipients, x.env.Size = nil, 0, 0 // the sender was in x.text
 }
 
 // abandoned says why a client gave a message up, when it was refused before.
@@ -247,8 +271,12 @@ func (x *session) closeRecord(e *ending) {
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail
-	if e.reply != nil {
+	switch {
+	case e.reply != nil:
 		r.Last = x.noteOwn(e.reply)
+	case e.last != nil:
+		said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
+		r.Closing = x.noteAnswer(said)
 	}
 	r.ClientIn, r.ClientOut = x.client.in, x.client.sent
 	r.OriginIn, r.OriginOut = x.origin.in, x.origin.sent
@@ -267,9 +295,8 @@ func (x *session) lostOutcome(e event.End) event.Outcome {
 	switch e {
 	case event.EndQuit:
 		return event.Abandoned
-	case event.EndPolicy, event.EndErrors:
-		return event.Refused
-	case event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
+	case event.EndPolicy, event.EndErrors, // 421: the client is to try again
+		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
 		return event.Deferred
 	}
 	return event.Aborted

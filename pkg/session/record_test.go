@@ -45,7 +45,7 @@ func TestRecords(t *testing.T) {
 	m, s := list[0], list[1]
 	for name, want := range map[string]any{
 		"event": "message", "number": 1.0, "helo": "c", "from": "a@c", "accepted": 1.0, "refused": 1.0, "declared_size": 40.0,
-		"size": float64(len(content1)), "envid": "QQ1", "extensions": "SIZE DSN", "outcome": "accepted",
+		"size": float64(len(content1) - 2), "envid": "QQ1", "extensions": "SIZE DSN", "outcome": "accepted",
 	} {
 		if m[name] != want {
 			t.Errorf("message: %s is %v, not %v", name, m[name], want)

@@ -122,6 +122,9 @@ type session struct {
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
 
+	xclient, xforward smtp.Attributes // of those commands, what we offer
+	claims            *claims         // nil: none were made
+
 	authenticated bool
 	rounds        int // challenges of the exchange under way, 0: none is
 

@@ -110,3 +110,68 @@ func FuzzNormalizer(f *testing.F) {
 		checkReaders(t, in, out)
 	})
 }
+
+// TestNormalizerRefuses: where bare CR and LF are refused, the Normalizer is a
+// Body that can leave NUL out.
+func TestNormalizerRefuses(t *testing.T) {
+	for _, v := range vectors {
+		for i := range len(v.in) + 1 {
+			n := Normalizer{Dotted: true, RefuseBare: true, MaxLine: longest}
+			out, end := normalize(&n, []byte(v.in), i)
+			if n.Fault != v.f || end != v.end || (v.f == NoFault && v.end >= 0 && string(out) != v.out) {
+				t.Errorf("%q cut at %d: %q, %v, %d", v.in, i, out, n.Fault, end)
+			}
+		}
+	}
+}
+
+// TestRemoveNUL: without its NULs no line is another one than it was.
+func TestRemoveNUL(t *testing.T) {
+	for _, c := range []struct {
+		in, out string
+		f       Fault
+		end     int
+	}{
+		{"a\x00b\r\n.\r\n", "ab\r\n", NoFault, 8},
+		{"\x00\r\n.\r\n", "\r\n", NoFault, 6},
+		{"\x00.\r\nb\r\n.\r\n", "..\r\nb\r\n", NoFault, 10},
+		{".\x00\r\nb\r\n.\r\n", "\r\nb\r\n", NoFault, 10},
+		{".\x00.\r\nb\r\n.\r\n", "..\r\nb\r\n", NoFault, 11},
+		{"a\r\n.\r\x00\nb\r\n.\r\n", "", BareCR, 13},
+		{"a\r\x00\n.\r\n\r\n.\r\n", "", BareCR, 12},
+		{"a\n\x00\r\n.\r\n", "", BareLF, 8},
+		{"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\r\n.\r\n", "", LongLine, 16},
+	} {
+		for i := range len(c.in) + 1 {
+			n := Normalizer{Dotted: true, RefuseBare: true, RemoveNUL: true, MaxLine: 10}
+			out, end := normalize(&n, []byte(c.in), i)
+			if n.Fault != c.f || end != c.end || (c.f == NoFault && string(out) != c.out) {
+				t.Errorf("%q cut at %d: %q, %v, %d", c.in, i, out, n.Fault, end)
+			}
+		}
+	}
+}
+
+// TestDots: what is sent without its stuffed dots is what the message has.
+func TestDots(t *testing.T) {
+	for in, want := range map[string]int64{
+		".\r\n": 0, "..\r\n.\r\n": 1, "...a\r\n.b\r\n..\r\n.\r\n": 2, "a..\r\n.\r\n": 0,
+	} {
+		for i := range len(in) + 1 {
+			for j := i; j <= len(in); j++ {
+				b, n := Body{}, Normalizer{Dotted: true}
+				transcode(&b, []byte(in), i, j)
+				normalize(&n, []byte(in), i, j)
+				if b.Dots != want || n.Dots != want {
+					t.Errorf("%q cut at %d and %d: %d, %d", in, i, j, b.Dots, n.Dots)
+				}
+			}
+		}
+	}
+	s, n := Stuffer{}, Normalizer{}
+	s.Append(nil, []byte(".a\r\nb.\r\n..\r\n"))
+	n.Next(nil, []byte(".a\r\nb.\r\n..\r\n"))
+	if s.Dots != 2 || n.Dots != 2 {
+		t.Errorf("in chunks: %d, %d", s.Dots, n.Dots)
+	}
+}
