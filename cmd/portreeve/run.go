@@ -62,6 +62,6 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	o.Log = notices(e.stderr)
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	o.Steer, o.Sink = side.steer, sink
+	o.Steer, o.Sink, o.Lost = side.steer, sink, sink.Lost
 	return daemon.Run(ctx, o)
 }

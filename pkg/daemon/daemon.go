@@ -41,6 +41,9 @@ type Options struct {
 	Sink   event.Sink   // records
 	Log    *slog.Logger // the daemon's own notices
 
+	// Lost, if not nil, tells how many records could not be written so far.
+	Lost func() uint64
+
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served.
 	Attach func() error
@@ -62,9 +65,11 @@ type inspector struct {
 func Run(ctx context.Context, o Options) error {
 	i := &inspector{Options: o}
 	defer i.close()
+	counters := i.count()
 	if err := i.prepare(); err != nil {
 		return err
 	}
+	defer i.export(counters)()
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	switch err := i.takeOver(); {
