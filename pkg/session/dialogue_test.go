@@ -18,6 +18,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // A dialogue is a text file of steps, one per line:
@@ -228,6 +229,7 @@ func (d dialogue) play(t *testing.T, atMost, cut int) {
 type stage struct {
 	client, origin *memoryLeg
 	rules          inspect.Protocol
+	trust          zone.Trust
 	draining       bool
 	messages       []string
 	started, ended bool
@@ -251,7 +253,7 @@ func newStage(atMost int) *stage {
 func (s *stage) start() {
 	s.started = true
 	o := Options{
-		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000")}, Sink: s, Inspector: inspect.New(s.rules),
+		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Inspector: inspect.New(s.rules),
 		Draining: func() bool { return s.draining },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
@@ -403,6 +405,12 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.AppendDomain = text
 	case name == "mechanisms":
 		s.rules.Mechanisms = strings.Split(text, ",")
+	case name == "trust":
+		for _, t := range zone.Every {
+			if slices.Contains(strings.Split(text, ","), t.String()) {
+				s.trust |= t
+			}
+		}
 	case name == "every":
 		s.rules.Keywords = carried
 	case name == "forward":
