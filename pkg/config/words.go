@@ -15,7 +15,10 @@ var (
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
 	verdictWords      = []string{"reject", "disconnect"}
 	bareNewlinesWords = []string{"reject", "normalize"}
+	nulWords          = []string{"reject", "remove"}
 	eightBitWords     = []string{"pass", "reject"}
+	earlyTalkersWords = []string{"refuse", "pass"}
+	malformedWords    = []string{"replace", "close"}
 	logFormatWords    = []string{"json", "text"}
 )
 
@@ -55,6 +58,15 @@ func (b BareNewlines) String() string { return wordOf(bareNewlinesWords, b) }
 
 // String returns the word used in the file.
 func (e EightBit) String() string { return wordOf(eightBitWords, e) }
+
+// String returns the word used in the file.
+func (n NUL) String() string { return wordOf(nulWords, n) }
+
+// String returns the word used in the file.
+func (e EarlyTalkers) String() string { return wordOf(earlyTalkersWords, e) }
+
+// String returns the word used in the file.
+func (m MalformedReplies) String() string { return wordOf(malformedWords, m) }
 
 // wordOf returns the word of a choice, its number when it is none of them.
 func wordOf[T ~uint8](words []string, v T) string {

@@ -24,17 +24,31 @@ func protocol(s config.SMTP) inspect.Protocol {
 		StrictHello:      s.StrictHELO,
 		StrictPipelining: s.StrictPipelining,
 		Received:         s.Received,
+		CommandLine:      s.Limits.Command,
+		AuthLine:         s.Limits.AuthLine,
+		Parameter:        s.Limits.Parameter,
+		Replies:          smtp.ReplyLimits{Line: s.Limits.ReplyLine, Lines: s.Limits.ReplyLines, Octets: s.Limits.Reply},
 		TextLine:         s.Limits.Line,
 		Size:             s.Limits.Size,
 		Drain:            s.Limits.Drain,
 		Recipients:       s.Limits.Recipients,
 		Messages:         s.Limits.Messages,
+		Idle:             s.Limits.Idle,
 		Errors:           s.Limits.Errors,
 		Rate:             s.Limits.Rate,
 		Session:          s.Limits.Session,
 	}
 	if s.BareNewlines == config.NormalizeNewlines {
 		p.Newlines = inspect.NormalizeNewlines
+	}
+	if s.NUL == config.RemoveNUL {
+		p.NUL = inspect.RemoveNUL
+	}
+	if s.EarlyTalkers == config.PassEarly {
+		p.EarlyTalkers = inspect.PassEarly
+	}
+	if s.MalformedReplies == config.CloseReplies {
+		p.Malformed = inspect.CloseReplies
 	}
 	if s.EightBit == config.RejectEightBit {
 		p.EightBit = inspect.RejectEightBit

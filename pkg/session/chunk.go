@@ -61,6 +61,11 @@ func (x *session) amidChunks() step {
 func (x *session) takeChunk() *ending {
 	x.chunkDue = false
 	x.left = x.chunk.Size
+	if x.left == 0 && !x.chunk.Last { // in order, but for nothing
+		if x.rec.Errors++; x.rec.Errors > x.rules.Errors {
+			return tooMany
+		}
+	}
 	if r := x.strayChunk(); r.reply != nil {
 		x.rec.Errors++
 		return x.refuseChunk(r)

@@ -111,7 +111,27 @@ func (x *session) next() bool {
 	x.rec.Commands++
 	x.line = line
 	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter})
+	if x.idles() {
+		x.broken = tooMany
+	}
 	return true
+}
+
+// idlers are the commands that move no mail. A few go with each message; a client
+// that says nothing else holds a session for nothing.
+var idlers = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.NOOP, smtp.RSET, smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN)
+
+// idles counts such commands, those above the limit as errors. It reports
+// whether these have become too many.
+func (x *session) idles() bool {
+	if x.rules.Idle == 0 || !idlers.Has(x.cmd.Verb) {
+		return false
+	}
+	if x.idled++; x.idled <= x.rules.Idle {
+		return false
+	}
+	x.rec.Errors++
+	return x.rec.Errors > x.rules.Errors
 }
 
 // longest is the limit of the command line in front of in. That of AUTH may have

@@ -13,6 +13,8 @@ func (x *session) dataCommand() step {
 	switch {
 	case x.ledger.n > 0:
 		return hold
+	case x.ahead():
+		return x.stop(earlyTalker)
 	case x.tx.state == noMail:
 		return x.excuse(mailFirst)
 	case x.tx.recipients == 0:
@@ -21,8 +23,6 @@ func (x *session) dataCommand() step {
 		return x.excuse(spoiltChunk)
 	case x.tx.body == smtp.BodyBinaryMIME:
 		return x.refuse(needChunks)
-	case len(x.client.window()) > 0:
-		return x.stop(earlyTalker)
 	}
 	if r, s := x.judge(); r.reply != nil {
 		return s
@@ -31,23 +31,32 @@ func (x *session) dataCommand() step {
 	return barrier
 }
 
-// concludeData: the client is told to go on only if it has waited for that.
-// What came earlier was meant as commands, or to be taken for content here and
-// for commands elsewhere.
+// ahead reports whether the client has sent something behind DATA, the last
+// command of a group. It would be content that its author wants carried out as
+// commands, or commands that he wants taken for content elsewhere.
+func (x *session) ahead() bool { return len(x.client.window()) > 0 }
+
+// concludeData: what the client sends now is content exactly if the reply is
+// 354. A client that has not waited for it is not listened to any longer,
+// whatever the reply.
 func (x *session) concludeData(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		return x.wrongReply(r, "DATA answered without 354")
 	}
+	n, err := x.client.leg.Pending()
+	early := n > 0 || x.ahead()
 	if r.Code.Class() != 3 {
 		x.noteReply(r)
-		return x.pass(r)
+		if e := x.pass(r); e != nil || !early {
+			return e
+		}
+		return earlyTalker
 	}
 	if r.Code != 354 {
 		return x.wrongReply(r, "intermediate reply to DATA")
 	}
 	x.tx.state = inContent
-	n, err := x.client.leg.Pending()
-	if n > 0 || len(x.client.window()) > 0 {
+	if early {
 		return earlyTalker
 	}
 	if err != nil {
@@ -215,6 +224,7 @@ func (x *session) conclusion(r smtp.WireReply) *ending {
 	x.noteReply(r)
 	if r.Code.Positive() {
 		x.rec.Messages++
+		x.idled = 0
 	}
 	x.endTransaction(outcomeOf(r.Code), event.NoReason)
 	if r.Code == 421 {

@@ -127,6 +127,7 @@ type session struct {
 
 	authenticated bool
 	rounds        int // challenges of the exchange under way, 0: none is
+	idled         int // commands that moved no mail, since the last message
 
 	tx       transaction
 	data     smtp.Body       // content that follows DATA
