@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
@@ -204,11 +205,21 @@ func (o *modelOrigin) step() bool {
 		return true
 	}
 	o.commands++
-	if bytes.ContainsAny(line, "\r\n\x00") {
+	if !isCommandText(line) {
 		o.faults = append(o.faults, fmt.Sprintf("command %q", line))
 	}
 	o.command(string(line))
 	return true
+}
+
+// isCommandText: printable ASCII, and UTF-8 where SMTPUTF8 lets it pass.
+func isCommandText(line []byte) bool {
+	for _, c := range line {
+		if c < ' ' || c == 0x7F {
+			return false
+		}
+	}
+	return utf8.Valid(line)
 }
 
 // response takes a line as an answer to a challenge, whatever it looks like.
