@@ -38,6 +38,8 @@ import (
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
 //	message TEXT the next message record, see summary; (*) is any reason
+//	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
+//	rewritten "571 no"=554   what of the origin's replies it says that we rewrote
 //	include FILE the steps of another file
 //	each "a" "b" the file is played once for each of these, in place of $each;
 //	             $len is its length
@@ -232,6 +234,8 @@ type stage struct {
 	trust          zone.Trust
 	draining       bool
 	messages       []string
+	record         *event.Session
+	refused        int // refusals that the sink heard of
 	started, ended bool
 	outcome        chan Outcome
 	heard          map[string][]byte // written by the session, not yet checked
@@ -268,8 +272,8 @@ func (s *stage) leave() {
 }
 
 func (s *stage) Opened(*flow.Flow)                {}
-func (s *stage) Refused(*flow.Flow, event.Reason) {}
-func (s *stage) Session(*event.Session)           {}
+func (s *stage) Refused(*flow.Flow, event.Reason) { s.refused++ }
+func (s *stage) Session(r *event.Session)         { s.record = r }
 func (s *stage) Message(m *event.Message)         { s.messages = append(s.messages, summary(m)) }
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
@@ -349,6 +353,10 @@ func (s *stage) step(line string) error {
 		return nil
 	case "message":
 		return s.expectMessage(arg)
+	case "refusals":
+		return s.expectRefusals(arg)
+	case "rewritten":
+		return s.expectRewritten(arg)
 	case "end":
 		return s.end(arg)
 	}
@@ -368,7 +376,9 @@ func (s *stage) setRules(arg string) error {
 		}
 		number := map[string]*int{
 			"errors": &s.rules.Errors, "recipients": &s.rules.Recipients, "textline": &s.rules.TextLine,
-			"messages": &s.rules.Messages, "rate": &s.rules.Rate,
+			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle,
+			"command": &s.rules.CommandLine, "authline": &s.rules.AuthLine, "parameter": &s.rules.Parameter,
+			"replyline": &s.rules.Replies.Line, "replylines": &s.rules.Replies.Lines, "replysize": &s.rules.Replies.Octets,
 		}[name]
 		switch {
 		case number != nil:
@@ -397,6 +407,12 @@ func (s *stage) setWord(name, text string) bool {
 		*flag = true
 	case name == "normalize":
 		s.rules.Newlines = inspect.NormalizeNewlines
+	case name == "removenul":
+		s.rules.NUL = inspect.RemoveNUL
+	case name == "passearly":
+		s.rules.EarlyTalkers = inspect.PassEarly
+	case name == "closemalformed":
+		s.rules.Malformed = inspect.CloseReplies
 	case name == "rejecteightbit":
 		s.rules.EightBit = inspect.RejectEightBit
 	case name == "received":
@@ -494,6 +510,39 @@ func (s *stage) expectMessage(want string) error {
 	s.messages = s.messages[1:]
 	if begin, ok := strings.CutSuffix(want, "(*)"); got != want && (!ok || !strings.HasPrefix(got, begin+"(")) {
 		return fmt.Errorf("got %s", got)
+	}
+	return nil
+}
+
+func (s *stage) expectRefusals(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	var got []string
+	n := 0
+	for _, t := range s.record.Refusals {
+		got = append(got, fmt.Sprintf("%s=%d", t.Reason, t.Count))
+		n += t.Count
+	}
+	if list := strings.Join(got, " "); list != want {
+		return fmt.Errorf("got %s", list)
+	}
+	if n != s.refused {
+		return fmt.Errorf("the sink heard of %d", s.refused)
+	}
+	return nil
+}
+
+func (s *stage) expectRewritten(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	var got []string
+	for _, r := range s.record.Rewritten {
+		got = append(got, fmt.Sprintf("%q=%d", r.Reply, r.Code))
+	}
+	if list := strings.Join(got, " "); list != want {
+		return fmt.Errorf("got %s", list)
 	}
 	return nil
 }
