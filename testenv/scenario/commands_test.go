@@ -49,6 +49,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
 	"load":    command(load),    // start ADDR:PORT | more N | stop
 
+	"prometheus": command(startPrometheus), // ADDR:PORT: a real Prometheus on the gateway that scrapes it
+	"queried":    command(queried),         // VALUE EXPRESSION…: wait until Prometheus says so
+	"linted":     command(linted),          // ADDR:PORT: promtool has nothing to say about the metrics there
+
 	"capture":   command(capture),   // NODE DEVICE
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO
 	"fragments": command(fragments), // FROM: fragments from it were captured
