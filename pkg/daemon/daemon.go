@@ -27,6 +27,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/steer"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // queueQuiet is how long a listener that gets no new connections any more
@@ -119,6 +120,8 @@ func (i *inspector) prepare() error {
 	}
 	i.relay = relay.New(relay.Options{
 		Services: i.serve(own),
+		Zones:    zones(c.Zones),
+		Proxy:    c.Timeouts.Proxy,
 		Timeouts: timeouts(c.Timeouts),
 		Sessions: c.Limits.Sessions,
 		Sink:     i.Sink,
@@ -223,6 +226,17 @@ func (i *inspector) close() {
 	if i.kernel != nil {
 		i.kernel.Close()
 	}
+}
+
+// zones returns the table of what the configuration says of clients.
+func zones(list []config.Zone) *zone.Table {
+	var all []zone.Network
+	for _, z := range list {
+		for _, n := range z.Networks {
+			all = append(all, zone.Network{Prefix: n, Zone: zone.Zone{Name: z.Name, Trust: z.Trust}})
+		}
+	}
+	return zone.NewTable(all)
 }
 
 // timeouts are those of the configuration that a session minds.

@@ -38,6 +38,9 @@ type call struct {
 // serve begins the life of an admitted call: up to the origin.
 func (c *call) serve() {
 	defer c.survive()
+	if !c.announced() {
+		return
+	}
 	service, ok := (*c.r.services.Load())[c.flow.Service]
 	if !ok { // a replaced configuration overtook the connection
 		c.refuse(broken)

@@ -183,6 +183,7 @@ type records struct {
 	messages []event.Outcome
 	ends     []event.End
 	forged   []netip.AddrPort
+	flows    []flow.Flow
 }
 
 func (r *records) Opened(*flow.Flow)                {}
@@ -199,6 +200,7 @@ func (r *records) Session(s *event.Session) {
 	defer r.mu.Unlock()
 	r.ends = append(r.ends, s.End)
 	r.forged = append(r.forged, s.Forged)
+	r.flows = append(r.flows, s.Flow)
 }
 
 // syncBuffer is a log that several goroutines write.
