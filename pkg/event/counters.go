@@ -92,7 +92,12 @@ func (c *Counters) of(f *flow.Flow) *counts {
 func (c *Counters) Opened(f *flow.Flow) { c.of(f).opened.Add(1) }
 
 // Refused counts a reply of ours that refused something.
-func (c *Counters) Refused(f *flow.Flow, why Reason) { c.of(f).refused[why].Add(1) }
+func (c *Counters) Refused(f *flow.Flow, why Reason) {
+	if why == NoReason { // a rule that does not say its own
+		why = ReasonPolicy
+	}
+	c.of(f).refused[why].Add(1)
+}
 
 // unreached counts an origin that could not be reached.
 func (n *counts) unreached(u Unreached) {

@@ -58,6 +58,7 @@ func TestCounters(t *testing.T) {
 	c.Message(&m)
 	c.Refused(&someFlow, ReasonIndirect)
 	c.Refused(&someFlow, ReasonIndirect)
+	c.Refused(&someFlow, NoReason)
 	s := someSession
 	s.Unreached = append(s.Unreached, Unreached{configured, TroubleRefused})
 	s.Removed = Text("STARTTLS X-EXPS starttls !")
@@ -72,6 +73,7 @@ func TestCounters(t *testing.T) {
 		`recipients_total{service="mx",verdict="deferred"} 1`,
 		`recipients_total{service="mx",verdict="refused"} 3`,
 		`refusals_total{reason="indirect-address",service="mx"} 2`,
+		`refusals_total{reason="policy",service="mx"} 1`,
 		`refusals_total{reason="syntax",service="mx"} 0`,
 		`replies_rewritten_total{service="mx"} `+fmt.Sprint(len(s.Rewritten)),
 		`keywords_removed_total{keyword="STARTTLS",service="mx"} 2`,
