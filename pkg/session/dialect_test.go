@@ -194,7 +194,7 @@ func TestNoDifferential(t *testing.T) {
 	}
 	for _, prefix := range []string{"", "a", "Subject: a\nb", "Subject: a\r\n\r\nb"} {
 		for _, e := range endings {
-			for _, rules := range []func(*inspect.Protocol){nil, func(p *inspect.Protocol) { p.Newlines = inspect.NormalizeNewlines }} {
+			for _, rules := range lenientRules {
 				content := prefix + e + smuggled
 				c := conversation{fmt.Sprintf("%q", content), chunkEHLO, []turn{{"EHLO c\r\n", 1}, envelope, {content + "\r\n.\r\nQUIT\r\n", -1}}, nil, &chunked{rules: rules}}
 				checkDialects(t, c, 0)
@@ -204,6 +204,14 @@ func TestNoDifferential(t *testing.T) {
 			}
 		}
 	}
+}
+
+// lenientRules are the ways in which content may be changed on its way.
+var lenientRules = []func(*inspect.Protocol){
+	nil,
+	func(p *inspect.Protocol) { p.Newlines = inspect.NormalizeNewlines },
+	func(p *inspect.Protocol) { p.NUL = inspect.RemoveNUL },
+	func(p *inspect.Protocol) { p.Newlines, p.NUL = inspect.NormalizeNewlines, inspect.RemoveNUL },
 }
 
 func checkDialects(t *testing.T, c conversation, atMost int) {

@@ -80,9 +80,12 @@ func TestNormalizerInChunks(t *testing.T) {
 func FuzzNormalizer(f *testing.F) {
 	for _, v := range vectors {
 		f.Add([]byte(v.in), uint16(3), uint16(5))
+		f.Add([]byte(v.in), uint16(3), uint16(1<<15+5))
+		f.Add([]byte(v.in), uint16(1<<15+3), uint16(1<<15+5))
 	}
 	f.Fuzz(func(t *testing.T, in []byte, a, b uint16) {
-		whole, cut, body := Normalizer{Dotted: true, MaxLine: longest}, Normalizer{Dotted: true, MaxLine: longest}, Body{MaxLine: longest}
+		whole := Normalizer{Dotted: true, MaxLine: longest, RefuseBare: a >= 1<<15, RemoveNUL: b >= 1<<15}
+		cut, body := whole, Body{MaxLine: longest}
 		out, end := normalize(&whole, in)
 		i := int(a) % (len(in) + 1)
 		j := i + int(b)%(len(in)-i+1)
