@@ -184,6 +184,7 @@ type records struct {
 	ends     []event.End
 	forged   []netip.AddrPort
 	flows    []flow.Flow
+	tried    []event.Unreached
 }
 
 func (r *records) Opened(*flow.Flow)                {}
@@ -201,6 +202,7 @@ func (r *records) Session(s *event.Session) {
 	r.ends = append(r.ends, s.End)
 	r.forged = append(r.forged, s.Forged)
 	r.flows = append(r.flows, s.Flow)
+	r.tried = append(r.tried, s.Unreached...)
 }
 
 // syncBuffer is a log that several goroutines write.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/testenv/peer"
 )
 
 // TestTried: every origin that failed is told, once, and none that we gave up.
@@ -32,5 +33,30 @@ func TestTried(t *testing.T) {
 		if got := tried(c.err, nil); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", name, got, c.want)
 		}
+	}
+}
+
+// TestFailoverIsRecorded: an origin that was tried before the one that served is
+// in the session's record, and so is one when none served.
+func TestFailoverIsRecorded(t *testing.T) {
+	originOf := func(o *Options) netip.AddrPort { return o.Services["mx"].Dialer.Origins[0] }
+	var closed, open netip.AddrPort
+	start(t, peer.Behaviour{}, func(o *Options) { closed = originOf(o) }).origin.Close()
+	first := func(o *Options) {
+		open = originOf(o)
+		d := o.Services["mx"].Dialer
+		d.Origins = append([]netip.AddrPort{closed}, d.Origins...)
+	}
+	g := start(t, peer.Behaviour{}, first)
+	g.open().Command("QUIT")
+	g.empty()
+	g.origin.Close()
+	g.dial().expect("421 4.4.1")
+	g.empty()
+	refused := func(o netip.AddrPort) event.Unreached {
+		return event.Unreached{Origin: o, Trouble: event.TroubleRefused}
+	}
+	if want := []event.Unreached{refused(closed), refused(closed), refused(open)}; !slices.Equal(g.records.tried, want) {
+		t.Errorf("tried %v, want %v", g.records.tried, want)
 	}
 }
