@@ -270,8 +270,11 @@ func (x *session) fail(f failure) *ending {
 // failed tells the client that its message is refused. e says why the client has
 // not sent all of it; nil: it has.
 func (x *session) failed(f failure, e *ending) *ending {
-	if f.reply != nil {
+	switch {
+	case f.reply != nil:
 		x.noteVerdict(f.reply)
+	case f.at == atOnce && f.then.reply != nil && e != clientGone:
+		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)
 	switch {

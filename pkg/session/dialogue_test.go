@@ -29,6 +29,7 @@ import (
 //	C< text      the client reads exactly this line next
 //	C! eof       the client closes; reset: resets; deaf: reads no more
 //	O> O>| O< O<| O!   the same for the origin
+//	pace O 30s   the origin takes that long for each write to it
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
 //	quiet        neither side was sent anything more
@@ -329,6 +330,11 @@ func (s *stage) step(line string) error {
 		return s.hear(word[:1], string(p))
 	case "C!", "O!":
 		return s.hangUp(word[0], arg)
+	case "pace":
+		who, text, _ := strings.Cut(arg, " ")
+		d, err := time.ParseDuration(text)
+		s.leg(who[0]).pace = d
+		return err
 	case "wait":
 		return s.wait(arg)
 	case "drain":
