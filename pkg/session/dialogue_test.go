@@ -237,6 +237,7 @@ type stage struct {
 	messages       []string
 	record         *event.Session
 	refused        int // refusals that the sink heard of
+	unreasoned     int // of these, without a reason
 	started, ended bool
 	outcome        chan Outcome
 	heard          map[string][]byte // written by the session, not yet checked
@@ -272,10 +273,15 @@ func (s *stage) leave() {
 	synctest.Wait()
 }
 
-func (s *stage) Opened(*flow.Flow)                {}
-func (s *stage) Refused(*flow.Flow, event.Reason) { s.refused++ }
-func (s *stage) Session(r *event.Session)         { s.record = r }
-func (s *stage) Message(m *event.Message)         { s.messages = append(s.messages, summary(m)) }
+func (s *stage) Opened(*flow.Flow) {}
+func (s *stage) Refused(_ *flow.Flow, why event.Reason) {
+	s.refused++
+	if why == event.NoReason {
+		s.unreasoned++
+	}
+}
+func (s *stage) Session(r *event.Session) { s.record = r }
+func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
 		return s.client
@@ -563,6 +569,9 @@ func (s *stage) end(want string) error {
 		}
 	default:
 		return fmt.Errorf("the session goes on")
+	}
+	if s.unreasoned > 0 {
+		return fmt.Errorf("%d refusals without a reason", s.unreasoned)
 	}
 	if len(s.messages) > 0 {
 		return fmt.Errorf("unexpected message record: %s", s.messages[0])
