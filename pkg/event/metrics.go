@@ -99,15 +99,15 @@ func (m metrics) kernel(out chan<- prometheus.Metric) {
 }
 
 // collect sends the numbers of one service. One that had no session yet has only
-// a few: there may be ten thousand.
+// one: there may be ten thousand.
 func (n *counts) collect(out chan<- prometheus.Metric, service string) {
 	opened := n.opened.Load()
-	sessionsLive.collect(out, n.live(), service)
 	sessionsOpened.collect(out, opened, service)
-	n.collectTroubles(out, service)
 	if opened == 0 {
 		return
 	}
+	sessionsLive.collect(out, n.live(), service)
+	n.collectTroubles(out, service)
 	for _, f := range families {
 		f.collect(out, n, service)
 	}
