@@ -57,6 +57,8 @@ var families = []family{
 		endWords[:], func(n *counts) []atomic.Uint64 { return n.ended[:] }},
 	{counter("messages_total", "Messages that met their end, by what became of them.", "service", "outcome"),
 		outcomeWords[:], func(n *counts) []atomic.Uint64 { return n.messages[:] }},
+	{counter("origin_verdicts_total", "What origins said last about a message, by class of the reply.", "service", "class"),
+		classWords[:], func(n *counts) []atomic.Uint64 { return n.said[:] }},
 	{counter("refusals_total", "Replies of portreeve itself that refused something, by reason.", "service", "reason"),
 		reasonWords[:ReasonQuit], func(n *counts) []atomic.Uint64 { return n.refused[:] }},
 	{counter("recipients_total", "Recipients of messages, by the reply to RCPT.", "service", "verdict"),
@@ -95,6 +97,12 @@ func (f family) collect(out chan<- prometheus.Metric, n *counts, service string)
 			f.metric.collect(out, numbers[i].Load(), service, word)
 		}
 	}
+}
+
+var classWords = [classes]string{
+	class2: "2yz",
+	class4: "4yz",
+	class5: "5yz",
 }
 
 var wayWords = [ways]string{

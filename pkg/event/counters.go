@@ -36,6 +36,7 @@ type counts struct {
 	rewritten [1]atomic.Uint64                      // replies
 	removed   [smtp.NumExtensions + 1]atomic.Uint64 // EHLO keywords; last: those that we do not know
 	messages  [outcomes]atomic.Uint64
+	said      [classes]atomic.Uint64 // by origins about messages
 	rcpts     [fates]atomic.Uint64
 	content   [1]atomic.Uint64 // octets
 
@@ -57,6 +58,14 @@ const (
 	originIn
 	originOut
 	ways
+)
+
+// classes of replies.
+const (
+	class2 = iota
+	class4
+	class5
+	classes
 )
 
 // fates of recipients.
@@ -114,8 +123,21 @@ func (c *Counters) Message(m *Message) {
 	n.messages[m.Outcome].Add(1)
 	n.content[0].Add(uint64(m.Size))
 	n.recipients(m)
+	n.origin(m.Reply.Code)
 	if m.Content > 0 && m.Reply.Code != 0 {
 		n.verdict.observe(m.Total - m.Content)
+	}
+}
+
+// origin counts what an origin said last about a message, if it said anything.
+func (n *counts) origin(code smtp.Code) {
+	switch code.Class() {
+	case 2:
+		n.said[class2].Add(1)
+	case 4:
+		n.said[class4].Add(1)
+	case 5:
+		n.said[class5].Add(1)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 var configured = netip.MustParseAddrPort("198.51.100.1:25")
@@ -56,6 +57,9 @@ func TestCounters(t *testing.T) {
 	m := someMessage
 	m.Refused, m.Recipients = 4, append(m.Recipients[:2:2], Recipient{Answer: Answer{Code: 452}}) // one refused recipient was not kept
 	c.Message(&m)
+	for _, code := range []smtp.Code{0, 451, 550, 554} {
+		c.Message(&Message{Flow: someFlow, Reply: Answer{Code: code}, Outcome: Deferred})
+	}
 	c.Refused(&someFlow, ReasonIndirect)
 	c.Refused(&someFlow, ReasonIndirect)
 	c.Refused(&someFlow, NoReason)
@@ -69,6 +73,9 @@ func TestCounters(t *testing.T) {
 		`sessions_total{end="origin-gone",service="mx"} 1`,
 		`sessions_total{end="quit",service="mx"} 0`,
 		`messages_total{outcome="unknown",service="mx"} 1`,
+		`origin_verdicts_total{class="2yz",service="mx"} 1`,
+		`origin_verdicts_total{class="4yz",service="mx"} 1`,
+		`origin_verdicts_total{class="5yz",service="mx"} 2`,
 		`recipients_total{service="mx",verdict="accepted"} 1`,
 		`recipients_total{service="mx",verdict="deferred"} 1`,
 		`recipients_total{service="mx",verdict="refused"} 3`,
@@ -192,7 +199,7 @@ func TestMetricsDocumented(t *testing.T) {
 			t.Errorf("metrics.md has %s, which does not exist", name)
 		}
 	}
-	for _, words := range [][]string{fateWords[:], wayWords[:], troubleWords[:]} {
+	for _, words := range [][]string{fateWords[:], wayWords[:], troubleWords[:], classWords[:]} {
 		for _, w := range words {
 			if !strings.Contains(string(page), "`"+w+"`") {
 				t.Errorf("metrics.md does not name %s", w)
