@@ -41,6 +41,14 @@ func (x *session) forget() {
 	x.theirs, x.offered, x.xclient, x.xforward = 0, 0, 0, 0
 }
 
+// again forgets all but XCLIENT: what is too long for one is said in several, and
+// no EHLO comes between them.
+func (x *session) again() {
+	more := x.xclient
+	x.forget()
+	x.offered, x.xclient = smtp.SetOf(smtp.ExtXClient), more
+}
+
 // appendAttributes appends those attributes of the origin's list that we know.
 func appendAttributes(b, args []byte, may smtp.Attributes) ([]byte, smtp.Attributes) {
 	s := smtp.ParseAttributes(args, may)
@@ -66,7 +74,7 @@ func (x *session) claim(ext smtp.Extension) step {
 }
 
 // concludeXClient: 220 is the greeting of a session that begins anew; whatever
-// was said and offered before it is void.
+// was said and offered before it is void, but for more of XCLIENT.
 func (x *session) concludeXClient(r smtp.WireReply) *ending {
 	switch {
 	case r.Code == 220:
@@ -74,7 +82,7 @@ func (x *session) concludeXClient(r smtp.WireReply) *ending {
 		x.rec.XClient = x.claims.xclient
 		x.rec.Used = x.rec.Used.With(smtp.ExtXClient)
 		x.hailed, x.authenticated = false, false
-		x.forget()
+		x.again()
 	case r.Code.Class() < 4:
 		return x.wrongReply(r, "XCLIENT answered without 220")
 	}
