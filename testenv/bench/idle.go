@@ -38,7 +38,7 @@ type Memory struct {
 
 // rest is how long sessions are left alone before anything is looked at: a
 // proxy may keep buffers for a moment, in case that there is more.
-const rest = 4 * time.Second
+const rest = 6 * time.Second
 
 // measureIdle opens sessions with every subject that has a process, and for the
 // kernel's share with none.
