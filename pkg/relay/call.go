@@ -63,7 +63,7 @@ func (c *call) converse(i inspect.Inspector) {
 	o := c.options()
 	o.Inspector = i
 	c.begun = true
-	c.close(session.Run(o, c.client, c.origin))
+	c.carryOn(session.Begin(o, c.client, c.origin))
 }
 
 // turnAway is the life of a call that is one too many.
@@ -181,11 +181,15 @@ func (c *call) sever() {
 		c.origin.Abort()
 	}
 	c.client.Abort()
+	c.r.resting.Wake(c.client.Conn)
 }
 
 // interrupt wakes a session that waits for its client, so that it sees that the
 // relay drains.
-func (c *call) interrupt() { c.client.SetReadDeadline(time.Unix(1, 0)) }
+func (c *call) interrupt() {
+	c.client.SetReadDeadline(time.Unix(1, 0))
+	c.r.resting.Wake(c.client.Conn)
+}
 
 // describe returns the call as others see it.
 func (c *call) describe() Session {

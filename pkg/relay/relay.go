@@ -21,6 +21,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/stream"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
 
@@ -48,6 +49,8 @@ type Relay struct {
 	zones    atomic.Pointer[zone.Table]
 	draining atomic.Bool
 	live     registry
+	resting  stream.Watch // sessions whose clients are silent
+	tidy     tidy
 
 	dialling context.Context // ends when sessions are cut
 	cut      context.CancelFunc

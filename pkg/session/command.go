@@ -36,13 +36,12 @@ const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
 // collect handles the client's commands until a group is complete, and waits
 // for more only while none is outstanding.
 func (x *session) collect() *ending {
-	until := x.now.Add(x.o.Timeouts.Command)
 	for {
 		if !x.next() {
 			if x.ledger.n > 0 && !x.moreCommands() {
 				return nil
 			}
-			if e := x.awaitCommand(until); e != nil {
+			if e := x.mayRest(); e != nil {
 				return e
 			}
 			continue
@@ -85,7 +84,9 @@ func (x *session) awaitCommand(until time.Time) *ending {
 	}
 	x.park()
 	e := x.await(&x.client, want, until)
-	x.unpark()
+	if e != resting {
+		x.unpark()
+	}
 	return e
 }
 

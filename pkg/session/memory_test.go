@@ -99,6 +99,15 @@ func (l *memoryLeg) SetReadDeadline(t time.Time) error {
 	return nil
 }
 
+// Sleep makes sessions rest in every test.
+func (l *memoryLeg) Sleep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.in) == 0 && l.inErr == nil && (l.readBy.IsZero() || time.Now().Before(l.readBy)) {
+		l.cond.Wait()
+	}
+}
+
 func (l *memoryLeg) SetWriteDeadline(t time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -11,9 +11,9 @@
 // Everything that reaches the origin is generated from values by package smtp
 // and written in origin.go, and nowhere else.
 //
-// A session that waits holds no buffer. Each side has a few hundred octets of
-// its own, enough for a command; more is taken from a pool when there is
-// something to read, and given back when a wait lasts.
+// A session that waits holds no buffer: they are taken from pools when there is
+// something to read, and given back when a wait lasts. While its client is silent
+// between commands it needs no goroutine either, see Rest.
 package session
 
 import (
@@ -110,6 +110,7 @@ type session struct {
 	rules *inspect.Protocol
 	now   time.Time // when the last read returned
 	limit time.Time // when the session must be over; zero: any time
+	until time.Time // when the client must have sent its command
 
 	client side
 	origin side
@@ -124,6 +125,8 @@ type session struct {
 
 	xclient, xforward smtp.Attributes // of those commands, what we offer
 	claims            *claims         // nil: none were made
+
+	restful bool // nothing is outstanding, and the client leg can sleep
 
 	authenticated bool
 	rounds        int // challenges of the exchange under way, 0: none is
@@ -145,9 +148,7 @@ type session struct {
 // Run carries the conversation from the origin's greeting to its end. It blocks
 // until then. The legs stay open; the outcome says how to close them.
 func Run(o Options, client, origin Leg) Outcome {
-	x := open(o, client)
-	x.origin.init(origin)
-	return x.finish(x.run())
+	return carry(Begin(o, client, origin))
 }
 
 // Refuse tells a client for whom there is no origin leg so, by the reply r, and
@@ -189,6 +190,12 @@ func (x *session) run() *ending {
 		return e
 	}
 	x.unpark()
+	x.until = x.now.Add(x.o.Timeouts.Command)
+	return x.turns()
+}
+
+// turns handles group after group of the client's commands.
+func (x *session) turns() *ending {
 	for {
 		if e := x.collect(); e != nil {
 			return e
@@ -199,6 +206,7 @@ func (x *session) run() *ending {
 		if e := x.body(); e != nil {
 			return e
 		}
+		x.until = x.now.Add(x.o.Timeouts.Command)
 	}
 }
 
