@@ -37,16 +37,17 @@ func (n *Node) Connections(port uint16) (count int, err error) {
 	return count, err
 }
 
-// Quiet reports whether everything that was written to connections of this
-// node has been acknowledged, and everything that came has been read.
-func (n *Node) Quiet() (bool, error) {
+// Pending counts the octets of all connections of this node that were written
+// and not acknowledged, and that came and were not read.
+func (n *Node) Pending() (unsent, unread uint64, err error) {
 	sockets, err := n.sockets()
 	for _, s := range sockets {
-		if s.open() && s.unsent+s.unread > 0 {
-			return false, err
+		if s.open() {
+			unsent += s.unsent
+			unread += s.unread
 		}
 	}
-	return err == nil, err
+	return unsent, unread, err
 }
 
 // sockets reads the TCP sockets of both families.

@@ -71,7 +71,10 @@ func (p peerClient) talk(c *conversation, l letter) error {
 	if !offers(ehlo, "CHUNKING") {
 		p.chunk = 0
 	}
-	if err := p.message(c, l); err != nil {
+	if offers(ehlo, "SMTPUTF8") || !strings.Contains(l.mail, "SMTPUTF8") {
+		err = p.message(c, l)
+	}
+	if err != nil {
 		return err
 	}
 	_, err = c.ask("QUIT\r\n", 1)

@@ -110,9 +110,13 @@ func (s *Server) empty() ([]Delivery, error) {
 }
 
 // parseDelivery takes exactly the headers of trace off a message: further ones of
-// the same names are the message's own.
+// the same names are the message's own. OpenSMTPD writes no Return-Path for the
+// null sender.
 func parseDelivery(text []byte, trace []string) (Delivery, error) {
 	var d Delivery
+	if !bytes.HasPrefix(text, []byte(trace[0])) && bytes.HasPrefix(text, []byte(trace[1])) {
+		trace = trace[1:]
+	}
 	for _, name := range trace {
 		value, rest, err := cutHeader(text, name)
 		if err != nil {
