@@ -114,8 +114,8 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{errors.New("else"), "421 4.3.0 "},
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrLoop}}, "421 4.4.6 "},
 	} {
-		reply := replyTo(c.err)
-		if got := reply.String(); !strings.HasPrefix(got, c.want) {
+		r := refusalFor(c.err)
+		if got := r.reply.String(); !strings.HasPrefix(got, c.want) || r.why == event.NoReason {
 			t.Errorf("%v: %q, want %s", c.err, got, c.want)
 		}
 	}

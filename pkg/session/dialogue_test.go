@@ -83,9 +83,7 @@ func expand(t testing.TB, d dialogue) (list []dialogue) {
 			rest = append(rest, line)
 			continue
 		}
-		for _, field := range quotedFields(t, text) {
-			values = append(values, field)
-		}
+		values = append(values, quotedFields(t, text)...)
 	}
 	for i, v := range values {
 		one := dialogue{fmt.Sprintf("%s/%02d", d.name, i), slices.Clone(rest)}

@@ -201,6 +201,9 @@ func (x *session) countRecipient(c smtp.Code) {
 
 // noteRefusal counts a refusal of ours.
 func (x *session) noteRefusal(why event.Reason) {
+	if why == event.NoReason { // an Inspector that gives none
+		why = event.ReasonPolicy
+	}
 	x.o.Sink.Refused(&x.o.Flow, why)
 	for i := range x.rec.Refusals {
 		if x.rec.Refusals[i].Reason == why {
