@@ -12,7 +12,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
-	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // dialPatience bounds all attempts to reach an origin together: a client waits
@@ -48,7 +47,7 @@ func (c *call) serve() {
 	}
 	if err := c.reach(service.Dialer); err != nil {
 		c.r.opts.Log.Warn("no origin", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
-		c.refuse(replyTo(err))
+		c.refuse(refusalFor(err))
 		return
 	}
 	// Dialling takes more stack than a session needs while it waits, and a
@@ -70,7 +69,7 @@ func (c *call) converse(i inspect.Inspector) {
 func (c *call) turnAway() {
 	defer c.survive()
 	c.begun = true
-	session.Refuse(c.options(), c.client, full, event.ReasonFull)
+	session.Refuse(c.options(), c.client, full.reply, full.why)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -114,9 +113,9 @@ func (c *call) options() session.Options {
 }
 
 // refuse tells the client that there is no origin for it, and closes.
-func (c *call) refuse(reply smtp.Reply) {
+func (c *call) refuse(r refusal) {
 	c.begun = true
-	c.close(session.Refuse(c.options(), c.client, reply, event.ReasonNoOrigin))
+	c.close(session.Refuse(c.options(), c.client, r.reply, r.why))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes
