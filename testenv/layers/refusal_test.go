@@ -18,7 +18,7 @@ var makers = map[string]struct{ code, class, subject, text, reason int }{
 	"deny":    {1, -1, 2, 4, 0},   // pkg/session
 	"refuse":  {1, -1, 2, 4, 0},   // pkg/inspect
 	"code":    {0, 1, 2, 4, -1},   // pkg/session
-	"closing": {-1, -1, 0, 2, -1}, // pkg/relay
+	"closing": {-1, -1, 1, 3, 0},  // pkg/relay
 	"Reply":   {0, -1, -1, 2, -1}, // pkg/smtp
 }
 
