@@ -42,6 +42,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"got":     command(fakeGot),      // COUNT [FILE]: wait for messages at the fake; the last is the file
 	"nothing": command(fakeNothing),  // no session of the fake ended a message; all sessions are over
 
+	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
+
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
