@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"runtime"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -68,5 +69,6 @@ func (t *tidy) up() {
 	t.mu.Lock()
 	t.count = 0
 	t.mu.Unlock()
+	runtime.GC() // what is in pools survives one collection
 	debug.FreeOSMemory()
 }

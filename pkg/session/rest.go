@@ -30,6 +30,9 @@ func (r *Rest) Sleep() { r.client.leg.(Sleeper).Sleep() }
 func (r *Rest) Resume() (Outcome, *Rest) {
 	x := (*session)(r)
 	x.unpark()
+	if x.letter == nil {
+		x.letter = letters.Get().(*letter)
+	}
 	e := x.waitLong(&x.client, x.until) // for no time, as a rule
 	if e == nil {
 		e = x.turns()
@@ -47,10 +50,13 @@ func carry(o Outcome, rest *Rest) Outcome {
 }
 
 func (x *session) outcome(e *ending) (Outcome, *Rest) {
-	if e == resting {
-		return Outcome{}, (*Rest)(x)
+	if e != resting {
+		return x.finish(e), nil
 	}
-	return x.finish(e), nil
+	if x.tx.state == noMail {
+		x.stow()
+	}
+	return Outcome{}, (*Rest)(x)
 }
 
 // mayRest waits for the client's next command, in a rest if that is possible:

@@ -18,6 +18,7 @@ package session
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
@@ -133,16 +134,30 @@ type session struct {
 	idled         int // commands that moved no mail, since the last message
 
 	tx       transaction
-	data     smtp.Body       // content that follows DATA
-	stuffer  smtp.Stuffer    // content in chunks
-	normal   smtp.Normalizer // either, where bare CR and LF are normalized
+	*letter  // nil while the session rests without a transaction
 	chunk    smtp.Chunk
 	chunkDue bool  // the chunk was announced and not yet read
 	left     int64 // octets of it that are to come
 	env      inspect.Envelope
 	rec      event.Session
-	msg      event.Message
 	notes
+}
+
+// letter is what a session needs for a message.
+type letter struct {
+	msg     event.Message
+	data    smtp.Body       // content that follows DATA
+	stuffer smtp.Stuffer    // content in chunks
+	normal  smtp.Normalizer // either, where bare CR and LF are normalized
+}
+
+var letters = sync.Pool{New: func() any { return new(letter) }}
+
+// stow gives the letter back.
+func (x *session) stow() {
+	*x.letter = letter{}
+	letters.Put(x.letter)
+	x.letter = nil
 }
 
 // Run carries the conversation from the origin's greeting to its end. It blocks
@@ -160,7 +175,7 @@ func Refuse(o Options, client Leg, r smtp.Reply, why event.Reason) Outcome {
 }
 
 func open(o Options, client Leg) *session {
-	x := &session{o: o, now: time.Now()}
+	x := &session{o: o, now: time.Now(), letter: letters.Get().(*letter)}
 	x.o.Timeouts = o.Timeouts.complete()
 	if o.Sink == nil {
 		x.o.Sink = event.Discard
@@ -243,6 +258,7 @@ func (x *session) finish(e *ending) Outcome {
 		origin = Abort
 	}
 	x.closeRecord(e)
+	x.stow()
 	x.park()
 	x.out.free()
 	x.fwd.free()
