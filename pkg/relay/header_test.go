@@ -2,11 +2,13 @@ package relay
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/zone"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
@@ -45,11 +47,11 @@ func (g *gate) waitFor(condition func() bool) {
 	}
 }
 
-// sessions returns how many have ended.
-func (r *records) sessions() int {
+// sessions returns the sessions that have ended, and how.
+func (r *records) sessions() ([]flow.Flow, []event.End) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.ends)
+	return slices.Clone(r.flows), slices.Clone(r.ends)
 }
 
 // say writes octets as a peer that is no client of SMTP yet.
@@ -76,7 +78,8 @@ func TestHeaderNamesTheClient(t *testing.T) {
 			if seen := g.await(over)[0]; seen.Client.Addr() != named.Addr() || len(seen.Messages) != 1 {
 				t.Errorf("the origin saw %+v", seen)
 			}
-			f := g.records.flows[0]
+			flows, _ := g.records.sessions()
+			f := flows[0]
 			if f.Client != named || f.Via.String() != c.conn.LocalAddr().String() || f.Zone.Name != "lan" || f.Server != g.addr() {
 				t.Errorf("recorded %+v", f)
 			}
@@ -108,7 +111,8 @@ func TestHeaderOfNobody(t *testing.T) {
 			t.Error(err)
 		}
 		g.empty()
-		f := g.records.flows[len(g.records.flows)-1]
+		flows, _ := g.records.sessions()
+		f := flows[len(flows)-1]
 		if f.Client.String() != c.conn.LocalAddr().String() || f.Via.IsValid() || f.Zone.Name != "balancers" {
 			t.Errorf("recorded %+v", f)
 		}
@@ -124,8 +128,9 @@ func TestHeaderOfAnotherFamily(t *testing.T) {
 	c.expect("421 4.4.5 ")
 	c.expectEnd()
 	g.empty()
-	if f := g.records.flows[0]; f.Client.String() != "[2001:db8::7]:40099" || f.Zone != (zone.Zone{}) || g.records.ends[0] != event.EndNoOrigin {
-		t.Errorf("recorded %+v, %s", f, g.records.ends[0])
+	flows, ends := g.records.sessions()
+	if f := flows[0]; f.Client.String() != "[2001:db8::7]:40099" || f.Zone != (zone.Zone{}) || ends[0] != event.EndNoOrigin {
+		t.Errorf("recorded %+v, %s", f, ends[0])
 	}
 	six := g.dialFrom(netip.Addr{}, g.listeners.All()[1].Addr()) // and the other way round it can
 	six.say(header1)
@@ -149,7 +154,8 @@ func TestHeaderMustCome(t *testing.T) {
 	if len(g.origin.Sessions()) > 0 {
 		t.Error("the origin was asked")
 	}
-	for _, e := range g.records.ends {
+	_, ends := g.records.sessions()
+	for _, e := range ends {
 		if e != event.EndProxyHeader {
 			t.Errorf("recorded %s", e)
 		}
@@ -167,8 +173,8 @@ func TestHeaderMustComeInTime(t *testing.T) {
 	c.expectEnd()
 	c.conn.Close()
 	g.empty()
-	if g.records.ends[0] != event.EndProxyHeader || !strings.Contains(g.log.String(), "in time") {
-		t.Errorf("recorded %s, log %s", g.records.ends[0], g.log)
+	if _, ends := g.records.sessions(); ends[0] != event.EndProxyHeader || !strings.Contains(g.log.String(), "in time") {
+		t.Errorf("recorded %s, log %s", ends[0], g.log)
 	}
 }
 
@@ -177,10 +183,10 @@ func TestHeaderMustComeInTime(t *testing.T) {
 func TestNoHeaderAtAll(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
 	g.dial().conn.Close()
-	g.waitFor(func() bool { return g.records.sessions() == 1 })
-	g.empty()
-	if g.records.ends[0] != event.EndClientGone || g.log.String() != "" {
-		t.Errorf("recorded %s, log %s", g.records.ends[0], g.log)
+	var ends []event.End
+	g.waitFor(func() bool { _, ends = g.records.sessions(); return len(ends) == 1 })
+	if ends[0] != event.EndClientGone || g.log.String() != "" {
+		t.Errorf("recorded %s, log %s", ends[0], g.log)
 	}
 }
 
@@ -195,7 +201,8 @@ func TestNothingMayFollowTheHeader(t *testing.T) {
 		c.conn.Close()
 	}
 	g.empty()
-	for _, e := range g.records.ends {
+	_, ends := g.records.sessions()
+	for _, e := range ends {
 		if e != event.EndEarlyTalker {
 			t.Errorf("recorded %s", e)
 		}
@@ -205,20 +212,33 @@ func TestNothingMayFollowTheHeader(t *testing.T) {
 // TestHeaderFromAnybodyElse: a header from who was not asked for it names nobody.
 func TestHeaderFromAnybodyElse(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
-	for _, from := range []string{"127.0.0.2", "127.0.0.65"} { // in no zone, and in one that is not trusted
+	for _, from := range []string{"127.0.0.2:40000", "127.0.0.65:40000"} { // in no zone, and in one that is not trusted
 		for _, header := range []string{header1, header2, local2} {
-			c := g.dialFrom(netip.MustParseAddr(from), g.addr())
-			c.say(header)
+			c := g.talkative(netip.MustParseAddrPort(from), header)
 			c.expect("554 5.5.0 ")
 			c.conn.Close()
 		}
 	}
 	g.empty()
-	for i, f := range g.records.flows {
-		if f.Via.IsValid() || f.Client.Addr() == netip.MustParseAddr("127.0.0.99") || g.records.ends[i] != event.EndEarlyTalker {
-			t.Errorf("recorded %+v, %s", f, g.records.ends[i])
+	flows, ends := g.records.sessions()
+	for i, f := range flows {
+		if f.Via.IsValid() || f.Client.Addr() == netip.MustParseAddr("127.0.0.99") || ends[i] != event.EndEarlyTalker {
+			t.Errorf("recorded %+v, %s", f, ends[i])
 		}
 	}
+}
+
+// talkative is a client whose first octets are there before it is served.
+func (g *gate) talkative(from netip.AddrPort, says string) *client {
+	g.t.Helper()
+	ours, theirs := pair(g.t)
+	c := &client{Client: peer.NewClient(theirs), t: g.t, conn: theirs}
+	c.say(says)
+	call := g.relay.adopt(ours, flow.Flow{Service: "mx", Client: from})
+	g.waitFor(func() bool { n, _ := call.client.Pending(); return n > 0 })
+	g.relay.live.add(call)
+	go call.serve()
+	return c
 }
 
 // TestDrainDoesNotWaitForAHeader: who has not said who it is has no session to
