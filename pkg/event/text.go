@@ -39,6 +39,12 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = append(b, " errors="...)
 		b = strconv.AppendInt(b, int64(s.Errors), 10)
 	}
+	for _, t := range s.Refusals {
+		b = append(b, " refused="...)
+		b = append(b, t.Reason.String()...)
+		b = append(b, '*')
+		b = strconv.AppendInt(b, int64(t.Count), 10)
+	}
 	if len(s.Removed) > 0 {
 		b = append(b, " removed=\""...)
 		b = append(appendEscaped(b, s.Removed), '"')

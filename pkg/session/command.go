@@ -291,11 +291,21 @@ func (x *session) orphan() step {
 func (x *session) judge() (refusal, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
 	r := refusal{v.Reply, v.Reason}
-	switch v.Action {
-	case inspect.Refuse:
+	switch {
+	case v.Action == inspect.Pass:
+		return refusal{}, proceed
+	case v.Action == inspect.Refuse && x.overflows(v.Reason):
+		return r, x.excuse(r)
+	case v.Action == inspect.Refuse:
 		return r, x.refuse(r)
-	case inspect.Disconnect:
-		return r, x.stop(policyEnding(v))
 	}
-	return refusal{}, proceed
+	return r, x.stop(policyEnding(v))
+}
+
+// overflows reports whether a recipient is one too many of a message, and not yet
+// one of very many. The client could not know, and is to send the message to the
+// others (RFC 5321 section 4.5.3.1.10): as errors they would end its session
+// before, again and again.
+func (x *session) overflows(why event.Reason) bool {
+	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
 }
