@@ -84,6 +84,7 @@ func TestNoSecrets(t *testing.T) {
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\n", 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {"!" + secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {"!" + secret + "\r\n", 1}, {"QUIT\r\n", 1}}, nil},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret, 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n" + secret + "\r\n", 2}}, map[string]string{"AUTH1": "535"}},
 	} {
