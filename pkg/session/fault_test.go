@@ -135,10 +135,10 @@ func TestFaultAtEachStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cases := 0
 		for _, c := range conversations {
-			for _, atMost := range []int{0, 7} {
+			for _, how := range []pace{{}, {atMost: 7}, {dozes: true}} {
 				for _, client := range []bool{true, false} {
 					for _, f := range stepFaults(client) {
-						cases += faultAtSteps(t, c, f, atMost)
+						cases += faultAtSteps(t, c, f, how)
 					}
 				}
 			}
@@ -150,19 +150,29 @@ func TestFaultAtEachStep(t *testing.T) {
 	})
 }
 
-func faultAtSteps(t *testing.T, c conversation, f fault, atMost int) (cases int) {
+// pace is how a conversation comes.
+type pace struct {
+	atMost int  // octets per read; 0: any number
+	dozes  bool // the client is silent now and then
+}
+
+func faultAtSteps(t *testing.T, c conversation, f fault, how pace) (cases int) {
 	for step := 0; ; step++ {
 		p := newPlay(c)
 		l := f.leg(p)
 		l.strikeAt, l.onRead, l.strike = step, f.onRead, func(l *modelLeg) { f.apply(p, l) }
-		p.client.leg.atMost, p.origin.leg.atMost = atMost, atMost
-		p.run()
+		p.client.leg.atMost, p.origin.leg.atMost = how.atMost, how.atMost
+		if how.dozes {
+			p.runOn(&dozingLeg{modelLeg: p.client.leg})
+		} else {
+			p.run()
+		}
 		if l.calls <= step {
 			return cases
 		}
 		cases++
 		if problem := p.promises(f); problem != "" {
-			t.Errorf("%s: %s at step %d, %d octets per read: %s", c.name, f, step, atMost, problem)
+			t.Errorf("%s: %s at step %d, %+v: %s", c.name, f, step, how, problem)
 		}
 	}
 }

@@ -144,6 +144,23 @@ func (l *modelLeg) Abort() error {
 	return nil
 }
 
+// dozingLeg is a client that is silent for a while before each thing that it
+// sends, so that the session rests.
+type dozingLeg struct {
+	*modelLeg
+	dozed bool
+}
+
+func (l *dozingLeg) Read(p []byte) (int, error) {
+	if l.dozed = !l.dozed; l.dozed {
+		return 0, l.sleep(l.readBy)
+	}
+	return l.modelLeg.Read(p)
+}
+
+// Sleep makes the session rest. To resume too early does no harm.
+func (l *dozingLeg) Sleep() {}
+
 // modelOrigin is a strict server. Its replies carry the number of the command
 // that they answer.
 type modelOrigin struct {
@@ -451,8 +468,11 @@ func newPlay(c conversation) *play {
 	return p
 }
 
-func (p *play) run() {
-	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}}, p.client.leg, p.origin.leg)
+func (p *play) run() { p.runOn(p.client.leg) }
+
+// runOn plays with the client's leg in another form.
+func (p *play) runOn(client Leg) {
+	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}}, client, p.origin.leg)
 }
 
 // content with every kind of line that conforms.
