@@ -178,3 +178,41 @@ func TestDots(t *testing.T) {
 		t.Errorf("in chunks: %d, %d", s.Dots, n.Dots)
 	}
 }
+
+// FuzzRemoveNUL: without its NULs content is still one message for every reader,
+// with the end that it had, and nothing but NUL is left out of it.
+func FuzzRemoveNUL(f *testing.F) {
+	for _, v := range vectors {
+		f.Add([]byte(v.in), uint16(3))
+	}
+	f.Fuzz(func(t *testing.T, in []byte, a uint16) {
+		whole, cut := Normalizer{Dotted: true, RefuseBare: true, RemoveNUL: true}, Normalizer{Dotted: true, RefuseBare: true, RemoveNUL: true}
+		out, end := normalize(&whole, in)
+		out2, end2 := normalize(&cut, in, int(a)%(len(in)+1))
+		if end != end2 || whole.Fault != cut.Fault || whole.Dots != cut.Dots || (whole.Fault == NoFault && !bytes.Equal(out, out2)) {
+			t.Fatalf("%q: %q, %v, %d; cut: %q, %v, %d", in, out, whole.Fault, end, out2, cut.Fault, end2)
+		}
+		if want := strictEnd(in); end != want {
+			t.Fatalf("%q ends at %d, not %d", in, want, end)
+		}
+		if whole.Fault != NoFault || end < 0 {
+			return
+		}
+		var again Body
+		if through, e := transcode(&again, append(bytes.Clone(out), EndOfData...)); e != len(out)+3 || again.Fault != NoFault || !bytes.Equal(through, out) || again.Dots != whole.Dots {
+			t.Fatalf("%q became %q: %v", in, out, again.Fault)
+		}
+		if got, want := bytes.ReplaceAll(unstuffed(out), []byte{0}, nil), bytes.ReplaceAll(unstuffed(in[:end-3]), []byte{0}, nil); !bytes.Equal(got, want) {
+			t.Fatalf("%q became %q", in, out)
+		}
+		checkReaders(t, in, out)
+	})
+}
+
+// unstuffed takes the stuffed dots off.
+func unstuffed(in []byte) (out []byte) {
+	for line := range bytes.Lines(in) {
+		out = append(out, bytes.TrimPrefix(line, []byte("."))...)
+	}
+	return out
+}
