@@ -1,11 +1,16 @@
 package session
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -85,4 +90,114 @@ func TestUntrustedClaimsAreCounted(t *testing.T) {
 	if string(o.Record.Removed) != "XCLIENT" || o.Record.Offered.Has(smtp.ExtXClient) {
 		t.Errorf("removed %q, offered %s", o.Record.Removed, o.Record.Offered.AppendTo(nil, ' '))
 	}
+}
+
+// believer is an origin that takes every claim and everything else, and looks at
+// what it is sent, line by line. It takes no content.
+type believer struct {
+	sent    []byte // not yet a line
+	replies []byte
+	greeted bool // HELO or EHLO counts
+	inMail  bool
+	problem string
+}
+
+func (b *believer) Read(p []byte) (int, error) {
+	if len(b.replies) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.replies)
+	b.replies = b.replies[n:]
+	return n, nil
+}
+
+func (b *believer) Write(p []byte) (int, error) {
+	b.sent = append(b.sent, p...)
+	for {
+		line, rest, ok := bytes.Cut(b.sent, []byte("\r\n"))
+		if !ok {
+			return len(p), nil
+		}
+		b.take(line)
+		b.sent = rest
+	}
+}
+
+func (b *believer) SetReadDeadline(time.Time) error  { return nil }
+func (b *believer) SetWriteDeadline(time.Time) error { return nil }
+func (b *believer) Pending() (int, error)            { return min(1, len(b.replies)), nil }
+
+func (b *believer) take(line []byte) {
+	var c smtp.Command
+	all := smtp.Grammar{Offered: ^smtp.Extensions(0), UTF8: true, XClient: smtp.XClientAttributes, XForward: smtp.XForwardAttributes}
+	if r := c.Parse(line, all); r != nil {
+		b.problem = fmt.Sprintf("%q: %s", line, r.Text)
+	}
+	reply := "250 ok\r\n"
+	switch c.Verb {
+	case smtp.EHLO:
+		reply, b.greeted, b.inMail = offerClaims+"\r\n", true, false
+	case smtp.HELO:
+		b.greeted, b.inMail = true, false
+	case smtp.RSET:
+		b.inMail = false
+	case smtp.QUIT:
+		reply = "221 bye\r\n"
+	case smtp.DATA:
+		reply = "554 no\r\n"
+	case smtp.XCLIENT, smtp.XFORWARD:
+		if b.inMail || !bytes.Equal(c.AppendTo(nil), append(line, '\r', '\n')) {
+			b.problem = fmt.Sprintf("%q, in mail %v", line, b.inMail)
+		}
+	}
+	if (c.Verb == smtp.MAIL || c.Verb == smtp.XFORWARD) && !b.greeted {
+		b.problem = fmt.Sprintf("%q before EHLO", line)
+	}
+	switch c.Verb {
+	case smtp.XCLIENT:
+		reply, b.greeted = "220 mx\r\n", false
+	case smtp.MAIL:
+		b.inMail = true
+	}
+	b.replies = append(b.replies, reply...)
+}
+
+// FuzzClaims lets a client that is trusted for everything say anything: an origin
+// reads claims that are as they should be, where they may be.
+func FuzzClaims(f *testing.F) {
+	for _, s := range []string{
+		"EHLO c\r\nXCLIENT NAME=c ADDR=192.0.2.7\r\nMAIL FROM:<a@b>\r\nXCLIENT HELO=h\r\nEHLO c\r\nXFORWARD NAME=c\r\nMAIL FROM:<a@b>\r\nXFORWARD NAME=c\r\nRSET\r\nQUIT\r\n",
+		"EHLO c\r\nXFORWARD NAME=a IDENT=1+20\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\nXCLIENT NAME=[UNAVAILABLE]\r\nHELO c\r\nXCLIENT NAME=a NAME=b\r\n",
+	} {
+		f.Add(s, byte(0))
+	}
+	f.Fuzz(func(t *testing.T, says string, size byte) {
+		origin := &believer{replies: []byte("220 mx\r\n")}
+		client := newMemoryLeg()
+		client.atMost = int(size)
+		rules := inspect.Default()
+		rules.Errors, rules.Idle = 1000, 0
+		sent := false
+		o := Options{Inspector: inspect.New(rules), Flow: flow.Flow{Zone: zone.Zone{Trust: zone.XCLIENT | zone.XFORWARD}}}
+		run := Run(o, &lateLeg{client, says, &sent}, origin)
+		if origin.problem != "" {
+			t.Fatalf("%s\nfrom %q, %s", origin.problem, says, run.End)
+		}
+	})
+}
+
+// lateLeg is a client that speaks once it was greeted, and then hangs up.
+type lateLeg struct {
+	*memoryLeg
+	says string
+	sent *bool
+}
+
+func (l *lateLeg) Write(p []byte) (int, error) {
+	if !*l.sent {
+		*l.sent = true
+		l.send([]byte(l.says))
+		l.hangUp(io.EOF)
+	}
+	return l.memoryLeg.Write(p)
 }
