@@ -108,7 +108,11 @@ func writeSMTP(s, before SMTP) map[string]any {
 	type m = map[string]any
 	commands := []m{}
 	for _, c := range s.Commands {
-		commands = append(commands, m{"name": c.Verb.String(), "verdict": c.Verdict.String(), "code": uint16(c.Code), "text": c.Text})
+		entry := m{"name": c.Verb.String(), "verdict": c.Verdict.String()}
+		if c.Verdict != Accept {
+			entry["code"], entry["text"] = uint16(c.Code), c.Text
+		}
+		commands = append(commands, entry)
 	}
 	forward := []string{}
 	for _, v := range forwardable {

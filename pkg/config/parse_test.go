@@ -91,6 +91,7 @@ smtp:
     - {name: HELO, verdict: disconnect}
     - {name: EXPN, verdict: reject, code: 450, text: Not now}
     - {name: NOOP, verdict: disconnect, code: 421, text: Enough}
+    - {name: VRFY, verdict: accept}
   bare_address: true
   append_domain: example.org
   refuse_routes: true
@@ -136,6 +137,7 @@ func everySMTP() SMTP {
 			{smtp.HELO, Disconnect, 421, "Closing connection, command not available here"},
 			{smtp.EXPN, Reject, 450, "Not now"},
 			{smtp.NOOP, Disconnect, 421, "Enough"},
+			{smtp.VRFY, Accept, 0, ""},
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,

@@ -115,7 +115,7 @@ func parseForward(s string) (smtp.Verb, *fault) {
 	return member(s, forwardable, "a command that can be left to the origin")
 }
 
-// commands reads the list of commands that are not let through.
+// commands reads the list of verdicts on commands.
 func commands(r *report, at path, raw []rawCommand, dst *[]Command) {
 	if raw == nil || r.reported[at] {
 		return
@@ -158,6 +158,9 @@ func verb(r *report, at path, name scalar) (smtp.Verb, bool) {
 func command(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 	c := Command{Verb: v, Code: 502, Text: "Command not available here"}
 	word(r, at.key("verdict"), raw.Verdict, verdictWords, &c.Verdict)
+	if c.Verdict == Accept {
+		return accepted(r, at, v, raw)
+	}
 	if c.Verdict == Disconnect {
 		c.Code, c.Text = closing, "Closing connection, command not available here"
 	}
@@ -166,6 +169,20 @@ func command(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 	}
 	replyText(r, at.key("text"), raw.Text, &c.Text)
 	return c
+}
+
+// accepted reads the rest of an entry about a command that is let through: there
+// is none.
+func accepted(r *report, at path, v smtp.Verb, raw rawCommand) Command {
+	for _, k := range []struct {
+		key   string
+		value scalar
+	}{{"code", raw.Code}, {"text", raw.Text}} {
+		if k.value != nil {
+			r.refuse(at.key(k.key), "remove it", "has no effect, since the command is accepted")
+		}
+	}
+	return Command{Verb: v, Verdict: Accept}
 }
 
 // closing is the code that says that the connection ends, and no other does,

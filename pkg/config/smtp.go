@@ -14,7 +14,7 @@ type SMTP struct {
 	Mechanisms  []string        // of AUTH that may be offered, in upper case; empty: any
 
 	Forward  smtp.Verbs // of VRFY, EXPN and HELP, those that the origin answers
-	Commands []Command  // that are not let through, each verb once
+	Commands []Command  // verdicts, each verb once; the others are let through
 
 	BareAddress      bool   // take MAIL FROM:a@b without angle brackets
 	AppendDomain     string // to addresses without one; empty: refuse them
@@ -52,20 +52,21 @@ type SMTPLimits struct {
 	Session    time.Duration // longest session, 0 for any
 }
 
-// Command is a command that is not let through.
+// Command is the verdict on a command.
 type Command struct {
 	Verb    smtp.Verb
 	Verdict Verdict
-	Code    smtp.Code // 421 exactly for Disconnect, else one of 4yz and 5yz
+	Code    smtp.Code // 421 exactly for Disconnect, 0 for Accept, else one of 4yz and 5yz
 	Text    string    // printable ASCII, without an enhanced code
 }
 
-// Verdict is what a command meets that is not let through.
+// Verdict is what a command meets.
 type Verdict uint8
 
 const (
 	Reject     Verdict = iota // the session goes on
 	Disconnect                // it ends
+	Accept                    // the command is let through, as if it were not listed
 )
 
 // EarlyTalkers is what becomes of a client that speaks before the greeting.

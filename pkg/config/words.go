@@ -13,7 +13,7 @@ var (
 	failWords         = []string{"closed", "open"}
 	datapathWords     = []string{"auto", "tcx", "clsact"}
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
-	verdictWords      = []string{"reject", "disconnect"}
+	verdictWords      = []string{"reject", "disconnect", "accept"}
 	bareNewlinesWords = []string{"reject", "normalize"}
 	nulWords          = []string{"reject", "remove"}
 	eightBitWords     = []string{"pass", "reject"}

@@ -56,10 +56,13 @@ func protocol(s config.SMTP) inspect.Protocol {
 	return p
 }
 
-// verdicts returns what the commands that are not let through meet.
+// verdicts returns what the commands meet that are not let through.
 func verdicts(list []config.Command) map[smtp.Verb]inspect.Verdict {
 	var all map[smtp.Verb]inspect.Verdict
 	for _, c := range list {
+		if c.Verdict == config.Accept {
+			continue
+		}
 		if all == nil {
 			all = make(map[smtp.Verb]inspect.Verdict, len(list))
 		}

@@ -46,6 +46,7 @@ smtp:
   commands:
     - {name: ETRN, code: 450, text: Not now}
     - {name: HELP, verdict: disconnect, text: Enough}
+    - {name: NOOP, verdict: accept}
   bare_address: true
   append_domain: example.org
   refuse_routes: true
