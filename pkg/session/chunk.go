@@ -137,6 +137,7 @@ func (x *session) spoil(r refusal) *ending {
 		return x.failChunk(failure{reply: r.reply, outcome: outcomeOf(r.reply.Code), why: r.why, then: afterContent})
 	}
 	x.tx.state = spoilt
+	x.msg.Reason = r.why
 	x.noteVerdict(r.reply)
 	return x.refuseChunk(r)
 }

@@ -234,7 +234,7 @@ func (x *session) noteVerdict(r *smtp.Reply) { x.msg.Client = x.noteOwn(r) }
 // closeMessage hands the record of the message to the sink and forgets it.
 func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	m := &x.msg
-	m.Outcome, m.Reason = x.abandoned(o), why
+	m.Outcome, m.Reason = x.settled(o, why)
 	m.Total = x.now.Sub(m.Start)
 	m.Recipients = x.kept
 	x.rec.Used |= m.Used
@@ -245,32 +245,34 @@ func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	x.env.Sender, x.env.Recipients, x.env.Size = nil, 0, 0 // the sender was in x.text
 }
 
-// abandoned says why a client gave a message up, when it was refused before.
-func (x *session) abandoned(o event.Outcome) event.Outcome {
+// settled says why a client gave a message up, when it was refused before: then
+// that is its outcome.
+func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
 	switch {
 	case o != event.Abandoned:
-		return o
+		return o, why
 	case x.msg.Client.Code.Class() >= 4:
-		return outcomeOf(x.msg.Client.Code)
+		return outcomeOf(x.msg.Client.Code), x.msg.Reason
 	case x.msg.Accepted > 0 || x.msg.Refused == 0:
-		return event.Abandoned
+		return event.Abandoned, why
 	}
+	o = event.Refused
 	for _, r := range x.kept {
-		if r.Answer.Code.Class() == 4 {
-			return event.Deferred
+		if why = r.Reason; r.Answer.Code.Class() == 4 {
+			return event.Deferred, why
 		}
 	}
-	return event.Refused
+	return o, why
 }
 
 // closeRecord hands out the records that a session's end completes.
 func (x *session) closeRecord(e *ending) {
 	if x.msg.Number != 0 {
-		o := x.lostOutcome(e.end)
-		if e.reply != nil {
+		o, why := x.lost(e)
+		if e.reply != nil && x.msg.Client.Code.Class() < 4 { // else it is not about the message
 			x.noteVerdict(e.reply)
 		}
-		x.endTransaction(o, e.why)
+		x.endTransaction(o, why)
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail
@@ -287,14 +289,18 @@ func (x *session) closeRecord(e *ending) {
 	x.o.Sink.Session(r)
 }
 
-// lostOutcome is what became of a message that was open when its session ended.
-func (x *session) lostOutcome(e event.End) event.Outcome {
-	if x.tx.committed {
-		return event.Unknown
+// lost is what became of a message that was open when its session ended, and why.
+func (x *session) lost(e *ending) (event.Outcome, event.Reason) {
+	switch {
+	case x.tx.committed:
+		return event.Unknown, e.why
+	case x.msg.Client.Code.Class() >= 4 && e.end != event.EndOriginClosing: // it was refused before
+		return outcomeOf(x.msg.Client.Code), x.msg.Reason
 	}
-	if x.msg.Client.Code.Class() >= 4 { // it was refused before
-		return outcomeOf(x.msg.Client.Code)
-	}
+	return lostOutcome(e.end), e.why
+}
+
+func lostOutcome(e event.End) event.Outcome {
 	switch e {
 	case event.EndQuit:
 		return event.Abandoned
