@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
 
@@ -78,15 +80,28 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// A session is not forgotten whose draining begins when it has looked for that the
-// last time, and does not sleep yet.
+// TestDrainWhileGoingToRest: an interrupt may come when the session has looked
+// whether it drains, and does not sleep yet.
 func TestDrainWhileGoingToRest(t *testing.T) {
-	g := start(t, peer.Behaviour{})
-	c := g.open()
-	g.awaitRest(1)
+	g := start(t, peer.Behaviour{}, notForging)
+	ours, theirs := pair(t)
+	c := g.relay.adopt(ours, flow.Flow{Service: "mx"})
+	g.relay.live.add(c)
+	if err := c.reach(g.relay.opts.Services["mx"].Dialer); err != nil {
+		t.Fatal(err)
+	}
+	_, rest := session.Begin(session.Options{}, c.client, c.origin)
+	if rest == nil {
+		t.Fatal("it does not rest")
+	}
 	g.relay.draining.Store(true)
-	c.Write("N") // it wakes, and would rest again
-	c.expect("421")
-	c.expectEnd()
+	c.interrupt()
+	c.carryOn(session.Outcome{}, rest)
+	for deadline := time.Now().Add(patience); g.relay.resting.Asleep() > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing woke it")
+		}
+	}
+	theirs.Close()
 	g.empty()
 }
