@@ -163,6 +163,8 @@ func (x *session) handle() step {
 		return x.stop(x.broken)
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
+	case x.cmd.Verb == smtp.DATA && x.ahead(): // also where DATA itself is refused
+		return x.stop(earlyTalker)
 	case x.rules.StrictPipelining && x.crowded():
 		return x.stop(earlyTalker)
 	case x.cmd.Verb == smtp.BDAT:

@@ -13,8 +13,6 @@ func (x *session) dataCommand() step {
 	switch {
 	case x.ledger.n > 0:
 		return hold
-	case x.ahead():
-		return x.stop(earlyTalker)
 	case x.tx.state == noMail:
 		return x.excuse(mailFirst)
 	case x.tx.recipients == 0:
