@@ -176,6 +176,22 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
+func TestCostPerPacket(t *testing.T) {
+	r := &Results{Packets: []Packets{
+		{"transit", true, counting, 30, 70, 0}, {"transit", true, "steer_client", 10, 90, 20},
+		{"transit", true, "steer_lookup", 2, 170, 100}, {"transit", true, "steer_origin", 30, 80, 10},
+		{"forwarded", false, "steer_client", 10, 90, 20}, {"elsewhere", false, "steer_client", 10, 90, 25},
+	}}
+	r.judge()
+	var got []float64
+	for _, a := range r.Aims {
+		got = append(got, a.Measured)
+	}
+	if want := []float64{25, (10*20 + 2*100 + 30*10) / 40.}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
 func TestKibibytes(t *testing.T) {
 	const text = "56473000-7ffd rw [rollup]\nRss:                1224 kB\nPss: 1 kB\n"
 	if n, err := kibibytes([]byte(text), "Rss:"); n != 1224<<10 || err != nil {

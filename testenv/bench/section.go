@@ -46,7 +46,7 @@ func allSections() []section {
 		{
 			name:    "large",
 			full:    work{rounds: 5, sessions: 200, parallel: 8, messages: 1, octets: tenMegabytes, ours: true},
-			short:   work{rounds: 2, sessions: 80, parallel: 8, messages: 1, octets: tenMegabytes, ours: true},
+			short:   work{rounds: 1, sessions: 80, parallel: 8, messages: 1, octets: tenMegabytes, ours: true},
 			measure: throughput("large"),
 		},
 		{
@@ -58,7 +58,7 @@ func allSections() []section {
 		{
 			name:    "latency",
 			full:    work{rounds: 4, sessions: 2000, parallel: 1, messages: 1, octets: 4096, ours: true},
-			short:   work{rounds: 1, sessions: 1000, parallel: 1, messages: 1, octets: 4096, ours: true},
+			short:   work{rounds: 1, sessions: 500, parallel: 1, messages: 1, octets: 4096, ours: true},
 			measure: measureLatency,
 		},
 		{
