@@ -196,8 +196,8 @@ func TestDialogues(t *testing.T) {
 			accepted += ends
 		}
 		t.Logf("%s: %d dialogues, %d messages accepted", s.name, len(list), accepted)
-		if accepted < 10 {
-			t.Errorf("%s has accepted %d messages only: these were no conversations", s.name, accepted)
+		if accepted == 0 {
+			t.Errorf("%s has accepted nothing: these were no conversations", s.name)
 		}
 	})
 }

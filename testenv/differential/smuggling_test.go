@@ -89,9 +89,12 @@ func (c *conversation) sendAll(ctx context.Context, s *stage, parts []string, pa
 	if !paced {
 		parts = []string{strings.Join(parts, "")}
 	}
-	for _, part := range parts {
+	for n, part := range parts {
 		if err := c.Write(part); err != nil {
 			break // closed: the replies say why
+		}
+		if n == len(parts)-1 {
+			break
 		}
 		if err := s.quiet(ctx); err != nil {
 			return nil, err
@@ -113,16 +116,15 @@ func (c *conversation) sendAll(ctx context.Context, s *stage, parts []string, pa
 	}
 }
 
-// quiet waits until gateway and origin have read what they were sent. The
-// client's replies stay unread meanwhile.
+// quiet waits until gateway and origin have read what they were sent.
 func (s *stage) quiet(ctx context.Context) error {
 	return s.await(ctx, func() (bool, error) {
-		total, _, err := s.Client.Pending()
 		for _, n := range []*testenv.Node{s.Gateway, s.Origin} {
-			unsent, unread, failure := n.Pending()
-			total, err = total+unsent+unread, errors.Join(err, failure)
+			if unsent, unread, err := n.Pending(); err != nil || unsent+unread > 0 {
+				return false, err
+			}
 		}
-		return total == 0, err
+		return true, nil
 	})
 }
 
@@ -137,7 +139,9 @@ func TestNothingIsSmuggled(t *testing.T) {
 				if short {
 					continue
 				}
-				s.withstand(t, w, attack{until: until, paced: true})
+				if *complete || w.name == addressed.name {
+					s.withstand(t, w, attack{until: until, paced: true})
+				}
 				if s.name != "opensmtpd" { // has no BDAT
 					s.withstand(t, w, attack{until: until, chunk: true})
 				}

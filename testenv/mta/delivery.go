@@ -27,7 +27,7 @@ type Delivery struct {
 }
 
 // Taken takes everything out of the Maildir that the server has accepted. It
-// waits until the server has no connection on port 25 and its queue is empty, so
+// waits until the server has no connection and its queue is empty, so
 // that what is not among the result was not accepted. The order is that of
 // recipients, then senders, then contents.
 func (s *Server) Taken(ctx context.Context) ([]Delivery, error) {
@@ -47,8 +47,8 @@ func (s *Server) Taken(ctx context.Context) ([]Delivery, error) {
 // message moves along the directories of the queue while we look, so they are
 // looked at in its direction.
 func (s *Server) idle() (bool, error) {
-	open, err := s.node.Connections(25)
-	if err != nil || open > 0 {
+	open, err := s.node.Connected()
+	if err != nil || open {
 		return false, err
 	}
 	for _, dir := range s.queue {
