@@ -23,7 +23,7 @@ var hands = []string{"pkg/steer", "pkg/route", "pkg/netfilter", "pkg/sockopt", "
 
 // elsewhere are packages whose tests build programs with the go command, which
 // a guest does not have; what they do to the kernel, others do too.
-var elsewhere = []string{"testenv/bench", "testenv/demo"}
+var elsewhere = []string{"testenv/bench", "testenv/demo", "testenv/differential"}
 
 // leftOut are tests with programs that a guest does not have: Prometheus is 300
 // MB, and that and HAProxy are no kernel's affair.
