@@ -36,9 +36,10 @@ type Memory struct {
 	Kernel   float64 `json:"kernel_per_session"`   // slabs of the whole machine: sockets of client and origin too
 }
 
-// rest is how long sessions are left alone before anything is looked at: a
-// proxy may keep buffers for a moment, in case that there is more.
-const rest = 6 * time.Second
+// rest is how long a proxy's sessions are left alone before anything is looked at:
+// it may keep buffers for a moment, in case that there is more, and tidy up after
+// many connections when no more come.
+const rest = 5 * time.Second
 
 // measureIdle opens sessions with every subject that has a process, and for the
 // kernel's share with none.
@@ -95,8 +96,8 @@ func (s *stage) hold(ctx context.Context, running *serving) (*client, error) {
 		return nil, errors.New("only our own client can hold sessions")
 	}
 	_, err := client.order(ctx, ends.Order{To: running.target, Sessions: s.sessions, Parallel: s.parallel, Hold: true})
-	if err != nil {
-		return nil, err
+	if err != nil || running.pid == 0 {
+		return client, err
 	}
 	select {
 	case <-time.After(rest):
