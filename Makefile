@@ -14,7 +14,7 @@ STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels mutants faults differential bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -41,7 +41,17 @@ test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on thi
 	scripts/install-deps build test kernels
 	$(GO) run ./testenv/kernels
 
-fuzz: ## run each fuzz target for FUZZTIME (30s)
+mutants: ## break the inspector's checks one by one; every defect must fail the tests that are named for it
+	$(GO) test -count=1 -timeout $(TIMEOUT) -tags mutants -v -run '^TestMutants$$' ./pkg/session
+
+faults: ## cut, stall and spoil both legs of recorded conversations at every octet and every step
+	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^(TestFaultAt|TestHostileOrigin|TestEndings)' ./pkg/session -args -stride=1
+
+differential: root ## all mail of real clients to Postfix, Exim and OpenSMTPD, with and without the gateway, as root
+	scripts/install-deps build test
+	$(GO) test -count=1 -timeout 2h ./testenv/differential -complete
+
+fuzz: ## run each fuzz target for FUZZTIME (30s), two at a time
 	scripts/fuzz $(FUZZTIME)
 
 demo: root ## a message through the gateway to a real Postfix, as root

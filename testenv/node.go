@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,6 +23,8 @@ import (
 type Node struct {
 	Name string // of the namespace, as `ip netns` lists it
 	Role string // client, router, gateway, inner or origin
+
+	atRest atomic.Int64 // TCP sockets when there was no connection, see Connected; 0: not known
 }
 
 // netnsDir is where iproute2 keeps names of network namespaces.

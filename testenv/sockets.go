@@ -8,45 +8,85 @@ import (
 
 // socket is one TCP socket of a node, as /proc/net/tcp shows it.
 type socket struct {
-	port           uint16 // local
 	state          uint64
 	unsent, unread uint64 // octets
 }
 
-// States in which a process may still read or write, from the kernel's
-// tcp_states.h.
+// States of the kernel's tcp_states.h. In the first three a process may still read
+// or write.
 const (
 	established = 1
 	synReceived = 3
 	closeWait   = 8
+	timeWait    = 6
+	listening   = 10
 )
 
 func (s *socket) open() bool {
 	return s.state == established || s.state == synReceived || s.state == closeWait
 }
 
-// Connections counts the connections of a local port whose end on this node is
+// Connected reports whether a TCP connection has an end on this node that is
 // not closed yet.
-func (n *Node) Connections(port uint16) (count int, err error) {
-	sockets, err := n.sockets()
-	for _, s := range sockets {
-		if s.port == port && s.open() {
-			count++
-		}
+func (n *Node) Connected() (bool, error) {
+	used, err := n.used()
+	if err != nil || used == n.atRest.Load() {
+		return false, err
 	}
-	return count, err
+	sockets, err := n.sockets()
+	if err != nil {
+		return false, err
+	}
+	only := true // listeners
+	for _, s := range sockets {
+		if s.open() {
+			return true, nil
+		}
+		only = only && (s.state == listening || s.state == timeWait)
+	}
+	if now, err := n.used(); only && now == used {
+		n.atRest.Store(used)
+		return false, err
+	}
+	return false, nil
 }
 
-// Quiet reports whether everything that was written to connections of this
-// node has been acknowledged, and everything that came has been read.
-func (n *Node) Quiet() (bool, error) {
+// used counts the TCP sockets of both families, listeners too, but not those in
+// TIME_WAIT. The kernel keeps the number; a list of them takes it a walk through
+// the connections of all namespaces, some milliseconds.
+func (n *Node) used() (total int64, err error) {
+	err = n.Enter(func() error {
+		for _, name := range []string{"sockstat", "sockstat6"} {
+			rows, err := columns("/proc/thread-self/net/" + name)
+			if err != nil {
+				return err
+			}
+			for _, row := range rows { // TCP: inuse 3 orphan 0 ...
+				if len(row) > 2 && (row[0] == "TCP:" || row[0] == "TCP6:") {
+					number, err := strconv.ParseInt(row[2], 10, 64)
+					if err != nil {
+						return err
+					}
+					total += number
+				}
+			}
+		}
+		return nil
+	})
+	return total, err
+}
+
+// Pending counts the octets of all connections of this node that were written
+// and not acknowledged, and that came and were not read.
+func (n *Node) Pending() (unsent, unread uint64, err error) {
 	sockets, err := n.sockets()
 	for _, s := range sockets {
-		if s.open() && s.unsent+s.unread > 0 {
-			return false, err
+		if s.open() {
+			unsent += s.unsent
+			unread += s.unread
 		}
 	}
-	return err == nil, err
+	return unsent, unread, err
 }
 
 // sockets reads the TCP sockets of both families.
@@ -70,16 +110,13 @@ func (n *Node) sockets() (all []socket, err error) {
 	return all, err
 }
 
-// parseSocket reads number, local and remote address:port, state, and
-// unsent:unread, in hexadecimal. Of a listener the last are its backlog.
+// parseSocket reads number, local and remote address:port, and of interest: state
+// and unsent:unread, in hexadecimal. Of a listener the last are its backlog.
 func parseSocket(row []string) (s socket, err error) {
 	if len(row) < 5 {
 		return s, fmt.Errorf("socket %q has too few columns", row)
 	}
-	_, port, _ := strings.Cut(row[1], ":")
 	unsent, unread, _ := strings.Cut(row[4], ":")
-	number, err := strconv.ParseUint(port, 16, 16)
-	s.port = uint16(number)
 	for _, f := range []struct {
 		text string
 		into *uint64

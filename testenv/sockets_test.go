@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"testing"
 	"time"
@@ -38,17 +39,29 @@ func checkSockets(ctx context.Context, t *testing.T, e *Env, at netip.AddrPort) 
 	if _, err := client.Write([]byte("hello")); err != nil {
 		t.Fatal(err)
 	}
-	await(ctx, t, func() bool { quiet, err := e.Origin.Quiet(); return err == nil && !quiet })
+	await(ctx, t, func() bool { return pending(t, e.Origin) == "0 5" && pending(t, e.Client) == "0 0" })
 	if _, err := server.Read(make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
-	await(ctx, t, func() bool { quiet, err := e.Origin.Quiet(); return err == nil && quiet })
+	if got := pending(t, e.Origin); got != "0 0" {
+		t.Errorf("%s octets are pending after all are read", got)
+	}
 	client.Close()
-	if open, err := e.Origin.Connections(25); err != nil || open != 1 {
-		t.Errorf("%d open connections, %v; the server has not closed its own", open, err)
+	if open, err := e.Origin.Connected(); err != nil || !open {
+		t.Errorf("connected %t, %v; the server has not closed its own end", open, err)
 	}
 	server.Close()
-	await(ctx, t, func() bool { open, err := e.Origin.Connections(25); return err == nil && open == 0 })
+	await(ctx, t, func() bool { open, err := e.Origin.Connected(); return err == nil && !open })
+}
+
+// pending prints what is unsent and unread on a node.
+func pending(t *testing.T, n *Node) string {
+	t.Helper()
+	unsent, unread, err := n.Pending()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprint(unsent, unread)
 }
 
 // await looks at a condition again and again.
@@ -66,7 +79,7 @@ func await(ctx context.Context, t *testing.T, condition func() bool) {
 }
 
 func TestSocketRowsAreChecked(t *testing.T) {
-	for _, row := range [][]string{{"0:", "1:19", "2:0", "01"}, {"0:", "1:x", "2:0", "01", "0:0"}, {"0:", "1:19", "2:0", "01", "0:y"}} {
+	for _, row := range [][]string{{"0:", "1:19", "2:0", "01"}, {"0:", "1:19", "2:0", "0x", "0:0"}, {"0:", "1:19", "2:0", "01", "0:y"}} {
 		if s, err := parseSocket(row); err == nil {
 			t.Errorf("%q was read as %+v", row, s)
 		}

@@ -69,6 +69,6 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	o.Steer, o.Sink = side.steer, sink
+	o.Steer, o.Sink, o.Lost = side.steer, sink, sink.Lost
 	return daemon.Run(ctx, o)
 }

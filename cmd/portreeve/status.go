@@ -19,7 +19,8 @@ func newStatus(e *env) *cobra.Command {
 		Long: `Status reads the kernel and says whether the kernel side is attached and since when,
 whether an inspector lives, what each service does, how often each verdict had
 which reason, what was lost since the attach (somebody removed it), and what is
-left over from a crash. It needs neither a configuration nor an inspector.
+left over from a crash. It needs neither a configuration nor an inspector; given a
+configuration, it says where the metrics are.
 
 The exit code is 0 also when nothing is attached, and 1 when something was lost or
 is left over.`,
@@ -67,7 +68,11 @@ func (e *env) readStatus() (_ status.Report, err error) {
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil && !errors.Is(err, steer.ErrNoBPFFS) {
 		return status.Report{}, err
 	}
-	return status.Read(side.runner, side.steer)
+	report, err := status.Read(side.runner, side.steer)
+	if c.Metrics.Listen.IsValid() {
+		report.Metrics = fmt.Sprintf("http://%s/metrics", c.Metrics.Listen)
+	}
+	return report, err
 }
 
 func (e *env) printJSON(v any) error {

@@ -132,7 +132,11 @@ func writeSMTP(s, before SMTP) map[string]any {
 	type m = map[string]any
 	commands := []m{}
 	for _, c := range s.Commands {
-		commands = append(commands, m{"name": c.Verb.String(), "verdict": c.Verdict.String(), "code": uint16(c.Code), "text": c.Text})
+		entry := m{"name": c.Verb.String(), "verdict": c.Verdict.String()}
+		if c.Verdict != Accept {
+			entry["code"], entry["text"] = uint16(c.Code), c.Text
+		}
+		commands = append(commands, entry)
 	}
 	forward := []string{}
 	for _, v := range forwardable {
@@ -147,9 +151,11 @@ func writeSMTP(s, before SMTP) map[string]any {
 		"bare_address": s.BareAddress, "append_domain": s.AppendDomain,
 		"refuse_routes": s.RefuseRoutes, "refuse_percent": s.RefusePercent, "refuse_bang": s.RefuseBang,
 		"strict_helo": s.StrictHELO, "strict_pipelining": s.StrictPipelining,
+		"early_talkers": s.EarlyTalkers.String(), "nul": s.NUL.String(), "malformed_replies": s.MalformedReplies.String(),
 		"bare_newlines": s.BareNewlines.String(), "eight_bit": s.EightBit.String(), "received": s.Received,
 		"limits": m{
-			"line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
+			"command": l.Command, "parameter": l.Parameter, "auth_line": l.AuthLine, "reply_line": l.ReplyLine, "reply_lines": l.ReplyLines,
+			"reply_size": l.Reply, "idle": l.Idle, "line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
 			"errors": l.Errors, "rate": l.Rate, "session": l.Session.String(),
 		},
 	}

@@ -98,6 +98,7 @@ smtp:
     - {name: HELO, verdict: disconnect}
     - {name: EXPN, verdict: reject, code: 450, text: Not now}
     - {name: NOOP, verdict: disconnect, code: 421, text: Enough}
+    - {name: VRFY, verdict: accept}
   bare_address: true
   append_domain: example.org
   refuse_routes: true
@@ -107,8 +108,11 @@ smtp:
   strict_pipelining: true
   bare_newlines: normalize
   eight_bit: reject
+  early_talkers: pass
+  nul: remove
+  malformed_replies: close
   received: mx.example.org
-  limits: {line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
+  limits: {command: 512, parameter: 0, auth_line: 1024, reply_line: 513, reply_lines: 20, reply_size: 3000, idle: 0, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
 zones:
   - {name: balancers, networks: [192.0.2.16/28, "2001:db8:10::5"], trust: PROXY}
   - {name: filters.1, networks: 192.0.2.17, trust: [xclient, XForward]}
@@ -148,11 +152,14 @@ func everySMTP() SMTP {
 			{smtp.HELO, Disconnect, 421, "Closing connection, command not available here"},
 			{smtp.EXPN, Reject, 450, "Not now"},
 			{smtp.NOOP, Disconnect, 421, "Enough"},
+			{smtp.VRFY, Accept, 0, ""},
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,
+		EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
 		Received: "mx.example.org",
 		Limits: SMTPLimits{
+			Command: 512, AuthLine: 1024, ReplyLine: 513, ReplyLines: 20, Reply: 3000,
 			Line: 998, Size: 50 << 20, Drain: 1 << 30, Recipients: 100, Messages: 10, Errors: 1, Session: time.Hour,
 		},
 	}

@@ -65,9 +65,12 @@ type rawSMTP struct {
 	RefuseBang       scalar        `mapstructure:"refuse_bang"`
 	StrictHELO       scalar        `mapstructure:"strict_helo"`
 	StrictPipelining scalar        `mapstructure:"strict_pipelining"`
+	EarlyTalkers     scalar        `mapstructure:"early_talkers"`
 	BareNewlines     scalar        `mapstructure:"bare_newlines"`
+	NUL              scalar        `mapstructure:"nul"`
 	EightBit         scalar        `mapstructure:"eight_bit"`
 	Received         scalar        `mapstructure:"received"`
+	MalformedReplies scalar        `mapstructure:"malformed_replies"`
 	Limits           rawSMTPLimits `mapstructure:"limits"`
 }
 
@@ -84,11 +87,18 @@ type rawCommand struct {
 }
 
 type rawSMTPLimits struct {
+	Command    scalar `mapstructure:"command"`
+	Parameter  scalar `mapstructure:"parameter"`
+	AuthLine   scalar `mapstructure:"auth_line"`
+	ReplyLine  scalar `mapstructure:"reply_line"`
+	ReplyLines scalar `mapstructure:"reply_lines"`
+	Reply      scalar `mapstructure:"reply_size"`
 	Line       scalar `mapstructure:"line"`
 	Size       scalar `mapstructure:"size"`
 	Drain      scalar `mapstructure:"drain"`
 	Recipients scalar `mapstructure:"recipients"`
 	Messages   scalar `mapstructure:"messages"`
+	Idle       scalar `mapstructure:"idle"`
 	Errors     scalar `mapstructure:"errors"`
 	Rate       scalar `mapstructure:"rate"`
 	Session    scalar `mapstructure:"session"`

@@ -42,9 +42,12 @@ func rules(r *report, at path, raw rawSMTP, s *SMTP) {
 	truth(r, at.key("refuse_bang"), raw.RefuseBang, &s.RefuseBang)
 	truth(r, at.key("strict_helo"), raw.StrictHELO, &s.StrictHELO)
 	truth(r, at.key("strict_pipelining"), raw.StrictPipelining, &s.StrictPipelining)
+	word(r, at.key("early_talkers"), raw.EarlyTalkers, earlyTalkersWords, &s.EarlyTalkers)
 	word(r, at.key("bare_newlines"), raw.BareNewlines, bareNewlinesWords, &s.BareNewlines)
+	word(r, at.key("nul"), raw.NUL, nulWords, &s.NUL)
 	word(r, at.key("eight_bit"), raw.EightBit, eightBitWords, &s.EightBit)
 	host(r, at.key("received"), raw.Received, isHost, "a domain or an address literal", &s.Received)
+	word(r, at.key("malformed_replies"), raw.MalformedReplies, malformedWords, &s.MalformedReplies)
 	limits(r, at.key("limits"), raw.Limits, &s.Limits)
 	judgeAuth(r, at, raw, s)
 }
@@ -111,7 +114,7 @@ func parseForward(s string) (smtp.Verb, *fault) {
 	return member(s, forwardable, "a command that can be left to the origin")
 }
 
-// commands reads the list of commands that are not let through.
+// commands reads the list of verdicts on commands.
 func commands(r *report, at path, raw []rawCommand, dst *[]Command) {
 	if raw == nil || r.reported[at] {
 		return
@@ -154,8 +157,8 @@ func verb(r *report, at path, name scalar) (smtp.Verb, bool) {
 func command(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 	c := Command{Verb: v, Code: 502, Text: "Command not available here"}
 	word(r, at.key("verdict"), raw.Verdict, verdictWords, &c.Verdict)
-	if c.Verdict == Disconnect && v == smtp.BDAT { // its chunk follows, and is read before anything else
-		r.refuse(at.key("verdict"), `write "verdict: reject", or remove CHUNKING from the extensions`, "BDAT cannot end the session")
+	if c.Verdict == Accept {
+		return accepted(r, at, v, raw)
 	}
 	if c.Verdict == Disconnect {
 		c.Code, c.Text = closing, "Closing connection, command not available here"
@@ -165,6 +168,20 @@ func command(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 	}
 	replyText(r, at.key("text"), raw.Text, &c.Text)
 	return c
+}
+
+// accepted reads the rest of an entry about a command that is let through: there
+// is none.
+func accepted(r *report, at path, v smtp.Verb, raw rawCommand) Command {
+	for _, k := range []struct {
+		key   string
+		value scalar
+	}{{"code", raw.Code}, {"text", raw.Text}} {
+		if k.value != nil {
+			r.refuse(at.key(k.key), "remove it", "has no effect, since the command is accepted")
+		}
+	}
+	return Command{Verb: v, Verdict: Accept}
 }
 
 // closing is the code that says that the connection ends, and no other does,
@@ -241,14 +258,34 @@ const maxAmount = 999_999
 const maxSession = 30 * 24 * time.Hour
 
 func limits(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
+	lines(r, at, raw, l)
 	octets(r, at.key("line"), raw.Line, 998, gib, &l.Line) // RFC 5321 section 4.5.3.1.6
 	octets(r, at.key("size"), raw.Size, 0, 1024*gib, &l.Size)
 	octets(r, at.key("drain"), raw.Drain, 0, 1024*gib, &l.Drain)
 	number(r, at.key("recipients"), raw.Recipients, 100, maxAmount, &l.Recipients) // RFC 5321 section 4.5.3.1.8
 	number(r, at.key("messages"), raw.Messages, 0, maxAmount, &l.Messages)
+	number(r, at.key("idle"), raw.Idle, 0, maxAmount, &l.Idle)
 	number(r, at.key("errors"), raw.Errors, 1, maxAmount, &l.Errors)
 	number(r, at.key("rate"), raw.Rate, 0, math.MaxInt32, &l.Rate)
 	r.duration(at.key("session"), raw.Session, 0, maxSession, &l.Session)
+}
+
+// The most that a session has room for, in octets.
+const (
+	maxCommand   = 3000 // of a command line, and of a line of a reply
+	maxParameter = maxCommand
+	maxAuthLine  = 32 << 10
+	maxReply     = 60 << 10
+)
+
+// lines reads the limits of commands and replies.
+func lines(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
+	number(r, at.key("command"), raw.Command, 512, maxCommand, &l.Command) // RFC 5321 section 4.5.3.1.4
+	number(r, at.key("parameter"), raw.Parameter, 0, maxParameter, &l.Parameter)
+	number(r, at.key("auth_line"), raw.AuthLine, 512, maxAuthLine, &l.AuthLine)
+	number(r, at.key("reply_line"), raw.ReplyLine, 512, maxCommand, &l.ReplyLine) // RFC 5321 section 4.5.3.1.5
+	number(r, at.key("reply_lines"), raw.ReplyLines, 20, maxAmount, &l.ReplyLines)
+	number(r, at.key("reply_size"), raw.Reply, maxCommand, maxReply, &l.Reply)
 }
 
 // judgeAuth refuses a section that asks for AUTH by half: it would have no

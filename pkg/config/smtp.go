@@ -14,7 +14,7 @@ type SMTP struct {
 	Mechanisms  []string        // of AUTH that may be offered, in upper case; empty: any
 
 	Forward  smtp.Verbs // of VRFY, EXPN and HELP, those that the origin answers
-	Commands []Command  // that are not let through, each verb once
+	Commands []Command  // verdicts, each verb once; the others are let through
 
 	BareAddress      bool   // take MAIL FROM:a@b without angle brackets
 	AppendDomain     string // to addresses without one; empty: refuse them
@@ -24,38 +24,74 @@ type SMTP struct {
 	StrictHELO       bool   // refuse a HELO argument that is neither a domain nor an address literal
 	StrictPipelining bool   // send a client away that sends ahead where it must not
 
-	BareNewlines BareNewlines
-	EightBit     EightBit
-	Received     string // our own host name for a Received header; empty: no header
-	Limits       SMTPLimits
+	EarlyTalkers     EarlyTalkers
+	BareNewlines     BareNewlines
+	NUL              NUL
+	EightBit         EightBit
+	Received         string // our own host name for a Received header; empty: no header
+	MalformedReplies MalformedReplies
+	Limits           SMTPLimits
 }
 
 // SMTPLimits are the limits of one session.
 type SMTPLimits struct {
+	Command    int           // octets of a command line with CRLF, 512 to 3000
+	Parameter  int           // octets of a parameter of MAIL or RCPT, 0 for any
+	AuthLine   int           // octets of AUTH and of a line of its exchange with CRLF, 512 to 32768
+	ReplyLine  int           // octets of a line of a reply with CRLF, 512 to 3000
+	ReplyLines int           // lines of a reply, at least 20
+	Reply      int           // octets of a reply, 3000 to 61440
 	Line       int           // of content, in octets without CRLF; at least 998, or 0 for any
 	Size       int64         // of a message in octets, 0 for the origin's own limit
 	Drain      int64         // octets of a refused message that are read to find its end
 	Recipients int           // of one message, at least 100
 	Messages   int           // of one session, 0 for any
+	Idle       int           // commands that move no mail, between two messages, before each counts as refused; 0 for any
 	Errors     int           // refused commands that a session survives, at least 1
 	Rate       int           // least octets of content per second, 0 for any
 	Session    time.Duration // longest session, 0 for any
 }
 
-// Command is a command that is not let through.
+// Command is the verdict on a command.
 type Command struct {
 	Verb    smtp.Verb
 	Verdict Verdict
-	Code    smtp.Code // 421 exactly for Disconnect, else one of 4yz and 5yz
+	Code    smtp.Code // 421 exactly for Disconnect, 0 for Accept, else one of 4yz and 5yz
 	Text    string    // printable ASCII, without an enhanced code
 }
 
-// Verdict is what a command meets that is not let through.
+// Verdict is what a command meets.
 type Verdict uint8
 
 const (
 	Reject     Verdict = iota // the session goes on
 	Disconnect                // it ends
+	Accept                    // the command is let through, as if it were not listed
+)
+
+// EarlyTalkers is what becomes of a client that speaks before the greeting.
+type EarlyTalkers uint8
+
+const (
+	RefuseEarly EarlyTalkers = iota // send it away
+	PassEarly                       // read what it said after the greeting
+)
+
+// NUL is what becomes of a message with an octet of value 0.
+type NUL uint8
+
+const (
+	RejectNUL NUL = iota // refuse the message
+	RemoveNUL            // leave them out
+)
+
+// MalformedReplies is what becomes of a reply of the origin that breaks the
+// rules, though it clearly refuses.
+type MalformedReplies uint8
+
+const (
+	ReplaceReplies MalformedReplies = iota // the client reads 451 or 554
+	CloseReplies                           // the session ends
 )
 
 // BareNewlines is what becomes of a message with a CR or LF alone.
@@ -80,9 +116,16 @@ func defaultSMTP() SMTP {
 		Extensions: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
 			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
 		Limits: SMTPLimits{
+			Command:    smtp.MaxCommandLine,
+			Parameter:  1000,
+			AuthLine:   smtp.MaxResponse,
+			ReplyLine:  smtp.DefaultReplyLimits.Line,
+			ReplyLines: smtp.DefaultReplyLimits.Lines,
+			Reply:      smtp.DefaultReplyLimits.Octets,
 			Line:       64 << 10,
 			Drain:      64 << 20,
 			Recipients: 1000,
+			Idle:       100,
 			Errors:     20,
 			Rate:       100,
 			Session:    24 * time.Hour,

@@ -13,13 +13,16 @@ var (
 	failWords         = []string{"closed", "open"}
 	datapathWords     = []string{"auto", "tcx", "clsact"}
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
-	verdictWords      = []string{"reject", "disconnect"}
+	verdictWords      = []string{"reject", "disconnect", "accept"}
 	bareNewlinesWords = []string{"reject", "normalize"}
+	nulWords          = []string{"reject", "remove"}
 	eightBitWords     = []string{"pass", "reject"}
 	tlsModeWords      = []string{"auto", "mirror", "passthrough", "client", "origin", "off"}
 	tlsVersionWords   = []string{"TLS1.2", "TLS1.3"}
 	clientVerifyWords = []string{"none", "optional", "always"}
 	originVerifyWords = []string{"none", "system", "ca", "pin", "dane"}
+	earlyTalkersWords = []string{"refuse", "pass"}
+	malformedWords    = []string{"replace", "close"}
 	logFormatWords    = []string{"json", "text"}
 )
 
@@ -71,6 +74,15 @@ func (v ClientVerify) String() string { return wordOf(clientVerifyWords, v) }
 
 // String returns the word used in the file.
 func (v OriginVerify) String() string { return wordOf(originVerifyWords, v) }
+
+// String returns the word used in the file.
+func (n NUL) String() string { return wordOf(nulWords, n) }
+
+// String returns the word used in the file.
+func (e EarlyTalkers) String() string { return wordOf(earlyTalkersWords, e) }
+
+// String returns the word used in the file.
+func (m MalformedReplies) String() string { return wordOf(malformedWords, m) }
 
 // wordOf returns the word of a choice, its number when it is none of them.
 func wordOf[T ~uint8](words []string, v T) string {

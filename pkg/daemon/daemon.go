@@ -28,6 +28,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/steer"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // queueQuiet is how long a listener that gets no new connections any more
@@ -46,6 +47,9 @@ type Options struct {
 	// KeysGone, if not nil, is closed when Keys can no longer be used. The
 	// inspector then ends with an error, so that whoever started it does so again.
 	KeysGone <-chan struct{}
+
+	// Lost, if not nil, tells how many records could not be written so far.
+	Lost func() uint64
 
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served.
@@ -72,12 +76,14 @@ func Run(ctx context.Context, o Options) error {
 		i.Keys = keyring.Files{}
 	}
 	defer i.close()
+	counters := i.count()
 	if err := i.prepare(); err != nil {
 		return err
 	}
 	keeping, stop := context.WithCancel(context.Background())
 	defer stop()
 	go i.keepRing(keeping)
+	defer i.export(counters)()
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	switch err := i.takeOver(); {
@@ -134,6 +140,8 @@ func (i *inspector) prepare() error {
 	}
 	i.relay = relay.New(relay.Options{
 		Services: services,
+		Zones:    zones(c.Zones),
+		Proxy:    c.Timeouts.Proxy,
 		Timeouts: timeouts(c.Timeouts),
 		Sessions: c.Limits.Sessions,
 		Sink:     i.Sink,
@@ -244,6 +252,17 @@ func (i *inspector) close() {
 	if i.kernel != nil {
 		i.kernel.Close()
 	}
+}
+
+// zones returns the table of what the configuration says of clients.
+func zones(list []config.Zone) *zone.Table {
+	var all []zone.Network
+	for _, z := range list {
+		for _, n := range z.Networks {
+			all = append(all, zone.Network{Prefix: n, Zone: zone.Zone{Name: z.Name, Trust: z.Trust}})
+		}
+	}
+	return zone.NewTable(all)
 }
 
 // timeouts are those of the configuration that a session minds.

@@ -24,11 +24,16 @@ func protocol(s config.SMTP) inspect.Protocol {
 		StrictHello:      s.StrictHELO,
 		StrictPipelining: s.StrictPipelining,
 		Received:         s.Received,
+		CommandLine:      s.Limits.Command,
+		AuthLine:         s.Limits.AuthLine,
+		Parameter:        s.Limits.Parameter,
+		Replies:          smtp.ReplyLimits{Line: s.Limits.ReplyLine, Lines: s.Limits.ReplyLines, Octets: s.Limits.Reply},
 		TextLine:         s.Limits.Line,
 		Size:             s.Limits.Size,
 		Drain:            s.Limits.Drain,
 		Recipients:       s.Limits.Recipients,
 		Messages:         s.Limits.Messages,
+		Idle:             s.Limits.Idle,
 		Errors:           s.Limits.Errors,
 		Rate:             s.Limits.Rate,
 		Session:          s.Limits.Session,
@@ -36,16 +41,28 @@ func protocol(s config.SMTP) inspect.Protocol {
 	if s.BareNewlines == config.NormalizeNewlines {
 		p.Newlines = inspect.NormalizeNewlines
 	}
+	if s.NUL == config.RemoveNUL {
+		p.NUL = inspect.RemoveNUL
+	}
+	if s.EarlyTalkers == config.PassEarly {
+		p.EarlyTalkers = inspect.PassEarly
+	}
+	if s.MalformedReplies == config.CloseReplies {
+		p.Malformed = inspect.CloseReplies
+	}
 	if s.EightBit == config.RejectEightBit {
 		p.EightBit = inspect.RejectEightBit
 	}
 	return p
 }
 
-// verdicts returns what the commands that are not let through meet.
+// verdicts returns what the commands meet that are not let through.
 func verdicts(list []config.Command) map[smtp.Verb]inspect.Verdict {
 	var all map[smtp.Verb]inspect.Verdict
 	for _, c := range list {
+		if c.Verdict == config.Accept {
+			continue
+		}
 		if all == nil {
 			all = make(map[smtp.Verb]inspect.Verdict, len(list))
 		}

@@ -46,6 +46,7 @@ smtp:
   commands:
     - {name: ETRN, code: 450, text: Not now}
     - {name: HELP, verdict: disconnect, text: Enough}
+    - {name: NOOP, verdict: accept}
   bare_address: true
   append_domain: example.org
   refuse_routes: true
@@ -56,7 +57,10 @@ smtp:
   bare_newlines: normalize
   eight_bit: reject
   received: mx.example.org
-  limits: {line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 7, session: 1h}
+  early_talkers: pass
+  nul: remove
+  malformed_replies: close
+  limits: {command: 512, parameter: 9, auth_line: 513, reply_line: 514, reply_lines: 20, reply_size: 3000, idle: 8, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 7, session: 1h}
 `
 
 // TestEveryRuleIsReachable: each rule of the inspector has a key, and what the
@@ -73,6 +77,8 @@ func TestEveryRuleIsReachable(t *testing.T) {
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHello: true, StrictPipelining: true, Newlines: inspect.NormalizeNewlines, EightBit: inspect.RejectEightBit,
+		EarlyTalkers: inspect.PassEarly, NUL: inspect.RemoveNUL, Malformed: inspect.CloseReplies,
+		CommandLine: 512, Parameter: 9, AuthLine: 513, Replies: smtp.ReplyLimits{Line: 514, Lines: 20, Octets: 3000}, Idle: 8,
 		Received: "mx.example.org", TextLine: 998, Size: 50 << 20, Drain: 1 << 30,
 		Recipients: 100, Messages: 10, Errors: 1, Rate: 7, Session: time.Hour,
 	}
@@ -114,9 +120,6 @@ smtp: {limits: {size: 2MiB, errors: 5}}
 func TestCommandsAreThoseOfTheInspector(t *testing.T) {
 	for v := smtp.HELO; v <= smtp.STARTTLS; v++ {
 		for word, action := range map[string]inspect.Action{"reject": inspect.Refuse, "disconnect": inspect.Disconnect} {
-			if v == smtp.BDAT && action == inspect.Disconnect {
-				continue // which the session does not carry out
-			}
 			c, err := parse(fmt.Sprintf("smtp: {commands: [{name: %s, verdict: %s}]}\n", v, word))
 			rules := inspect.Default()
 			rules.Commands = map[smtp.Verb]inspect.Verdict{v: {Action: action, Reply: &smtp.Reply{Code: 421 + 81*smtp.Code(2-action)}}}
@@ -163,6 +166,8 @@ func TestExtensionsAreThoseCarried(t *testing.T) {
 // passes the inspector's own check.
 func TestLimitsHoldForTheInspector(t *testing.T) {
 	for _, limits := range []string{
+		"command: 512, parameter: 0, auth_line: 512, reply_line: 512, reply_lines: 20, reply_size: 3000, idle: 0",
+		"command: 3000, parameter: 3000, auth_line: 32768, reply_line: 3000, reply_lines: 999999, reply_size: 61440, idle: 999999",
 		"line: 0, size: 0, drain: 0, recipients: 100, messages: 0, errors: 1, rate: 0, session: 0s",
 		"line: 998, size: 1, drain: 1, recipients: 100, messages: 1, errors: 1, rate: 1, session: 1ns",
 		"line: 1GiB, size: 1024GiB, drain: 1024GiB, recipients: 999999, messages: 999999, errors: 999999, rate: 2147483647, session: 720h",

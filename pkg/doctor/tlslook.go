@@ -192,7 +192,7 @@ func (t *talk) command(line string, want smtp.Code) ([]string, error) {
 // reply reads one reply, which must have a code.
 func (t *talk) reply(want smtp.Code) ([]string, error) {
 	for {
-		r, n, f := smtp.CutReply(t.in)
+		r, n, f := smtp.CutReply(t.in, smtp.DefaultReplyLimits)
 		switch {
 		case f != smtp.NoFault:
 			return nil, fmt.Errorf("its reply breaks the protocol: %s", f)

@@ -34,12 +34,13 @@ type Text = []byte
 
 // Session is the record of one conversation.
 type Session struct {
-	Flow     flow.Flow
-	Origin   netip.AddrPort // zero when none was reached
-	Forged   netip.AddrPort // source address of the origin leg
-	Start    time.Time
-	Duration time.Duration
-	Greeted  time.Duration // from the start to the origin's greeting
+	Flow      flow.Flow
+	Origin    netip.AddrPort // zero when none was reached
+	Forged    netip.AddrPort // source address of the origin leg
+	Unreached []Unreached    // origins that were tried in vain, in order
+	Start     time.Time
+	Duration  time.Duration
+	Greeted   time.Duration // from the start to the origin's greeting
 
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO
@@ -68,6 +69,15 @@ type Session struct {
 	Detail  string // what exactly, where End alone does not say
 	Offence Text   // the first octets of a reply that broke the rules
 	Last    Answer // the reply that ended it, when it was ours
+	Closing Answer // the reply that ended it, when it was the origin's
+
+	Rewritten []Rewrite // replies of the origin of which the client read something else
+}
+
+// Rewrite is a reply that was not passed on as it was.
+type Rewrite struct {
+	Reply Text      // its first octets, or a line of the origin's EHLO list
+	Code  smtp.Code // what the client read instead
 }
 
 // Tally is how often something happened for one reason.
@@ -155,12 +165,13 @@ type Message struct {
 	Recipients []Recipient // in order; the first ones when there were too many to keep
 	Refused    int         // of all recipients, how many were refused
 	Accepted   int         // of all recipients, how many were accepted
-	Size       int64       // octets of content, as on the wire
+	Size       int64       // octets of content, without the dots that DATA doubles
 
-	Start   time.Time
-	Opened  time.Duration // from Start to the origin's 354, 0: never
-	Content time.Duration // from Start to the client's end of data, 0: never
-	Total   time.Duration // from Start to the verdict
+	Start     time.Time
+	Enveloped time.Duration // from Start to the origin's last reply to RCPT, 0: never
+	Opened    time.Duration // from Start to the origin's 354, 0: never
+	Content   time.Duration // from Start to the client's end of data, 0: never
+	Total     time.Duration // from Start to the verdict
 
 	Outcome Outcome
 	Reason  Reason // why, when it was not the origin's decision

@@ -34,6 +34,7 @@ func (jsonFormat) message(b []byte, m *Message) []byte {
 	o.text("xclient", m.XClient)
 	o.text("xforward", m.XForward)
 	o.extensions("extensions", m.Used)
+	o.seconds("envelope_after", m.Enveloped)
 	o.seconds("opened_after", m.Opened)
 	o.seconds("content_after", m.Content)
 	o.seconds("duration", m.Total)
@@ -51,6 +52,7 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.flow(&s.Flow)
 	o.addr("origin", s.Origin)
 	o.addr("forged", s.Forged)
+	o.unreached(s.Unreached)
 	o.answer("greeting", s.Greeting)
 	o.text("helo", s.Hello)
 	o.flag("esmtp", s.Extended)
@@ -77,6 +79,8 @@ func (jsonFormat) session(b []byte, s *Session) []byte {
 	o.word("detail", s.Detail)
 	o.text("offence", s.Offence)
 	o.answer("reply", s.Last)
+	o.answer("origin_reply", s.Closing)
+	o.rewritten(s.Rewritten)
 	return o.line()
 }
 
@@ -235,6 +239,23 @@ func (o *jsonObject) opaque(n string, p *Opaque) {
 	o.b = append(o.b, ',')
 }
 
+func (o *jsonObject) rewritten(list []Rewrite) {
+	if len(list) == 0 {
+		return
+	}
+	o.name("rewritten")
+	o.b = append(o.b, '[')
+	for _, r := range list {
+		o.b = append(o.b, '{')
+		o.must("reply", r.Reply)
+		o.number("code", int64(r.Code))
+		o.b[len(o.b)-1] = '}'
+		o.b = append(o.b, ',')
+	}
+	o.b[len(o.b)-1] = ']'
+	o.b = append(o.b, ',')
+}
+
 func (o *jsonObject) tallies(n string, list []Tally) {
 	if len(list) == 0 {
 		return
@@ -245,6 +266,23 @@ func (o *jsonObject) tallies(n string, list []Tally) {
 		o.number(t.Reason.String(), int64(t.Count))
 	}
 	o.b[len(o.b)-1] = '}'
+	o.b = append(o.b, ',')
+}
+
+func (o *jsonObject) unreached(list []Unreached) {
+	if len(list) == 0 {
+		return
+	}
+	o.name("unreached")
+	o.b = append(o.b, '[')
+	for _, u := range list {
+		o.b = append(o.b, '{')
+		o.addr("origin", u.Origin)
+		o.word("trouble", u.Trouble.String())
+		o.b[len(o.b)-1] = '}'
+		o.b = append(o.b, ',')
+	}
+	o.b[len(o.b)-1] = ']'
 	o.b = append(o.b, ',')
 }
 

@@ -33,15 +33,16 @@ var (
 			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason},
 			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect},
 		},
-		Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
+		Enveloped: 5 * time.Millisecond, Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
 		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
 	}
 	someSession = Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
 		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true, XClient: Text("NAME=c.example"),
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
-		Commands: 5, Errors: 1, Messages: 1, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
+		Commands: 5, Errors: 1, Messages: 1, Unreached: []Unreached{{netip.MustParseAddrPort("198.51.100.9:25"), TroubleTimeout}}, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
+		Closing: Answer{421, Text("bye")}, Rewritten: []Rewrite{{Text("571 no"), 554}, {Text("SIZE 9"), 250}},
 	}
 )
 
@@ -95,6 +96,9 @@ func TestSchema(t *testing.T) {
 	for o := range outcomes {
 		documented(o.String())
 	}
+	for tr := range troubles {
+		documented(tr.String())
+	}
 	for r := NoReason + 1; r < Reasons; r++ {
 		documented(r.String())
 	}
@@ -107,7 +111,7 @@ func TestText(t *testing.T) {
 	l.Session(&someSession)
 	l.Close()
 	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
-2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" reply="421 4.4.2 lost"
+2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 refused=indirect-address*2 refused=origin-gone*1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" rewritten="571 no" rewritten="SIZE 9" reply="421 bye"
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

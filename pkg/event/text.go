@@ -39,6 +39,12 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = append(b, " errors="...)
 		b = strconv.AppendInt(b, int64(s.Errors), 10)
 	}
+	for _, t := range s.Refusals {
+		b = append(b, " refused="...)
+		b = append(b, t.Reason.String()...)
+		b = append(b, '*')
+		b = strconv.AppendInt(b, int64(t.Count), 10)
+	}
 	if len(s.Removed) > 0 {
 		b = append(b, " removed=\""...)
 		b = append(appendEscaped(b, s.Removed), '"')
@@ -51,6 +57,13 @@ func (textFormat) session(b []byte, s *Session) []byte {
 	if len(s.Offence) > 0 {
 		b = append(b, " offence=\""...)
 		b = append(appendEscaped(b, s.Offence), '"')
+	}
+	for _, r := range s.Rewritten {
+		b = append(b, " rewritten=\""...)
+		b = append(appendEscaped(b, r.Reply), '"')
+	}
+	if s.Closing.Code != 0 {
+		return append(appendTextAnswer(b, s.Closing), '\n')
 	}
 	return append(appendTextAnswer(b, s.Last), '\n')
 }

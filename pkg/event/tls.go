@@ -68,10 +68,10 @@ const (
 	FailureResolver            // DNS gave no trustworthy answer
 	FailureKey                 // our own key could not be used
 	FailureProtocol            // the peer broke the rules of TLS
-	failures
+	tlsFailures
 )
 
-var failureWords = [failures]string{
+var failureWords = [tlsFailures]string{
 	NoFailure:          "",
 	FailureNotOffered:  "not-offered",
 	FailureRefused:     "refused",

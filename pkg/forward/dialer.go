@@ -35,6 +35,7 @@ type Path struct {
 	Rung     Rung           // how the source was chosen
 	Attempts int            // sockets that were tried, for all origins together; at least 1
 	Fallback error          // why the client's address was given up (ForgePrefer); nil when it was not
+	Failed   error          // why the origins before it did not do, as of Dial; nil: it was the first
 }
 
 // Forged reports whether the origin sees the client's address.
@@ -54,6 +55,9 @@ func (d *Dialer) Dial(ctx context.Context, f flow.Flow) (*net.TCPConn, Path, err
 		conn, err := a.dial(ctx)
 		path = a.path
 		if err == nil {
+			if len(failures) > 0 {
+				path.Failed = failures
+			}
 			return conn, path, nil
 		}
 		failures = append(failures, err)

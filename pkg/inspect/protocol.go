@@ -26,18 +26,28 @@ type Protocol struct {
 	RefuseBang       bool                  // refuse recipients like a!b@c
 	StrictHello      bool                  // refuse a HELO argument that is neither a domain nor an address literal
 	StrictPipelining bool                  // a client that sends a group without being offered PIPELINING is an early talker
+	EarlyTalkers     EarlyTalkers          // clients that speak before the greeting
 
 	// Content
 	Newlines Newlines // bare CR and bare LF
+	NUL      NULs     // octets of value 0
 	EightBit EightBit // octets above 127 without BODY=8BITMIME
 	Received string   // our own host name for a Received header; empty: no header
 	TextLine int      // longest line in octets without CRLF, 0 for any
 	Size     int64    // largest message in octets, 0 for the origin's own limit
 	Drain    int64    // most octets of a refused message that are read to find its end
 
+	// Lines of commands and replies
+	CommandLine int              // longest command line in octets with CRLF
+	AuthLine    int              // the same of AUTH and of the exchange that it begins
+	Parameter   int              // longest parameter of MAIL or RCPT in octets, 0 for any
+	Replies     smtp.ReplyLimits // of the origin
+	Malformed   MalformedReplies // replies of the origin that break the rules, though their meaning is clear
+
 	// Amounts
 	Recipients int           // most recipients of one message
 	Messages   int           // most messages of one session, 0 for any
+	Idle       int           // commands that move no mail, between two messages, before each counts as an error; 0 for any
 	Errors     int           // refused commands after which the client is sent away
 	Rate       int           // least octets per second of content, on average, after the first minute; 0 for any
 	Session    time.Duration // longest session, 0 for any
@@ -58,6 +68,34 @@ const (
 	NormalizeNewlines
 )
 
+// NULs says what becomes of a message with NUL octets, which RFC 5322 section 2.2
+// leaves no room for.
+type NULs uint8
+
+const (
+	RejectNUL NULs = iota // read the message to its true end and refuse it with 554 5.6.0
+	RemoveNUL             // leave them out; lines and their dots stay what they were
+)
+
+// EarlyTalkers says what becomes of a client that speaks before the greeting.
+// Content before 354 is refused in any case.
+type EarlyTalkers uint8
+
+const (
+	RefuseEarly EarlyTalkers = iota // end the session with 554
+	PassEarly                       // read what it said after the greeting
+)
+
+// MalformedReplies says what becomes of a reply with a code that SMTP does not
+// have, or with several codes, when it is clear all the same that the command
+// failed and whether for good. Other malformed replies end the session with 421.
+type MalformedReplies uint8
+
+const (
+	ReplaceReplies MalformedReplies = iota // the client reads 451 or 554 with the origin's text
+	CloseReplies                           // they end the session, too
+)
+
 // EightBit says what becomes of octets above 127 in a message whose client did
 // not announce them by BODY=8BITMIME, RFC 6152 section 3.
 type EightBit uint8
@@ -73,7 +111,11 @@ func Default() Protocol {
 	return Protocol{
 		Keywords: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
 			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
+		CommandLine: smtp.MaxCommandLine, AuthLine: smtp.MaxResponse,
+		Parameter:  1000, // twice the longest of RFC 3461
+		Replies:    smtp.DefaultReplyLimits,
 		Recipients: 1000,           // ten times what RFC 5321 section 4.5.3.1.8 asks for
+		Idle:       100,            // as Postfix's smtpd_junk_command_limit
 		Errors:     20,             // as Postfix's smtpd_hard_error_limit
 		TextLine:   64 * 1024,      // fixed-size readers start a new line where their buffer ends
 		Drain:      64 << 20,       // what a client may still be sending when it could be told
@@ -90,6 +132,14 @@ var forwardable = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 var refusable = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.MAIL, smtp.RCPT, smtp.DATA, smtp.BDAT, smtp.NOOP, smtp.VRFY,
 	smtp.EXPN, smtp.HELP, smtp.ETRN, smtp.AUTH)
 
+// The most that limits of lines and replies may be: what a session has room for.
+const (
+	MaxCommandLine = 3000
+	MaxAuthLine    = 32 << 10
+	MaxReplyLine   = 3000
+	MaxReply       = 60 << 10
+)
+
 // Check returns what is wrong with the rules, or nil.
 func (p *Protocol) Check() error {
 	switch {
@@ -99,9 +149,17 @@ func (p *Protocol) Check() error {
 		return fmt.Errorf("recipients: %d is too few, RFC 5321 section 4.5.3.1.8 asks for 100", p.Recipients)
 	case p.Errors < 1:
 		return fmt.Errorf("errors: %d leaves no room for a slip; the least is 1", p.Errors)
+	case p.CommandLine < 512 || p.CommandLine > MaxCommandLine:
+		return fmt.Errorf("command line: %d is not from 512, which RFC 5321 section 4.5.3.1.4 asks for, to %d", p.CommandLine, MaxCommandLine)
+	case p.AuthLine < 512 || p.AuthLine > MaxAuthLine:
+		return fmt.Errorf("auth line: %d is not from 512 to %d", p.AuthLine, MaxAuthLine)
+	case p.Replies.Line < 512 || p.Replies.Line > MaxReplyLine:
+		return fmt.Errorf("reply line: %d is not from 512, which RFC 5321 section 4.5.3.1.5 asks for, to %d", p.Replies.Line, MaxReplyLine)
+	case p.Replies.Lines < 20 || p.Replies.Octets < p.Replies.Line || p.Replies.Octets > MaxReply:
+		return fmt.Errorf("replies: %d lines and %d octets are too few or too many", p.Replies.Lines, p.Replies.Octets)
 	case p.TextLine != 0 && p.TextLine < 998:
 		return fmt.Errorf("text line: %d is too short, RFC 5321 section 4.5.3.1.6 asks for 998 without CRLF", p.TextLine)
-	case p.Size < 0 || p.Drain < 0 || p.Rate < 0 || p.Messages < 0 || p.Session < 0:
+	case p.Size < 0 || p.Drain < 0 || p.Rate < 0 || p.Messages < 0 || p.Parameter < 0 || p.Idle < 0 || p.Session < 0:
 		return fmt.Errorf("a limit is negative; 0 stands for none")
 	}
 	for verb, v := range p.Commands {

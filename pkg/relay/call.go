@@ -11,7 +11,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/session"
-	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // dialPatience bounds all attempts to reach an origin together: a client waits
@@ -31,12 +30,17 @@ type call struct {
 	mu      sync.Mutex
 	origin  *leg // nil before there is one
 	path    forward.Path
-	severed bool // the legs were or are to be reset
+	tried   []event.Unreached // origins before it
+	begun   bool              // a session was
+	severed bool              // the legs were or are to be reset
 }
 
 // serve begins the life of an admitted call: up to the origin.
 func (c *call) serve() {
 	defer c.survive()
+	if !c.announced() {
+		return
+	}
 	service, ok := (*c.r.services.Load())[c.flow.Service]
 	if !ok { // a replaced configuration overtook the connection
 		c.refuse(broken)
@@ -45,7 +49,7 @@ func (c *call) serve() {
 	c.service = service
 	if err := c.reach(service.Dialer); err != nil {
 		c.r.opts.Log.Warn("no origin", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
-		c.refuse(replyTo(err))
+		c.refuse(refusalFor(err))
 		return
 	}
 	// Dialling takes more stack than a session needs while it waits, and a
@@ -59,13 +63,15 @@ func (c *call) converse() {
 	defer c.survive()
 	o := c.options()
 	o.Inspector = c.service.Inspector
-	c.close(session.Run(o, c.client, c.origin))
+	c.begun = true
+	c.carryOn(session.Begin(o, c.client, c.origin))
 }
 
 // turnAway is the life of a call that is one too many.
 func (c *call) turnAway() {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, full, event.ReasonFull)
+	c.begun = true
+	session.Refuse(c.options(), c.client, full.reply, full.why)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -76,8 +82,10 @@ func (c *call) reach(d *forward.Dialer) error {
 	defer cancel()
 	conn, path, err := d.Dial(ctx, c.flow)
 	if err != nil {
+		c.tried = tried(err, nil)
 		return err
 	}
+	c.tried, path.Failed = tried(path.Failed, nil), nil
 	if path.Fallback != nil {
 		c.r.opts.Log.Warn("origin does not see the client's address", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", path.Fallback)
 	}
@@ -93,12 +101,13 @@ func (c *call) reach(d *forward.Dialer) error {
 // options describes the call to the session.
 func (c *call) options() session.Options {
 	o := session.Options{
-		Flow:     c.flow,
-		Origin:   c.path.Origin,
-		Timeouts: c.r.opts.Timeouts,
-		Sink:     c.r.opts.Sink,
-		Draining: c.r.draining.Load,
-		TLS:      c.tls(),
+		Flow:      c.flow,
+		Origin:    c.path.Origin,
+		Unreached: c.tried,
+		Timeouts:  c.r.opts.Timeouts,
+		Sink:      c.r.opts.Sink,
+		Draining:  c.r.draining.Load,
+		TLS:       c.tls(),
 	}
 	if c.path.Forged() {
 		o.Forged = c.path.Source
@@ -107,8 +116,9 @@ func (c *call) options() session.Options {
 }
 
 // refuse tells the client that there is no origin for it, and closes.
-func (c *call) refuse(reply smtp.Reply) {
-	c.close(session.Refuse(c.options(), c.client, reply, event.ReasonNoOrigin))
+func (c *call) refuse(r refusal) {
+	c.begun = true
+	c.close(session.Refuse(c.options(), c.client, r.reply, r.why))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes
@@ -152,8 +162,11 @@ func (c *call) survive() {
 func (c *call) recordFault(fault any) {
 	defer func() { recover() }() // the fault may be in the sink
 	o := c.options()
+	if !c.begun {
+		c.r.opts.Sink.Opened(&c.flow)
+	}
 	c.r.opts.Sink.Session(&event.Session{
-		Flow: c.flow, Origin: o.Origin, Forged: o.Forged,
+		Flow: c.flow, Origin: o.Origin, Forged: o.Forged, Unreached: o.Unreached,
 		Start: c.start, Duration: time.Since(c.start),
 		End: event.EndFault, Detail: fmt.Sprint(fault),
 	})
@@ -170,11 +183,15 @@ func (c *call) sever() {
 		c.origin.Abort()
 	}
 	c.client.Abort()
+	c.r.resting.Wake(c.client.Conn)
 }
 
 // interrupt wakes a session that waits for its client, so that it sees that the
 // relay drains.
-func (c *call) interrupt() { c.client.SetReadDeadline(time.Unix(1, 0)) }
+func (c *call) interrupt() {
+	c.client.SetReadDeadline(time.Unix(1, 0))
+	c.r.resting.Wake(c.client.Conn)
+}
 
 // describe returns the call as others see it.
 func (c *call) describe() Session {

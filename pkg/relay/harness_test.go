@@ -183,7 +183,9 @@ type records struct {
 	messages []event.Outcome
 	ends     []event.End
 	forged   []netip.AddrPort
-	sessions []event.Session
+	full     []event.Session
+	flows    []flow.Flow
+	tried    []event.Unreached
 }
 
 func (r *records) Opened(*flow.Flow)                {}
@@ -200,7 +202,9 @@ func (r *records) Session(s *event.Session) {
 	defer r.mu.Unlock()
 	r.ends = append(r.ends, s.End)
 	r.forged = append(r.forged, s.Forged)
-	r.sessions = append(r.sessions, *s)
+	r.full = append(r.full, *s)
+	r.flows = append(r.flows, s.Flow)
+	r.tried = append(r.tried, s.Unreached...)
 }
 
 // syncBuffer is a log that several goroutines write.

@@ -2,8 +2,9 @@
 // an origin before the client is greeted, handed to a session, and closed.
 //
 // It owns both connections of a flow from accept and forward to their close,
-// and is the only one that closes them. It never reads or writes SMTP: what is
-// said, also when there is no origin, the session says. The daemon calls it.
+// and is the only one that closes them. It reads the PROXY header where there
+// must be one, and never reads or writes SMTP: what is said, also when there is no
+// origin, the session says. The daemon calls it.
 package relay
 
 import (
@@ -20,6 +21,8 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/stream"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // Service is what a flow's service needs to be served.
@@ -32,18 +35,23 @@ type Service struct {
 // Options say how a Relay works.
 type Options struct {
 	Services map[string]Service // by name
+	Zones    *zone.Table        // where clients are, and what for they are trusted; nil: in none
 	Timeouts session.Timeouts
-	Sessions int          // at once; a client beyond them is refused; 0: no limit
-	Sink     event.Sink   // records; nil: none
-	Log      *slog.Logger // why an origin was not reached, and faults of our own; nil: nowhere
+	Proxy    time.Duration // the PROXY header of a client that must send one; default 5 s
+	Sessions int           // at once; a client beyond them is refused; 0: no limit
+	Sink     event.Sink    // records; nil: none
+	Log      *slog.Logger  // why an origin was not reached, and faults of our own; nil: nowhere
 }
 
 // Relay serves connections.
 type Relay struct {
 	opts     Options
 	services atomic.Pointer[map[string]Service]
+	zones    atomic.Pointer[zone.Table]
 	draining atomic.Bool
 	live     registry
+	resting  stream.Watch // sessions whose clients are silent
+	tidy     tidy
 
 	dialling context.Context // ends when sessions are cut
 	cut      context.CancelFunc
@@ -57,15 +65,24 @@ func New(o Options) *Relay {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
+	if o.Proxy <= 0 {
+		o.Proxy = headerPatience
+	}
 	r := &Relay{opts: o, live: registry{limit: o.Sessions}}
 	r.dialling, r.cut = context.WithCancel(context.Background())
-	r.Replace(o.Services)
+	r.Replace(o.Services, o.Zones)
 	return r
 }
 
-// Replace makes connections accepted from now on be served by other services.
-// The map is the Relay's from here on.
-func (r *Relay) Replace(services map[string]Service) { r.services.Store(&services) }
+// Replace makes connections accepted from now on be served by other services,
+// with other zones or, with nil, none. The map is the Relay's from here on.
+func (r *Relay) Replace(services map[string]Service, zones *zone.Table) {
+	if zones == nil {
+		zones = new(zone.Table)
+	}
+	r.zones.Store(zones)
+	r.services.Store(&services)
+}
 
 // Serve accepts and serves connections until the listeners are closed or
 // drained; its error is net.ErrClosed then. Sessions go on after that, until
@@ -99,6 +116,7 @@ func (r *Relay) loop(l *accept.Listener) {
 // adopt takes a connection over from accept: whatever happens to it, the call
 // closes it.
 func (r *Relay) adopt(conn *net.TCPConn, f flow.Flow) *call {
+	f.Zone = r.zones.Load().Find(f.Client.Addr())
 	return &call{r: r, flow: f, start: time.Now(), client: newLeg(conn)}
 }
 

@@ -114,8 +114,8 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{errors.New("else"), "421 4.3.0 "},
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrLoop}}, "421 4.4.6 "},
 	} {
-		reply := replyTo(c.err)
-		if got := reply.String(); !strings.HasPrefix(got, c.want) {
+		r := refusalFor(c.err)
+		if got := r.reply.String(); !strings.HasPrefix(got, c.want) || r.why == event.NoReason {
 			t.Errorf("%v: %q, want %s", c.err, got, c.want)
 		}
 	}
@@ -124,9 +124,9 @@ func TestRepliesToDialErrors(t *testing.T) {
 func TestServiceThatIsGone(t *testing.T) {
 	g := start(t, peer.Behaviour{})
 	services := *g.relay.services.Load()
-	g.relay.Replace(map[string]Service{})
+	g.relay.Replace(map[string]Service{}, nil)
 	g.dial().expect("421 4.3.0 ")
-	g.relay.Replace(services)
+	g.relay.Replace(services, nil)
 	if _, err := g.dial().Deliver(mail); err != nil {
 		t.Error(err)
 	}
@@ -216,7 +216,7 @@ func TestFaultEndsOneSessionOnly(t *testing.T) {
 	})
 	other := g.open()
 	services := *g.relay.services.Load()
-	g.relay.Replace(map[string]Service{"mx": services["trap"]})
+	g.relay.Replace(map[string]Service{"mx": services["trap"]}, nil)
 	if reply, err := g.dial().Open("client.example.net"); !errors.Is(err, unix.ECONNRESET) {
 		t.Errorf("client read %q, %v; want a reset", reply.Raw, err)
 	}

@@ -30,8 +30,8 @@ func certificate(name string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{authority.Issue([]string{name}).TLS()}}
 }
 
-// trusting is a client that accepts the gateway's certificate and no other.
-func trusting() *tls.Config { return &tls.Config{RootCAs: authority.Pool(), ServerName: gateName} }
+// believing is a client that accepts the gateway's certificate and no other.
+func believing() *tls.Config { return &tls.Config{RootCAs: authority.Pool(), ServerName: gateName} }
 
 // withTLS gives the service TLS.
 func withTLS(s session.TLS, p trust.Policy) func(*Options) {
@@ -47,7 +47,7 @@ var mirror = session.TLS{Mode: "mirror", Client: session.Mirror, Origin: session
 // securely carries a message inside TLS.
 func (c *client) securely(t *testing.T) {
 	t.Helper()
-	if err := c.StartTLS(trusting()); err != nil {
+	if err := c.StartTLS(believing()); err != nil {
 		t.Fatal(err)
 	}
 	ehlo, err := c.Command("EHLO client.example.net")
@@ -68,10 +68,10 @@ func (g *gate) record() event.Session {
 	g.empty()
 	g.records.mu.Lock()
 	defer g.records.mu.Unlock()
-	if len(g.records.sessions) != 1 {
-		g.t.Fatalf("%d records", len(g.records.sessions))
+	if len(g.records.full) != 1 {
+		g.t.Fatalf("%d records", len(g.records.full))
 	}
-	return g.records.sessions[0]
+	return g.records.full[0]
 }
 
 func TestMirror(t *testing.T) {
@@ -94,7 +94,7 @@ func TestMirror(t *testing.T) {
 func TestMirrorLarge(t *testing.T) {
 	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
 	c := g.open()
-	if err := c.StartTLS(trusting()); err != nil {
+	if err := c.StartTLS(believing()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Command("EHLO client.example.net"); err != nil {
@@ -116,7 +116,7 @@ func TestMirrorLarge(t *testing.T) {
 func TestOriginIsNotTrusted(t *testing.T) {
 	g := start(t, peer.Behaviour{TLS: certificate("other.example.org")}, withTLS(mirror, trust.Policy{Method: trust.Roots, Name: originName, Pool: authority.Pool()}))
 	c := g.open()
-	if err := c.StartTLS(trusting()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
+	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
 		t.Fatalf("STARTTLS: %v", err)
 	}
 	if reply, err := c.Command("MAIL FROM:<a@example.net>"); err != nil || !strings.HasPrefix(reply.Raw, "421 4.7.0") {
@@ -135,7 +135,7 @@ func TestResolverFails(t *testing.T) {
 	p := trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) { return nil, errors.New("SERVFAIL") }}
 	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, p))
 	c := g.open()
-	if err := c.StartTLS(trusting()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
+	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
 		t.Fatalf("STARTTLS: %v", err)
 	}
 	c.conn.Close()
@@ -148,7 +148,7 @@ func TestImplicitOnBothSides(t *testing.T) {
 	s := session.TLS{Mode: "mirror", Client: session.Implicit, Origin: session.Implicit}
 	g := start(t, peer.Behaviour{TLS: certificate(originName), Implicit: true}, withTLS(s, trust.Policy{}))
 	c := g.dial()
-	if err := c.Secure(trusting()); err != nil {
+	if err := c.Secure(believing()); err != nil {
 		t.Fatal(err)
 	}
 	if reply, err := c.Deliver(mail); err != nil || reply.Code != 250 {
@@ -165,7 +165,7 @@ func TestImplicitWithoutOrigin(t *testing.T) {
 	g := start(t, peer.Behaviour{}, withTLS(s, trust.Policy{}))
 	g.origin.Close()
 	c := g.dial()
-	if err := c.Secure(trusting()); err != nil {
+	if err := c.Secure(believing()); err != nil {
 		t.Fatal(err)
 	}
 	c.expect("421 4.4.1")
@@ -175,7 +175,7 @@ func TestImplicitWithoutOrigin(t *testing.T) {
 func TestDrainInsideTLS(t *testing.T) {
 	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
 	c := g.open()
-	if err := c.StartTLS(trusting()); err != nil {
+	if err := c.StartTLS(believing()); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -327,4 +327,23 @@ func pipe(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 	}
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a.(*net.TCPConn), b.(*net.TCPConn)
+}
+
+// TestRestInsideTLS: a silent client inside TLS costs no goroutine, and is heard
+// when it speaks again, in whole records or octet by octet.
+func TestRestInsideTLS(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
+	c := g.open()
+	if err := c.StartTLS(believing()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		time.Sleep(1500 * time.Millisecond) // longer than the session's patience
+		if reply, err := c.Command("EHLO client.example.net"); err != nil || reply.Code != 250 {
+			t.Fatalf("%q, %v", reply.Raw, err)
+		}
+	}
+	if reply, err := c.Send(mail); err != nil || reply.Code != 250 {
+		t.Fatalf("%q, %v", reply.Raw, err)
+	}
 }

@@ -178,6 +178,20 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline sets the deadline of the leg below.
 func (c *Conn) SetWriteDeadline(t time.Time) error { return c.under.Stream.SetWriteDeadline(t) }
 
+// Sleep waits until a Read would not wait, see session.Sleeper. What comes below may
+// be no more than a part of a record; then the one who sleeps wakes too early.
+func (c *Conn) Sleep() {
+	if c.has {
+		return
+	}
+	if below, ok := c.under.Stream.(interface{ Sleep() }); ok {
+		below.Sleep()
+		return
+	}
+	n, _ := c.tls.Read(c.ahead[:]) // an error comes again
+	c.has = n > 0
+}
+
 // CloseNotify tells the peer that nothing more comes. Without it the peer has to
 // take the end for an interruption.
 func (c *Conn) CloseNotify() error { return c.tls.CloseWrite() }

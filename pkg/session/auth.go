@@ -13,11 +13,10 @@ import (
 const maxRounds = 16
 
 var (
-	authTwice    = deny(event.ReasonSequence, 503, 5, 1, "You are authenticated already")
-	authInMail   = deny(event.ReasonSequence, 503, 5, 1, "AUTH is not possible inside a transaction")
-	noMechanism  = deny(event.ReasonMechanism, 504, 5, 4, "Mechanism not offered here")
-	giveUp       = []byte("*")
-	longResponse = brokenLine(smtp.LongLine)
+	authTwice   = deny(event.ReasonSequence, 503, 5, 1, "You are authenticated already")
+	authInMail  = deny(event.ReasonSequence, 503, 5, 1, "AUTH is not possible inside a transaction")
+	noMechanism = deny(event.ReasonMechanism, 504, 5, 4, "Mechanism not offered here")
+	giveUp      = []byte("*")
 )
 
 // auth handles AUTH.
@@ -34,7 +33,10 @@ func (x *session) auth() step {
 	case !x.mayUse(x.cmd.Arg):
 		return x.refuse(noMechanism)
 	}
-	x.forward(entry{verb: smtp.AUTH})
+	if e := x.sendAuth(); e != nil {
+		return x.stop(e)
+	}
+	x.ledger.add(entry{verb: smtp.AUTH})
 	return barrier
 }
 
@@ -58,14 +60,14 @@ func (x *session) concludeAuth(r smtp.WireReply) *ending {
 	case r.Code == 334:
 		x.rounds++
 		if x.rounds > maxRounds {
-			return brokenReply("authentication without end")
+			return x.wrongReply(r, "authentication without end")
 		}
 		return x.pass(r)
 	case r.Code == 235:
 		x.authenticated = true
 		x.rec.Authenticated = true
 	case r.Code.Class() < 4:
-		return brokenReply("AUTH answered without 235")
+		return x.wrongReply(r, "AUTH answered without 235")
 	}
 	x.rounds = 0
 	return x.pass(r)
@@ -78,9 +80,12 @@ func (x *session) response() *ending {
 		return e
 	}
 	if !smtp.IsResponse(line) { // the origin waits for a line, and gets the one that ends the exchange
-		line = giveUp
+		x.noteRefusal(event.ReasonAuthResponse)
+		e = x.sendResponse(giveUp)
+	} else {
+		e = x.sendResponse(line)
 	}
-	e = x.sendResponse(line)
+	clear(line) // a secret stays nowhere
 	x.client.skip(n)
 	if e != nil {
 		return e
@@ -90,7 +95,7 @@ func (x *session) response() *ending {
 	case e != nil:
 		return e
 	case r.Code == 421:
-		return originClosing(r)
+		return x.originClosing(r)
 	}
 	return x.concludeAuth(r)
 }
@@ -99,10 +104,10 @@ func (x *session) response() *ending {
 func (x *session) awaitResponse() (line []byte, n int, e *ending) {
 	until := x.now.Add(x.o.Timeouts.Command)
 	for {
-		line, n, f := smtp.CutLine(x.client.window(), smtp.MaxResponse)
+		line, n, f := smtp.CutLine(x.client.window(), x.rules.AuthLine)
 		switch {
 		case f == smtp.LongLine:
-			return nil, 0, longResponse
+			return nil, 0, longAuth
 		case f != smtp.NoFault:
 			return nil, 0, brokenLine(f)
 		case n > 0:

@@ -61,6 +61,11 @@ func (x *session) amidChunks() step {
 func (x *session) takeChunk() *ending {
 	x.chunkDue = false
 	x.left = x.chunk.Size
+	if x.left == 0 && !x.chunk.Last { // in order, but for nothing
+		if x.rec.Errors++; x.rec.Errors > x.rules.Errors {
+			return tooMany
+		}
+	}
 	if r := x.strayChunk(); r.reply != nil {
 		x.rec.Errors++
 		return x.refuseChunk(r)
@@ -132,6 +137,7 @@ func (x *session) spoil(r refusal) *ending {
 		return x.failChunk(failure{reply: r.reply, outcome: outcomeOf(r.reply.Code), why: r.why, then: afterContent})
 	}
 	x.tx.state = spoilt
+	x.msg.Reason = r.why
 	x.noteVerdict(r.reply)
 	return x.refuseChunk(r)
 }
@@ -141,7 +147,7 @@ func (x *session) spoil(r refusal) *ending {
 func (x *session) openChunks() *ending {
 	x.msg.Used = x.msg.Used.With(smtp.ExtChunking)
 	x.stuffer = smtp.Stuffer{MaxLine: x.rules.TextLine}
-	x.normal = smtp.Normalizer{MaxLine: x.rules.TextLine}
+	x.normal = x.normalizer(false)
 	x.tx.binary = x.tx.body == smtp.BodyBinaryMIME
 	if x.tx.binary {
 		x.tx.state = inChunks
@@ -182,9 +188,9 @@ func (x *session) sendData() (r smtp.WireReply, e *ending) {
 	}
 	switch class := r.Code.Class(); {
 	case r.Code == 421:
-		return r, originClosing(r)
+		return r, x.originClosing(r)
 	case class == 2 || (class == 3 && r.Code != 354):
-		return r, brokenReply("DATA answered without 354")
+		return r, x.wrongReply(r, "DATA answered without 354")
 	}
 	return r, nil
 }
@@ -213,7 +219,6 @@ func (x *session) piece() (done bool, e *ending) {
 	in := x.client.window()
 	in = in[:min(int64(len(in)), x.left, maxPiece)]
 	x.left -= int64(len(in))
-	x.msg.Size += int64(len(in))
 	block := blocks.Get().(*[blockSize]byte)
 	f, committed := x.handPiece(block[:0], in, x.left == 0 && x.chunk.Last)
 	blocks.Put(block)
@@ -252,15 +257,18 @@ func (x *session) handPiece(buf, in []byte, last bool) (f *failure, committed bo
 func (x *session) encode(buf, in []byte, last bool) ([]byte, smtp.Fault) {
 	switch {
 	case x.tx.binary:
+		x.grow(len(in), 0)
 		return appendChunk(buf, in, last), smtp.NoFault
-	case x.rules.Newlines == inspect.NormalizeNewlines:
+	case x.normalizes():
 		buf, _, _ = x.normal.Next(buf, in)
+		x.grow(len(buf), x.normal.Dots)
 		if last {
 			buf = x.normal.Close(buf)
 		}
 		return buf, x.normal.Fault
 	}
 	buf = x.stuffer.Append(buf, in)
+	x.grow(len(buf), x.stuffer.Dots)
 	if last {
 		buf = x.stuffer.Close(buf)
 	}
@@ -285,9 +293,9 @@ func (x *session) pieceReply() (done bool, e *ending) {
 	case e != nil:
 		return true, x.failChunk(failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce})
 	case r.Code == 421:
-		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: originClosing(r), at: atOnce})
+		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce})
 	case r.Code.Class() == 3:
-		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: brokenReply("intermediate reply to BDAT"), at: atOnce})
+		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: x.wrongReply(r, "intermediate reply to BDAT"), at: atOnce})
 	case !r.Code.Positive():
 		return true, x.originSpoils(r)
 	}

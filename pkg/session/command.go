@@ -36,24 +36,29 @@ const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
 // collect handles the client's commands until a group is complete, and waits
 // for more only while none is outstanding.
 func (x *session) collect() *ending {
-	until := x.now.Add(x.o.Timeouts.Command)
 	for {
 		if !x.next() {
 			if x.ledger.n > 0 && !x.moreCommands() {
 				return nil
 			}
-			if e := x.awaitCommand(until); e != nil {
+			if e := x.mayRest(); e != nil {
 				return e
 			}
 			continue
 		}
 		s := x.handle()
-		x.held = s == hold
-		if s != proceed || x.ledger.full() || !x.fwd.fits(smtp.MaxCommandLine+64) {
+		if x.held = s == hold; !x.held && x.cmd.Verb == smtp.AUTH {
+			clear(x.line) // a secret stays nowhere
+		}
+		if s != proceed || x.ledger.full() || !x.fwd.fits(x.rules.CommandLine+growth) {
 			return nil
 		}
 	}
 }
+
+// growth is the most by which a command may be longer when it is forwarded than
+// it was: a domain is appended to its address, or angle brackets are put around.
+const growth = 300
 
 // moreCommands reports whether the client has sent more than the last read
 // could take: the group is not cut where our buffer ends.
@@ -79,7 +84,9 @@ func (x *session) awaitCommand(until time.Time) *ending {
 	}
 	x.park()
 	e := x.await(&x.client, want, until)
-	x.unpark()
+	if e != resting {
+		x.unpark()
+	}
 	return e
 }
 
@@ -93,9 +100,9 @@ func (x *session) next() bool {
 		x.broken = foreign
 		return true
 	}
-	line, n, f := smtp.CutLine(in, smtp.MaxCommandLine)
+	line, n, f := smtp.CutLine(in, x.longest(in))
 	if f != smtp.NoFault {
-		x.broken = brokenLine(f)
+		x.broken = x.brokenCommand(in, f)
 		return true
 	}
 	if n == 0 {
@@ -103,8 +110,50 @@ func (x *session) next() bool {
 	}
 	x.client.skip(n)
 	x.rec.Commands++
-	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress})
+	x.line = line
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter})
+	if x.idles() {
+		x.broken = tooMany
+	}
 	return true
+}
+
+// idlers are the commands that move no mail. A few go with each message; a client
+// that says nothing else holds a session for nothing.
+var idlers = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.NOOP, smtp.RSET, smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN)
+
+// idles counts such commands, those above the limit as errors. It reports
+// whether these have become too many.
+func (x *session) idles() bool {
+	if x.rules.Idle == 0 || !idlers.Has(x.cmd.Verb) {
+		return false
+	}
+	if x.idled++; x.idled <= x.rules.Idle {
+		return false
+	}
+	x.rec.Errors++
+	return x.rec.Errors > x.rules.Errors
+}
+
+// longest is the limit of the command line in front of in. That of AUTH may have
+// a response in it.
+func (x *session) longest(in []byte) int {
+	if x.startsAuth(in) {
+		return max(x.rules.AuthLine, x.rules.CommandLine)
+	}
+	return x.rules.CommandLine
+}
+
+func (x *session) startsAuth(in []byte) bool {
+	return x.offered.Has(smtp.ExtAuth) && len(in) >= 5 && smtp.EqualFold(in[:5], "AUTH ")
+}
+
+// brokenCommand is brokenLine for the command line in front of in.
+func (x *session) brokenCommand(in []byte, f smtp.Fault) *ending {
+	if f == smtp.LongLine && x.startsAuth(in) {
+		return longAuth
+	}
+	return brokenLine(f)
 }
 
 // handle decides on x.cmd: forward it, answer it, or end the session.
@@ -114,6 +163,8 @@ func (x *session) handle() step {
 		return x.stop(x.broken)
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
+	case x.cmd.Verb == smtp.DATA && x.ahead(): // also where DATA itself is refused
+		return x.stop(earlyTalker)
 	case x.rules.StrictPipelining && x.crowded():
 		return x.stop(earlyTalker)
 	case x.cmd.Verb == smtp.BDAT:
@@ -141,7 +192,7 @@ func (x *session) crowded() bool {
 	switch x.cmd.Verb {
 	case smtp.QUIT, smtp.BDAT:
 		return false // what follows does not matter, or belongs to it
-	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS:
+	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS, smtp.XCLIENT:
 		return true
 	}
 	return !x.offered.Has(smtp.ExtPipelining)
@@ -178,6 +229,10 @@ func (x *session) minor() step {
 		return x.auth()
 	case v == smtp.STARTTLS:
 		return x.startTLS()
+	case v == smtp.XCLIENT:
+		return x.claim(smtp.ExtXClient)
+	case v == smtp.XFORWARD:
+		return x.claim(smtp.ExtXForward)
 	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v):
 		x.forward(entry{verb: v})
 		return barrier
@@ -242,11 +297,21 @@ func (x *session) orphan() step {
 func (x *session) judge() (refusal, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
 	r := refusal{v.Reply, v.Reason}
-	switch v.Action {
-	case inspect.Refuse:
+	switch {
+	case v.Action == inspect.Pass:
+		return refusal{}, proceed
+	case v.Action == inspect.Refuse && x.overflows(v.Reason):
+		return r, x.excuse(r)
+	case v.Action == inspect.Refuse:
 		return r, x.refuse(r)
-	case inspect.Disconnect:
-		return r, x.stop(policyEnding(v))
 	}
-	return refusal{}, proceed
+	return r, x.stop(policyEnding(v))
+}
+
+// overflows reports whether a recipient is one too many of a message, and not yet
+// one of very many. The client could not know, and is to send the message to the
+// others (RFC 5321 section 4.5.3.1.10): as errors they would end its session
+// before, again and again.
+func (x *session) overflows(why event.Reason) bool {
+	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
 }

@@ -111,7 +111,7 @@ func TestHelloOfMessage(t *testing.T) {
 
 // TestNotesBounded: replies of many lines do not get past the bound.
 func TestNotesBounded(t *testing.T) {
-	r, _, _ := smtp.CutReply([]byte(strings.Repeat("450-a\r\n", 150) + "450 b\r\n"))
+	r, _, _ := smtp.CutReply([]byte(strings.Repeat("450-a\r\n", 150)+"450 b\r\n"), smtp.DefaultReplyLimits)
 	var n notes
 	for range 10000 {
 		n.noteAnswer(r)

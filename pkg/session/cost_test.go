@@ -2,7 +2,6 @@ package session
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"runtime"
 	"strings"
@@ -159,6 +158,8 @@ func TestIdleHoldsNothing(t *testing.T) {
 	}{
 		{"greeting", 0, nil},
 		{"first command", 0, []string{"O> 220 mx"}},
+		{"a rest", 2 * time.Second, []string{"O> 220 mx", "C> EHLO c", "O> 250 mx"}},
+		{"a rest after a large group", 2 * time.Second, []string{"O> 220 mx", "C> EHLO c", "O> 250 mx", `C>| "` + strings.Repeat(`VRFY a\r\n`, 300) + `"`}},
 		{"next command", 0, []string{"O> 220 mx", "C> EHLO c", "O> 250 mx", "C> MAIL FROM:<a@b>", "O> 250 ok"}},
 		{"rest of a command", 0, []string{"O> 220 mx", `C>| "NOOP ` + half + `"`}},
 		{"command after a large group", 0, []string{"O> 220 mx", "C> EHLO c", "O> 250 mx", `C>| "` + strings.Repeat(`VRFY a\r\n`, 300) + `"`}},
@@ -176,7 +177,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 				defer s.leave()
 				x := open(Options{}, s.client)
 				x.origin.init(s.origin)
-				go func() { s.outcome <- x.finish(x.run()) }()
+				go func() { s.outcome <- carry(x.outcome(x.run())) }()
 				s.started = true
 				synctest.Wait()
 				for _, step := range c.steps {
@@ -186,10 +187,13 @@ func TestIdleHoldsNothing(t *testing.T) {
 				}
 				time.Sleep(c.after) // virtual
 				synctest.Wait()
+				rests := strings.HasPrefix(c.name, "a rest")
 				for name, held := range map[string]bool{
 					"a page for the client": x.client.page != nil, "a block for the client": x.client.block != nil,
 					"a page for the origin": x.origin.page != nil, "a block for the origin": x.origin.block != nil,
-					"replies": x.out.page != nil, "commands": x.fwd.page != nil, "a group": x.group != nil && x.group.idle(),
+					"something to read into": rests && (x.client.buf != nil || x.origin.buf != nil),
+					"room for a message":     rests && x.letter != nil,
+					"replies":                x.out.page != nil, "commands": x.fwd.page != nil, "a group": x.group != nil && x.group.idle(),
 				} {
 					if held {
 						t.Errorf("it holds %s", name)
@@ -209,18 +213,26 @@ type floodLeg struct {
 	next  func() string
 	rest  string
 	limit int // octets until it hangs up
+	sent  int
+	heap  *heapSink
 }
+
+// measured is how much a flood sends between two looks at the heap.
+const measured = 1 << 20
 
 func (l *floodLeg) Read(p []byte) (int, error) {
 	if l.rest == "" {
 		l.rest = l.next()
 	}
-	if l.rest == "" || l.limit <= 0 {
+	if l.rest == "" || l.sent >= l.limit {
 		return 0, io.EOF
 	}
 	n := copy(p, l.rest)
 	l.rest = l.rest[n:]
-	l.limit -= n
+	if l.heap != nil && l.sent/measured != (l.sent+n)/measured {
+		l.heap.measure()
+	}
+	l.sent += n
 	return n, nil
 }
 
@@ -229,13 +241,14 @@ func (l *floodLeg) SetReadDeadline(time.Time) error  { return nil }
 func (l *floodLeg) SetWriteDeadline(time.Time) error { return nil }
 func (l *floodLeg) Pending() (int, error)            { return 0, nil }
 
-// heapSink measures what lives when the session ends.
-type heapSink struct{ live uint64 }
+// heapSink measures what lives while a session runs and when it ends.
+type heapSink struct {
+	event.Sink
+	live uint64
+}
 
-func (h *heapSink) Opened(*flow.Flow)                {}
-func (h *heapSink) Refused(*flow.Flow, event.Reason) {}
-func (h *heapSink) Message(*event.Message)           { h.measure() }
-func (h *heapSink) Session(*event.Session)           { h.measure() }
+func (h *heapSink) Message(*event.Message) { h.measure() }
+func (h *heapSink) Session(*event.Session) { h.measure() }
 
 func (h *heapSink) measure() {
 	runtime.GC()
@@ -244,45 +257,66 @@ func (h *heapSink) measure() {
 	h.live = max(h.live, m.HeapAlloc)
 }
 
+// flood is what both peers send: some steps, and then something without end.
+type flood struct {
+	name           string
+	client, origin []string // once each
+	more, replies  string   // again and again; nothing: silence
+}
+
+// floods have a client or an origin that wants our memory.
+func floods() []flood {
+	mail := []string{"EHLO c\r\n", "MAIL FROM:<a@b>\r\n", "RCPT TO:<a@b>\r\n"}
+	ok := []string{"220 mx\r\n", "250-mx\r\n250-CHUNKING\r\n250-8BITMIME\r\n250 BINARYMIME\r\n", "250 a\r\n", "250 b\r\n", "354 go\r\n"}
+	long := func(n int) string { return strings.Repeat("x", n) }
+	longReply := "250 " + long(2000) + "\r\n"
+	return []flood{
+		{"recipients and replies", mail[:2], ok[:3], "RCPT TO:<" + long(200) + "@" + long(200) + ">\r\n", longReply},
+		{"refused recipients", mail[:2], ok[:3], "RCPT TO:<" + long(200) + "@" + long(200) + ">\r\n", "550 " + long(2000) + "\r\n"},
+		{"endless reply", mail[:1], ok[:1], "", "250-" + long(500) + "\r\n"},
+		{"endless line of a reply", mail[:1], ok[:1], "", long(4096)},
+		{"endless list of keywords", mail[:1], ok[:1], "", "250-X-" + long(60) + "\r\n"},
+		{"endless greeting", nil, nil, "", "220-" + long(100) + "\r\n"},
+		{"endless command", nil, ok[:1], long(4096), ""},
+		{"endless commands", mail[:1], ok[:2], strings.Repeat("NOOP\r\n", 1000), longReply},
+		{"endless transactions", mail[:1], ok[:2], "MAIL FROM:<" + long(200) + "@b>\r\nRCPT TO:<a@b>\r\nRSET\r\n", longReply},
+		{"endless verbs", mail[:1], ok[:2], strings.Repeat("EHLO "+long(200)+"\r\n", 100), longReply},
+		{"endless line of content", append(mail, "DATA\r\n"), ok, long(4096), ""},
+		{"endless content", append(mail, "DATA\r\n"), ok, long(900) + "\r\n", ""},
+		{"endless refused content", append(mail, "DATA\r\n", "a\nb\r\n"), ok, long(900) + "\r\n", ""},
+		{"endless dots", append(mail, "DATA\r\n"), ok, "..\r\n", ""},
+		{"chunks of one octet", mail, ok, strings.Repeat("BDAT 1\r\nx", 100), ""},
+		{"chunks of none", mail, ok, strings.Repeat("BDAT 0\r\n", 100), ""},
+		{"one large chunk", append(mail, "BDAT 9999999999 LAST\r\n"), ok, long(900) + "\r\n", ""},
+		{"one large binary chunk", append([]string{mail[0], "MAIL FROM:<a@b> BODY=BINARYMIME\r\n"}, mail[2], "BDAT 9999999999 LAST\r\n"), ok[:4], long(4096), "250 chunk\r\n"},
+		{"endless chunk that is refused", append(mail[:1:1], "BDAT 9999999999\r\n"), ok[:2], long(4096), ""},
+	}
+}
+
 // TestBoundedMemory: whatever is sent, a session stays below 1 MiB.
 func TestBoundedMemory(t *testing.T) {
-	recipients := 0
-	manyRecipients := func() string {
-		recipients++
-		switch recipients {
-		case 1:
-			return "EHLO c\r\n"
-		case 2:
-			return "MAIL FROM:<a@b>\r\n"
-		}
-		return fmt.Sprintf("RCPT TO:<%s%d@%s>\r\n", strings.Repeat("l", 200), recipients, strings.Repeat("d", 200))
-	}
-	longReply := func() string { return "250 " + strings.Repeat("t", 2000) + "\r\n" }
-	greeted := false
-	endlessReply := func() string {
-		if !greeted {
-			greeted = true
-			return "220 mx\r\n"
-		}
-		return "250-" + strings.Repeat("t", 500) + "\r\n"
-	}
-	silence := func() string { return "" }
-	const much = 8 << 20
-	for name, legs := range map[string][2]func() string{
-		"recipients and replies": {manyRecipients, firstThen("220 mx\r\n", longReply)},
-		"endless reply":          {firstThen("EHLO c\r\n", silence), endlessReply},
-		"endless command":        {func() string { return strings.Repeat("x", 4096) }, firstThen("220 mx\r\n", silence)},
-		"endless greeting":       {silence, func() string { return "220-" + strings.Repeat("g", 100) + "\r\n" }},
-		"endless commands":       {func() string { return strings.Repeat("NOOP\r\n", 1000) }, firstThen("220 mx\r\n", longReply)},
-	} {
+	const much = 4 << 20
+	for _, f := range floods() {
 		runtime.GC()
 		var before runtime.MemStats
 		runtime.ReadMemStats(&before)
-		h := &heapSink{}
-		Run(Options{Sink: h}, &floodLeg{next: legs[0], limit: much}, &floodLeg{next: legs[1], limit: much})
+		h := &heapSink{Sink: event.Discard}
+		Run(Options{Sink: h}, &floodLeg{next: oneByOne(f.client, f.more), limit: much, heap: h}, &floodLeg{next: oneByOne(f.origin, f.replies), limit: much, heap: h})
 		if h.live > before.HeapAlloc+1<<20 {
-			t.Errorf("%s: %d KiB", name, (h.live-before.HeapAlloc)>>10)
+			t.Errorf("%s: %d KiB", f.name, (h.live-before.HeapAlloc)>>10)
 		}
+	}
+}
+
+// oneByOne says each text once, and then more again and again.
+func oneByOne(once []string, more string) func() string {
+	return func() string {
+		if len(once) == 0 {
+			return more
+		}
+		text := once[0]
+		once = once[1:]
+		return text
 	}
 }
 

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"time"
-
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -23,8 +21,6 @@ func (x *session) dataCommand() step {
 		return x.excuse(spoiltChunk)
 	case x.tx.body == smtp.BodyBinaryMIME:
 		return x.refuse(needChunks)
-	case len(x.client.window()) > 0:
-		return x.stop(earlyTalker)
 	}
 	if r, s := x.judge(); r.reply != nil {
 		return s
@@ -33,23 +29,32 @@ func (x *session) dataCommand() step {
 	return barrier
 }
 
-// concludeData: the client is told to go on only if it has waited for that.
-// What came earlier was meant as commands, or to be taken for content here and
-// for commands elsewhere.
+// ahead reports whether the client has sent something behind DATA, the last
+// command of a group. It would be content that its author wants carried out as
+// commands, or commands that he wants taken for content elsewhere.
+func (x *session) ahead() bool { return len(x.client.window()) > 0 }
+
+// concludeData: what the client sends now is content exactly if the reply is
+// 354. A client that has not waited for it is not listened to any longer,
+// whatever the reply.
 func (x *session) concludeData(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
-		return brokenReply("DATA answered without 354")
+		return x.wrongReply(r, "DATA answered without 354")
 	}
+	n, err := x.client.leg.Pending()
+	early := n > 0 || x.ahead()
 	if r.Code.Class() != 3 {
 		x.noteReply(r)
-		return x.pass(r)
+		if e := x.pass(r); e != nil || !early {
+			return e
+		}
+		return earlyTalker
 	}
 	if r.Code != 354 {
-		return brokenReply("intermediate reply to DATA")
+		return x.wrongReply(r, "intermediate reply to DATA")
 	}
 	x.tx.state = inContent
-	n, err := x.client.leg.Pending()
-	if n > 0 || len(x.client.window()) > 0 {
+	if early {
 		return earlyTalker
 	}
 	if err != nil {
@@ -65,7 +70,7 @@ func (x *session) content() *ending {
 		return e
 	}
 	x.data = smtp.Body{MaxLine: x.rules.TextLine}
-	x.normal = smtp.Normalizer{MaxLine: x.rules.TextLine, Dotted: true}
+	x.normal = x.normalizer(true)
 	if e := x.sendReceived(); e != nil {
 		return x.fail(*x.interrupted(e))
 	}
@@ -84,36 +89,57 @@ func (x *session) content() *ending {
 }
 
 // awaitContent reads more content, and minds how fast it comes. Time in which
-// we wrote to the origin is not the client's.
+// we wrote to the origin is not the client's: stream has seen to that.
 func (x *session) awaitContent() *ending {
-	x.now = time.Now()
 	before := x.now
 	if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
 		return e
 	}
 	x.tx.waited += x.now.Sub(before)
-	if x.rules.Rate > 0 && x.tx.waited > rateGrace && float64(x.msg.Size) < float64(x.rules.Rate)*x.tx.waited.Seconds() {
+	if x.tooFew(x.tx.waited) {
 		return tooSlow
 	}
 	return nil
 }
 
-// rateGrace is how long a client may think before its rate matters.
-const rateGrace = time.Minute
-
 // contentPiece hands on what was read. committed says that it was the last of
 // the message.
 func (x *session) contentPiece() (f *failure, committed bool) {
-	if x.rules.Newlines == inspect.NormalizeNewlines {
+	if x.normalizes() {
 		return x.normalPieces()
 	}
 	out, n, ev := x.data.Next(x.client.window())
+	x.grow(len(out), x.data.Dots)
 	f, committed = x.handContent(out, ev, x.data.Fault)
 	x.client.skip(n)
 	return f, committed
 }
 
-// normalPieces is contentPiece where bare CR and LF are not refused. Nothing may
+// normalizes reports whether the rules let content pass that has to be changed.
+func (x *session) normalizes() bool {
+	return x.rules.Newlines == inspect.NormalizeNewlines || x.rules.NUL == inspect.RemoveNUL
+}
+
+// normalizer returns the one that the rules ask for.
+func (x *session) normalizer(dotted bool) smtp.Normalizer {
+	return smtp.Normalizer{
+		Dotted:     dotted,
+		RefuseBare: x.rules.Newlines != inspect.NormalizeNewlines,
+		RemoveNUL:  x.rules.NUL == inspect.RemoveNUL,
+		MaxLine:    x.rules.TextLine,
+	}
+}
+
+// grow counts content as it is sent, less the dots that were stuffed: all that
+// have been so far.
+func (x *session) grow(sent int, dots int64) {
+	if sent > 0 {
+		x.msg.Size += int64(sent) - (dots - x.tx.dots)
+		x.tx.dots = dots
+	}
+}
+
+// normalPieces is contentPiece where content is changed. Nothing may
 // be left of what was read: the end of data could be in it, and its client sends
 // no more.
 func (x *session) normalPieces() (f *failure, committed bool) {
@@ -122,6 +148,7 @@ func (x *session) normalPieces() (f *failure, committed bool) {
 	for f == nil && !committed && len(x.client.window()) > 0 {
 		in := x.client.window()
 		out, n, ev := x.normal.Next(block[:0], in[:min(len(in), maxPiece)])
+		x.grow(len(out), x.normal.Dots)
 		f, committed = x.handContent(out, ev, x.normal.Fault)
 		x.client.skip(n)
 	}
@@ -131,7 +158,6 @@ func (x *session) normalPieces() (f *failure, committed bool) {
 // handContent writes content to the origin, and commits the message with the
 // last of it.
 func (x *session) handContent(out []byte, ev smtp.BodyEvent, fault smtp.Fault) (f *failure, committed bool) {
-	x.msg.Size += int64(len(out))
 	x.tx.ended = ev == smtp.BodyEnd
 	switch {
 	case fault != smtp.NoFault:
@@ -191,15 +217,16 @@ func (x *session) verdict() *ending {
 // taken: r is the origin's own reply to the end of data.
 func (x *session) conclusion(r smtp.WireReply) *ending {
 	if r.Code.Class() == 3 {
-		return brokenReply("intermediate reply to the end of data")
+		return x.wrongReply(r, "intermediate reply to the end of data")
 	}
 	x.noteReply(r)
 	if r.Code.Positive() {
 		x.rec.Messages++
+		x.idled = 0
 	}
 	x.endTransaction(outcomeOf(r.Code), event.NoReason)
 	if r.Code == 421 {
-		return originClosing(r)
+		return x.originClosing(r)
 	}
 	if e := x.pass(r); e != nil {
 		return e
@@ -241,8 +268,11 @@ func (x *session) fail(f failure) *ending {
 // failed tells the client that its message is refused. e says why the client has
 // not sent all of it; nil: it has.
 func (x *session) failed(f failure, e *ending) *ending {
-	if f.reply != nil {
+	switch {
+	case f.reply != nil:
 		x.noteVerdict(f.reply)
+	case f.at == atOnce && f.then.reply != nil && e != clientGone:
+		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)
 	switch {
@@ -285,7 +315,7 @@ func (x *session) discard() *ending {
 
 // skipContent reads content that nobody gets.
 func (x *session) skipContent(in []byte) (n int, ev smtp.BodyEvent) {
-	if x.rules.Newlines == inspect.NormalizeNewlines {
+	if x.normalizes() {
 		return x.normal.Skip(in)
 	}
 	_, n, ev = x.data.Next(in)
@@ -306,10 +336,11 @@ func (x *session) interrupted(e *ending) *failure {
 	case lost != nil:
 		return &failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce}
 	case r.Code == 421:
-		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: originClosing(r), at: atOnce}
+		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce}
 	case r.Code.Class() == 4 || r.Code.Class() == 5:
 		return &failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
 	}
+	x.noteRewritten(r.Raw(), earlyReply.Code)
 	return &failure{reply: earlyReply, outcome: event.Deferred, why: event.ReasonUnexpectedReply, then: originGone}
 }
 

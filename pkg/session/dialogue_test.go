@@ -18,6 +18,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/zone"
 )
 
 // A dialogue is a text file of steps, one per line:
@@ -28,6 +29,7 @@ import (
 //	C< text      the client reads exactly this line next
 //	C! eof       the client closes; reset: resets; deaf: reads no more
 //	O> O>| O< O<| O!   the same for the origin
+//	pace O 30s   the origin takes that long for each write to it
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
 //	quiet        neither side was sent anything more
@@ -39,6 +41,8 @@ import (
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary; (*) is any reason
+//	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
+//	rewritten "571 no"=554   what of the origin's replies it says that we rewrote
 //	include FILE the steps of another file
 //	each "a" "b" the file is played once for each of these, in place of $each;
 //	             $len is its length
@@ -81,9 +85,7 @@ func expand(t testing.TB, d dialogue) (list []dialogue) {
 			rest = append(rest, line)
 			continue
 		}
-		for _, field := range quotedFields(t, text) {
-			values = append(values, field)
-		}
+		values = append(values, quotedFields(t, text)...)
 	}
 	for i, v := range values {
 		one := dialogue{fmt.Sprintf("%s/%02d", d.name, i), slices.Clone(rest)}
@@ -231,9 +233,12 @@ type stage struct {
 	client, origin *memoryLeg
 	rules          inspect.Protocol
 	tls            TLS
-	session        *event.Session
+	trust          zone.Trust
 	draining       bool
 	messages       []string
+	record         *event.Session
+	refused        int // refusals that the sink heard of
+	unreasoned     int // of these, without a reason
 	started, ended bool
 	outcome        chan Outcome
 	heard          map[string][]byte // written by the session, not yet checked
@@ -255,7 +260,7 @@ func newStage(atMost int) *stage {
 func (s *stage) start() {
 	s.started = true
 	o := Options{
-		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000")}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
+		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
 		Draining: func() bool { return s.draining },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
@@ -269,10 +274,15 @@ func (s *stage) leave() {
 	synctest.Wait()
 }
 
-func (s *stage) Opened(*flow.Flow)                {}
-func (s *stage) Refused(*flow.Flow, event.Reason) {}
-func (s *stage) Session(r *event.Session)         { s.session = r }
-func (s *stage) Message(m *event.Message)         { s.messages = append(s.messages, summary(m)) }
+func (s *stage) Opened(*flow.Flow) {}
+func (s *stage) Refused(_ *flow.Flow, why event.Reason) {
+	s.refused++
+	if why == event.NoReason {
+		s.unreasoned++
+	}
+}
+func (s *stage) Session(r *event.Session) { s.record = r }
+func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
 		return s.client
@@ -330,6 +340,11 @@ func (s *stage) step(line string) error {
 		return s.hear(word[:1], string(p))
 	case "C!", "O!":
 		return s.hangUp(word[0], arg)
+	case "pace":
+		who, text, _ := strings.Cut(arg, " ")
+		d, err := time.ParseDuration(text)
+		s.leg(who[0]).pace = d
+		return err
 	case "wait":
 		return s.wait(arg)
 	case "drain":
@@ -354,6 +369,10 @@ func (s *stage) step(line string) error {
 		return nil
 	case "message":
 		return s.expectMessage(arg)
+	case "refusals":
+		return s.expectRefusals(arg)
+	case "rewritten":
+		return s.expectRewritten(arg)
 	case "end":
 		return s.end(arg)
 	case "tlsrecord":
@@ -375,7 +394,9 @@ func (s *stage) setRules(arg string) error {
 		}
 		number := map[string]*int{
 			"errors": &s.rules.Errors, "recipients": &s.rules.Recipients, "textline": &s.rules.TextLine,
-			"messages": &s.rules.Messages, "rate": &s.rules.Rate,
+			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle,
+			"command": &s.rules.CommandLine, "authline": &s.rules.AuthLine, "parameter": &s.rules.Parameter,
+			"replyline": &s.rules.Replies.Line, "replylines": &s.rules.Replies.Lines, "replysize": &s.rules.Replies.Octets,
 		}[name]
 		switch {
 		case number != nil:
@@ -404,6 +425,12 @@ func (s *stage) setWord(name, text string) bool {
 		*flag = true
 	case name == "normalize":
 		s.rules.Newlines = inspect.NormalizeNewlines
+	case name == "removenul":
+		s.rules.NUL = inspect.RemoveNUL
+	case name == "passearly":
+		s.rules.EarlyTalkers = inspect.PassEarly
+	case name == "closemalformed":
+		s.rules.Malformed = inspect.CloseReplies
 	case name == "rejecteightbit":
 		s.rules.EightBit = inspect.RejectEightBit
 	case name == "received":
@@ -412,6 +439,12 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.AppendDomain = text
 	case name == "mechanisms":
 		s.rules.Mechanisms = strings.Split(text, ",")
+	case name == "trust":
+		for _, t := range zone.Every {
+			if slices.Contains(strings.Split(text, ","), t.String()) {
+				s.trust |= t
+			}
+		}
 	case name == "every":
 		s.rules.Keywords = carried
 	case name == "forward":
@@ -499,6 +532,39 @@ func (s *stage) expectMessage(want string) error {
 	return nil
 }
 
+func (s *stage) expectRefusals(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	var got []string
+	n := 0
+	for _, t := range s.record.Refusals {
+		got = append(got, fmt.Sprintf("%s=%d", t.Reason, t.Count))
+		n += t.Count
+	}
+	if list := strings.Join(got, " "); list != want {
+		return fmt.Errorf("got %s", list)
+	}
+	if n != s.refused {
+		return fmt.Errorf("the sink heard of %d", s.refused)
+	}
+	return nil
+}
+
+func (s *stage) expectRewritten(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	var got []string
+	for _, r := range s.record.Rewritten {
+		got = append(got, fmt.Sprintf("%q=%d", r.Reply, r.Code))
+	}
+	if list := strings.Join(got, " "); list != want {
+		return fmt.Errorf("got %s", list)
+	}
+	return nil
+}
+
 func (s *stage) end(want string) error {
 	s.ended = true
 	select {
@@ -509,6 +575,9 @@ func (s *stage) end(want string) error {
 		}
 	default:
 		return fmt.Errorf("the session goes on")
+	}
+	if s.unreasoned > 0 {
+		return fmt.Errorf("%d refusals without a reason", s.unreasoned)
 	}
 	if len(s.messages) > 0 {
 		return fmt.Errorf("unexpected message record: %s", s.messages[0])

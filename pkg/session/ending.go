@@ -59,10 +59,22 @@ var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, plea
 // brokenLine ends a session whose client broke the rules of lines: where the
 // next command starts is no longer agreed.
 func brokenLine(f smtp.Fault) *ending {
-	return &ending{end: event.EndClientSyntax, why: lineReasons[f], detail: f.String(), reply: lineReply}
+	r := lineReply
+	if f == smtp.LongLine {
+		r = longReply
+	}
+	return &ending{end: event.EndClientSyntax, why: lineReasons[f], detail: f.String(), reply: r}
 }
 
-var lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have no other CR, LF or NUL in them, closing the connection")
+// longAuth ends a session for a line of an authentication exchange, RFC 4954
+// section 4.
+var longAuth = &ending{end: event.EndClientSyntax, why: event.ReasonLineTooLong, detail: smtp.LongLine.String(),
+	reply: code(500, 5, 5, 6, "Authentication line too long, closing the connection")}
+
+var (
+	lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have no other CR, LF or NUL in them, closing the connection")
+	longReply = code(500, 5, 5, 2, "Command line too long, closing the connection")
+)
 
 // brokenReply ends a session whose origin broke the rules of replies: which
 // reply belongs to which command is no longer known.
@@ -70,8 +82,17 @@ func brokenReply(what string) *ending {
 	return &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: what, reply: lostReply, origin: Abort}
 }
 
-// originClosing passes the origin's 421 on.
-func originClosing(r smtp.WireReply) *ending {
+// wrongReply is brokenReply for a reply that was read, but is not one that the
+// command can have.
+func (x *session) wrongReply(r smtp.WireReply, what string) *ending {
+	x.noteOffence(r.Raw())
+	return brokenReply(what)
+}
+
+// originClosing passes the origin's 421 on, also as what became of an open
+// message.
+func (x *session) originClosing(r smtp.WireReply) *ending {
+	x.noteClosing(r)
 	return &ending{end: event.EndOriginClosing, why: event.ReasonOriginClosing, last: r.AppendTo(nil)}
 }
 

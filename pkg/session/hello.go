@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"strconv"
 
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -20,11 +22,11 @@ func (x *session) greet() *ending {
 	case class == 4 || class == 5:
 		return &ending{end: event.EndOriginRefused, why: event.ReasonOriginRefused, last: r.AppendTo(nil)}
 	case r.Code != 220:
-		return brokenReply("greeting with code " + strconv.Itoa(int(r.Code)))
+		return x.wrongReply(r, "greeting with code "+strconv.Itoa(int(r.Code)))
 	case len(x.origin.window()) > 0:
 		return x.surprise()
 	}
-	if n, _ := x.client.leg.Pending(); n > 0 {
+	if n, _ := x.client.leg.Pending(); n > 0 && x.rules.EarlyTalkers == inspect.RefuseEarly {
 		return earlyTalker
 	}
 	return x.pass(r)
@@ -56,10 +58,11 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 		return x.pass(r)
 	}
 	if r.Code != 250 { // the only one there is, and the one of the lines that we offer
-		return brokenReply(v.String() + " answered with code " + strconv.Itoa(int(r.Code)))
+		return x.wrongReply(r, v.String()+" answered with code "+strconv.Itoa(int(r.Code)))
 	}
 	x.endTransaction(event.Abandoned, event.ReasonHello)
-	x.hailed, x.theirs, x.offered = true, 0, 0
+	x.hailed = true
+	x.forget()
 	x.rec.Extended = v == smtp.EHLO
 	if v == smtp.HELO {
 		return x.pass(r)
@@ -91,6 +94,9 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		if line == nil || len(line) > pageSize {
 			x.noteRemoved(text)
 			continue
+		}
+		if made := line[len(x.out.b)+4 : len(line)-2]; !bytes.EqualFold(made, text) {
+			x.noteRewritten(text, r.Code)
 		}
 		last, x.out.b = len(x.out.b), line
 		x.offered = x.offered.With(k.Ext)
@@ -136,7 +142,7 @@ func (x *session) mayOffer() smtp.Extensions {
 	if !x.tls.private() || !x.tls.authentic { // RFC 8689 section 4.2.1: what we promise must hold up to the origin
 		s = s.Without(smtp.ExtRequireTLS)
 	}
-	return s
+	return s | x.theirs&x.trusted()
 }
 
 // carried are the extensions that this package can speak on both sides.

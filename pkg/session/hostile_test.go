@@ -167,6 +167,7 @@ func nextGood(o *hostileOrigin) byte {
 // TestHostileOrigin spoils one and then two answers of a good origin in every
 // way.
 func TestHostileOrigin(t *testing.T) {
+	cases := 0
 	for _, c := range hostileConversations() {
 		good := goodScript(c)
 		if p, _ := playHostile(c, bytes.Clone(good), 0); p.outcome.End != event.EndQuit {
@@ -178,6 +179,7 @@ func TestHostileOrigin(t *testing.T) {
 					script := bytes.Clone(good)
 					script[i] = byte(a)
 					p, o := playHostile(c, script, atMost)
+					cases++
 					if problem := o.holds(p); problem != "" {
 						t.Errorf("%s, answer %d is %q: %s", c.name, i, hostileAnswers[a], problem)
 					}
@@ -191,11 +193,13 @@ func TestHostileOrigin(t *testing.T) {
 				script[r.IntN(len(script))] = byte(r.IntN(len(hostileAnswers)))
 			}
 			p, o := playHostile(c, bytes.Clone(script), 0)
+			cases++
 			if problem := o.holds(p); problem != "" {
 				t.Errorf("%s, script %v: %s", c.name, script, problem)
 			}
 		}
 	}
+	t.Logf("%d cases", cases)
 }
 
 func FuzzOrigin(f *testing.F) {

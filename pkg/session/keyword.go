@@ -25,6 +25,12 @@ func (x *session) appendKeyword(b []byte, k smtp.Keyword) []byte {
 		b, ok = x.appendLimits(b, k.Args)
 	case smtp.ExtAuth:
 		b, ok = x.appendMechanisms(b, k.Args)
+	case smtp.ExtXClient:
+		b, x.xclient = appendAttributes(b, k.Args, smtp.XClientAttributes)
+		ok = x.xclient != 0
+	case smtp.ExtXForward:
+		b, x.xforward = appendAttributes(b, k.Args, smtp.XForwardAttributes)
+		ok = x.xforward != 0
 	default:
 		ok = true
 	}

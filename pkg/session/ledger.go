@@ -11,6 +11,7 @@ import (
 // waits for them.
 type group struct {
 	cmd     smtp.Command
+	line    []byte      // what cmd was parsed from
 	refusal *smtp.Reply // why cmd is no command we carry
 	broken  *ending     // why the line was not even a line
 	held    bool        // cmd waits until the ledger is settled
@@ -30,7 +31,7 @@ func (x *session) park() {
 	}
 	g := x.group
 	x.group = nil
-	g.cmd, g.refusal, g.broken, g.held, g.ledger.n = smtp.Command{}, nil, nil, false, 0
+	g.cmd, g.line, g.refusal, g.broken, g.held, g.ledger.n = smtp.Command{}, nil, nil, nil, false, 0
 	groups.Put(g)
 }
 
@@ -108,11 +109,10 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		return x.concludeQuit(r)
 	}
 	if r.Code == 421 {
-		x.noteClosing(r)
-		return originClosing(r)
+		return x.originClosing(r)
 	}
 	if r.Code.Class() == 3 && en.verb != smtp.DATA && en.verb != smtp.AUTH {
-		return brokenReply("intermediate reply to " + en.verb.String())
+		return x.wrongReply(r, "intermediate reply to "+en.verb.String())
 	}
 	switch en.verb {
 	case smtp.HELO, smtp.EHLO:
@@ -127,6 +127,10 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		return x.concludeRset(r)
 	case smtp.AUTH:
 		return x.concludeAuth(r)
+	case smtp.XCLIENT:
+		return x.concludeXClient(r)
+	case smtp.XFORWARD:
+		return x.concludeXForward(r)
 	}
 	return x.pass(r)
 }

@@ -26,14 +26,20 @@ type Leg interface {
 // goes on; without it, the origin learns of it when Run returns.
 type Aborter interface{ Abort() error }
 
+// Sleeper is what a client leg may also be. Sleep returns when a Read would not
+// wait: there is something to read, the peer has closed, the leg is broken, or
+// the read deadline has passed. A session whose client leg is one can rest.
+type Sleeper interface{ Sleep() }
+
 // Sizes of read buffers.
 const (
-	smallSize = 512      // in the session itself: a command, most replies
+	smallSize = 512      // a command, most replies
 	pageSize  = 4 << 10  // pipelined commands, long replies
 	blockSize = 64 << 10 // content, the longest replies
 )
 
 var (
+	smalls = sync.Pool{New: func() any { return new([smallSize]byte) }}
 	pages  = sync.Pool{New: func() any { return new([pageSize]byte) }}
 	blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 )
@@ -43,19 +49,16 @@ type side struct {
 	leg      Leg
 	buf      []byte
 	r, w     int
+	small    *[smallSize]byte // the one of these that buf is in
 	page     *[pageSize]byte
 	block    *[blockSize]byte
 	readBy   time.Time // deadlines as set on the leg
 	writeBy  time.Time
 	in, sent int64 // octets
 	filled   bool  // the last read filled the buffer: there is more
-	small    [smallSize]byte
 }
 
-func (s *side) init(l Leg) {
-	s.leg = l
-	s.buf = s.small[:]
-}
+func (s *side) init(l Leg) { s.leg = l }
 
 // window returns what was read and not yet used.
 func (s *side) window() []byte { return s.buf[s.r:s.w] }
@@ -76,11 +79,13 @@ func (s *side) room(want int) {
 		want = nextSize(want)
 	}
 	if want == len(s.buf) {
-		s.r, s.w = 0, copy(s.buf, kept)
+		n := copy(s.buf, kept)
+		clear(s.buf[max(n, s.r):s.w]) // as below
+		s.r, s.w = 0, n
 		return
 	}
-	page, block := s.page, s.block
-	s.page, s.block = nil, nil
+	small, page, block := s.small, s.page, s.block
+	s.small, s.page, s.block = nil, nil, nil
 	switch want {
 	case pageSize:
 		s.page = pages.Get().(*[pageSize]byte)
@@ -89,10 +94,12 @@ func (s *side) room(want int) {
 		s.block = blocks.Get().(*[blockSize]byte)
 		s.buf = s.block[:]
 	default:
+		s.small = smalls.Get().(*[smallSize]byte)
 		s.buf = s.small[:]
 	}
 	s.r, s.w = 0, copy(s.buf, kept)
-	release(page, block)
+	clear(kept) // it may be the beginning of a secret
+	release(small, page, block)
 }
 
 func nextSize(size int) int {
@@ -102,7 +109,10 @@ func nextSize(size int) int {
 	return blockSize
 }
 
-func release(page *[pageSize]byte, block *[blockSize]byte) {
+func release(small *[smallSize]byte, page *[pageSize]byte, block *[blockSize]byte) {
+	if small != nil {
+		smalls.Put(small)
+	}
 	if page != nil {
 		pages.Put(page)
 	}
@@ -113,8 +123,9 @@ func release(page *[pageSize]byte, block *[blockSize]byte) {
 
 // free gives the buffers back; the window is lost.
 func (s *side) free() {
-	release(s.page, s.block)
-	s.page, s.block, s.buf, s.r, s.w = nil, nil, nil, 0, 0
+	clear(s.window())
+	release(s.small, s.page, s.block)
+	s.small, s.page, s.block, s.buf, s.r, s.w = nil, nil, nil, nil, 0, 0
 }
 
 // read reads once behind the window. It returns nil when octets came.
@@ -202,13 +213,17 @@ func (x *session) wait(s *side, until time.Time) *ending {
 
 func (x *session) waitLong(s *side, until time.Time) *ending {
 	for {
-		s.shrink()
 		s.setReadDeadline(until)
 		// Draining is asked after the deadline is armed: who sets it and then
 		// interrupts the read is either seen here, or interrupts it.
 		if s == &x.client && x.tx.state == noMail && x.o.Draining() {
 			return draining
 		}
+		if x.restful {
+			x.until = until
+			return resting
+		}
+		s.room(smallSize)
 		err := s.read()
 		if !timedOut(err) {
 			return x.arrived(s, err)
@@ -219,11 +234,13 @@ func (x *session) waitLong(s *side, until time.Time) *ending {
 	}
 }
 
-// shrink gives pooled buffers back as far as the window allows.
+// shrink gives buffers back as far as the window allows.
 func (s *side) shrink() {
-	if s.leg != nil {
-		s.room(smallSize)
+	if s.r == s.w {
+		s.free()
+		return
 	}
+	s.room(smallSize)
 }
 
 func (x *session) arrived(s *side, err error) *ending {

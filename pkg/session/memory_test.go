@@ -22,8 +22,9 @@ type memoryLeg struct {
 	outErr  error  // what a write meets
 	room    int    // octets that may still be written before outErr; -1: any number
 	writeBy time.Time
-	deaf    bool // with room 0 and no outErr: a write waits until its deadline
-	atMost  int  // octets per read; 0: any number
+	deaf    bool          // with room 0 and no outErr: a write waits until its deadline
+	atMost  int           // octets per read; 0: any number
+	pace    time.Duration // how long a write takes
 	aborted bool
 	readBy  time.Time
 	timer   *time.Timer
@@ -59,6 +60,7 @@ func (l *memoryLeg) Read(p []byte) (int, error) {
 }
 
 func (l *memoryLeg) Write(p []byte) (int, error) {
+	time.Sleep(l.pace)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	n := len(p)
@@ -95,6 +97,15 @@ func (l *memoryLeg) SetReadDeadline(t time.Time) error {
 	l.timer = time.AfterFunc(time.Until(t), l.cond.Broadcast)
 	l.cond.Broadcast()
 	return nil
+}
+
+// Sleep makes sessions rest in every test.
+func (l *memoryLeg) Sleep() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.in) == 0 && l.inErr == nil && (l.readBy.IsZero() || time.Now().Before(l.readBy)) {
+		l.cond.Wait()
+	}
 }
 
 func (l *memoryLeg) SetWriteDeadline(t time.Time) error {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -20,8 +21,8 @@ type mutant struct {
 	new  string
 }
 
-// TestMutants runs the tests of smtp and session against each mutant that
-// testdata/mutants lists, and fails for each one that they do not notice. It
+// TestMutants runs the tests of smtp and session, or those of another package that
+// a mutant is in, against each mutant that testdata/mutants lists, and fails for each one that they do not notice. It
 // takes minutes, so it has a build tag of its own: go test -tags mutants.
 func TestMutants(t *testing.T) {
 	root, err := filepath.Abs("../..")
@@ -88,7 +89,11 @@ func survives(t *testing.T, root string, m mutant) bool {
 	if err := os.WriteFile(plan, overlay, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("go", "test", "-count=1", "-timeout=60s", "-overlay", plan, "./pkg/smtp", "./pkg/session")
+	packages := []string{"./pkg/smtp", "./pkg/session"}
+	if own := "./" + filepath.Dir(m.file); !slices.Contains(packages, own) {
+		packages = []string{own}
+	}
+	cmd := exec.Command("go", append([]string{"test", "-count=1", "-timeout=60s", "-overlay", plan}, packages...)...)
 	cmd.Dir = root
 	out, err := cmd.CombinedOutput()
 	if strings.Contains(string(out), "[build failed]") || strings.Contains(string(out), "setup failed") {

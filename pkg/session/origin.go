@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -31,16 +32,27 @@ func (x *session) parting() bool {
 	return x.ledger.n == 1 && x.ledger.entries[0].verb == smtp.QUIT
 }
 
-// sendResponse writes a response of an authentication exchange. It may be longer
-// than the commands' page.
+// sendAuth writes AUTH, which stands alone. With its initial response it may be
+// longer than the commands' page.
+func (x *session) sendAuth() *ending {
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	return x.sendSecret(x.cmd.AppendTo(block[:0]))
+}
+
+// sendResponse writes a response of an authentication exchange.
 func (x *session) sendResponse(line []byte) *ending {
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	return x.sendSecret(append(append(block[:0], line...), '\r', '\n'))
+}
+
+func (x *session) sendSecret(p []byte) *ending {
+	defer clear(p) // it stays nowhere
 	if x.talking() {
 		return x.surprise()
 	}
-	block := blocks.Get().(*[blockSize]byte)
-	defer blocks.Put(block)
-	defer clear(block[:len(line)]) // a secret stays nowhere
-	return x.toOrigin(append(append(block[:0], line...), '\r', '\n'))
+	return x.toOrigin(p)
 }
 
 // stream writes content. It returns nil, or why the message cannot go on.
@@ -51,8 +63,24 @@ func (x *session) stream(p []byte) *ending {
 	if x.talking() {
 		return originTalks
 	}
-	return x.toOrigin(p)
+	e := x.toOrigin(p)
+	now := time.Now()
+	x.tx.wrote += now.Sub(x.now)
+	x.now = now
+	if e == nil && x.tooFew(x.tx.wrote) {
+		return slowOrigin
+	}
+	return e
 }
+
+// tooFew reports whether the content that came in so long is less than the rate
+// asks for.
+func (x *session) tooFew(in time.Duration) bool {
+	return x.rules.Rate > 0 && in > rateGrace && float64(x.msg.Size) < float64(x.rules.Rate)*in.Seconds()
+}
+
+// rateGrace is how long a peer may pause before its rate matters.
+const rateGrace = time.Minute
 
 // commit ends the message: it writes tail, the last of the content, and the end
 // of data in one go. It is called once per message, when every verdict is in.
@@ -79,6 +107,10 @@ func (x *session) toOrigin(p []byte) *ending {
 	return originGone
 }
 
+// slowOrigin ends a message of which the origin takes less than the least rate.
+var slowOrigin = &ending{end: event.EndOriginTimeout, why: event.ReasonSlowOrigin, detail: "the origin takes the content too slowly",
+	reply: code(421, 4, 4, 2, "The mail server takes the message too slowly, please try again"), origin: Abort}
+
 var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
 
 // originTalks stands for an origin that speaks, or has closed, in the middle of
@@ -102,9 +134,9 @@ func (x *session) surprise() *ending {
 	case e != nil:
 		return e
 	case r.Code == 421:
-		return originClosing(r)
+		return x.originClosing(r)
 	}
-	return brokenReply("reply without a command")
+	return x.wrongReply(r, "reply without a command")
 }
 
 // reply waits for one reply of the origin. The time counts from now: the write
@@ -113,14 +145,14 @@ func (x *session) surprise() *ending {
 func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 	var until time.Time
 	for {
-		r, n, f := smtp.CutReply(x.origin.window())
+		r, n, f := smtp.CutReply(x.origin.window(), x.rules.Replies)
 		if f != smtp.NoFault {
 			x.noteOffence(x.origin.window())
 			return r, brokenReply(f.String())
 		}
 		if n > 0 {
 			x.origin.skip(n)
-			return r, nil
+			return r, x.inspect(r)
 		}
 		if until.IsZero() {
 			x.now = time.Now()
@@ -130,6 +162,19 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 			return r, e
 		}
 	}
+}
+
+// inspect notes a reply that cannot be passed on as it is. It returns nil unless
+// the rules have none of it.
+func (x *session) inspect(r smtp.WireReply) *ending {
+	switch {
+	case r.Faithful():
+		return nil
+	case r.Odd && x.rules.Malformed == inspect.CloseReplies:
+		return x.wrongReply(r, "malformed reply")
+	}
+	x.noteRewritten(r.Raw(), r.Code)
+	return nil
 }
 
 // replyTime is how long the origin may take for its reply.

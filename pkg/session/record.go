@@ -65,7 +65,7 @@ func (n *notes) noteOwn(r *smtp.Reply) event.Answer {
 }
 
 func (x *session) openRecord() {
-	x.rec = event.Session{Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Start: x.now, Mode: x.o.TLS.Mode}
+	x.rec = event.Session{Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Unreached: x.o.Unreached, Start: x.now, Mode: x.o.TLS.Mode}
 	x.env.Flow = &x.o.Flow
 }
 
@@ -93,6 +93,25 @@ func (x *session) noteOffence(p []byte) {
 // maxOffence is how many octets are enough to see what the origin meant.
 const maxOffence = 128
 
+// maxRewritten bounds how many different rewritten replies a record has.
+const maxRewritten = 16
+
+// noteRewritten keeps a reply of the origin, or a line of its EHLO list, of which
+// the client reads something else, with the code that it reads; each once per
+// session.
+func (x *session) noteRewritten(said []byte, code smtp.Code) {
+	said = bytes.TrimSuffix(said, lineEnd)
+	said = said[:min(len(said), maxOffence)]
+	for _, r := range x.rec.Rewritten {
+		if bytes.Equal(r.Reply, said) {
+			return
+		}
+	}
+	if len(x.rec.Rewritten) < maxRewritten {
+		x.rec.Rewritten = append(x.rec.Rewritten, event.Rewrite{Reply: bytes.Clone(said), Code: code})
+	}
+}
+
 // noteRemoved keeps a line of the origin's EHLO list that we do not pass on,
 // once per session. No message is open then.
 func (x *session) noteRemoved(line []byte) {
@@ -109,7 +128,10 @@ func (x *session) noteRemoved(line []byte) {
 	x.rec.Removed = x.text[x.mark:]
 }
 
-var space = []byte(" ")
+var (
+	space   = []byte(" ")
+	lineEnd = []byte("\r\n")
+)
 
 // endRemoved makes the list part of the session's own notes.
 func (x *session) endRemoved() {
@@ -132,6 +154,7 @@ func (x *session) noteSender() {
 		Used:     p.Extensions(),
 		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
 	}
+	x.noteClaimed()
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
 }
 
@@ -178,6 +201,9 @@ func (x *session) countRecipient(c smtp.Code) {
 
 // noteRefusal counts a refusal of ours.
 func (x *session) noteRefusal(why event.Reason) {
+	if why == event.NoReason { // an Inspector that gives none
+		why = event.ReasonPolicy
+	}
 	x.o.Sink.Refused(&x.o.Flow, why)
 	for i := range x.rec.Refusals {
 		if x.rec.Refusals[i].Reason == why {
@@ -208,7 +234,7 @@ func (x *session) noteVerdict(r *smtp.Reply) { x.msg.Client = x.noteOwn(r) }
 // closeMessage hands the record of the message to the sink and forgets it.
 func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	m := &x.msg
-	m.Outcome, m.Reason = x.abandoned(o), why
+	m.Outcome, m.Reason = x.settled(o, why)
 	m.Total = x.now.Sub(m.Start)
 	m.Recipients = x.kept
 	x.rec.Used |= m.Used
@@ -216,39 +242,46 @@ func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	x.kept = x.kept[:0]
 	x.text = x.text[:x.mark]
 	x.msg = event.Message{}
+	x.env.Sender, x.env.Recipients, x.env.Size = nil, 0, 0 // the sender was in x.text
 }
 
-// abandoned says why a client gave a message up, when it was refused before.
-func (x *session) abandoned(o event.Outcome) event.Outcome {
+// settled says why a client gave a message up, when it was refused before: then
+// that is its outcome.
+func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
 	switch {
 	case o != event.Abandoned:
-		return o
+		return o, why
 	case x.msg.Client.Code.Class() >= 4:
-		return outcomeOf(x.msg.Client.Code)
+		return outcomeOf(x.msg.Client.Code), x.msg.Reason
 	case x.msg.Accepted > 0 || x.msg.Refused == 0:
-		return event.Abandoned
+		return event.Abandoned, why
 	}
+	o = event.Refused
 	for _, r := range x.kept {
-		if r.Answer.Code.Class() == 4 {
-			return event.Deferred
+		if why = r.Reason; r.Answer.Code.Class() == 4 {
+			return event.Deferred, why
 		}
 	}
-	return event.Refused
+	return o, why
 }
 
 // closeRecord hands out the records that a session's end completes.
 func (x *session) closeRecord(e *ending) {
 	if x.msg.Number != 0 {
-		o := x.lostOutcome(e.end)
-		if e.reply != nil {
+		o, why := x.lost(e)
+		if e.reply != nil && x.msg.Client.Code.Class() < 4 { // else it is not about the message
 			x.noteVerdict(e.reply)
 		}
-		x.endTransaction(o, e.why)
+		x.endTransaction(o, why)
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail
-	if e.reply != nil {
+	switch {
+	case e.reply != nil:
 		r.Last = x.noteOwn(e.reply)
+	case e.last != nil:
+		said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
+		r.Closing = x.noteAnswer(said)
 	}
 	r.ClientIn, r.ClientOut = x.client.in, x.client.sent
 	r.OriginIn, r.OriginOut = x.origin.in, x.origin.sent
@@ -256,20 +289,23 @@ func (x *session) closeRecord(e *ending) {
 	x.o.Sink.Session(r)
 }
 
-// lostOutcome is what became of a message that was open when its session ended.
-func (x *session) lostOutcome(e event.End) event.Outcome {
-	if x.tx.committed {
-		return event.Unknown
+// lost is what became of a message that was open when its session ended, and why.
+func (x *session) lost(e *ending) (event.Outcome, event.Reason) {
+	switch {
+	case x.tx.committed:
+		return event.Unknown, e.why
+	case x.msg.Client.Code.Class() >= 4 && e.end != event.EndOriginClosing: // it was refused before
+		return outcomeOf(x.msg.Client.Code), x.msg.Reason
 	}
-	if x.msg.Client.Code.Class() >= 4 { // it was refused before
-		return outcomeOf(x.msg.Client.Code)
-	}
+	return lostOutcome(e.end), e.why
+}
+
+func lostOutcome(e event.End) event.Outcome {
 	switch e {
 	case event.EndQuit:
 		return event.Abandoned
-	case event.EndPolicy, event.EndErrors:
-		return event.Refused
-	case event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
+	case event.EndPolicy, event.EndErrors, // 421: the client is to try again
+		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
 		return event.Deferred
 	}
 	return event.Aborted

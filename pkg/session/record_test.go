@@ -45,7 +45,7 @@ func TestRecords(t *testing.T) {
 	m, s := list[0], list[1]
 	for name, want := range map[string]any{
 		"event": "message", "number": 1.0, "helo": "c", "from": "a@c", "accepted": 1.0, "refused": 1.0, "declared_size": 40.0,
-		"size": float64(len(content1)), "envid": "QQ1", "extensions": "SIZE DSN", "outcome": "accepted",
+		"size": float64(len(content1) - 2), "envid": "QQ1", "extensions": "SIZE DSN", "outcome": "accepted",
 	} {
 		if m[name] != want {
 			t.Errorf("message: %s is %v, not %v", name, m[name], want)
@@ -84,6 +84,7 @@ func TestNoSecrets(t *testing.T) {
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret + "\n", 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {"!" + secret + "\r\n", 1}}, map[string]string{"AUTH1": "334"}},
+		{[]turn{{"AUTH LOGIN\r\n", 1}, {"!" + secret + "\r\n", 1}, {"QUIT\r\n", 1}}, nil},
 		{[]turn{{"AUTH LOGIN\r\n", 1}, {secret, 1}}, map[string]string{"AUTH1": "334"}},
 		{[]turn{{"AUTH LOGIN\r\n" + secret + "\r\n", 2}}, map[string]string{"AUTH1": "535"}},
 	} {

@@ -11,13 +11,14 @@
 // Everything that reaches the origin is generated from values by package smtp
 // and written in origin.go, and nowhere else.
 //
-// A session that waits holds no buffer. Each side has a few hundred octets of
-// its own, enough for a command; more is taken from a pool when there is
-// something to read, and given back when a wait lasts.
+// A session that waits holds no buffer: they are taken from pools when there is
+// something to read, and given back when a wait lasts. While its client is silent
+// between commands it needs no goroutine either, see Rest.
 package session
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
@@ -30,8 +31,9 @@ import (
 // named at each field.
 type Options struct {
 	Flow      flow.Flow
-	Origin    netip.AddrPort // for the record
-	Forged    netip.AddrPort // for the record: source address of the origin leg
+	Origin    netip.AddrPort    // for the record
+	Forged    netip.AddrPort    // for the record: source address of the origin leg
+	Unreached []event.Unreached // for the record: origins that were tried before
 	Timeouts  Timeouts
 	TLS       TLS
 	Sink      event.Sink        // default event.Discard
@@ -113,6 +115,7 @@ type session struct {
 	rules *inspect.Protocol
 	now   time.Time // when the last read returned
 	limit time.Time // when the session must be over; zero: any time
+	until time.Time // when the client must have sent its command
 
 	client side
 	origin side
@@ -125,29 +128,47 @@ type session struct {
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
 
-	tls           armour
+	tls               armour
+	xclient, xforward smtp.Attributes // of those commands, what we offer
+	claims            *claims         // nil: none were made
+
+	restful bool // nothing is outstanding, and the client leg can sleep
+
 	authenticated bool
 	rounds        int // challenges of the exchange under way, 0: none is
+	idled         int // commands that moved no mail, since the last message
 
 	tx       transaction
-	data     smtp.Body       // content that follows DATA
-	stuffer  smtp.Stuffer    // content in chunks
-	normal   smtp.Normalizer // either, where bare CR and LF are normalized
+	*letter  // nil while the session rests without a transaction
 	chunk    smtp.Chunk
 	chunkDue bool  // the chunk was announced and not yet read
 	left     int64 // octets of it that are to come
 	env      inspect.Envelope
 	rec      event.Session
-	msg      event.Message
 	notes
+}
+
+// letter is what a session needs for a message.
+type letter struct {
+	msg     event.Message
+	data    smtp.Body       // content that follows DATA
+	stuffer smtp.Stuffer    // content in chunks
+	normal  smtp.Normalizer // either, where bare CR and LF are normalized
+}
+
+var letters = sync.Pool{New: func() any { return new(letter) }}
+
+// stow gives the letter back.
+func (x *session) stow() {
+	*x.letter = letter{}
+	letters.Put(x.letter)
+	x.letter = nil
 }
 
 // Run carries the conversation from the origin's greeting to its end. It blocks
 // until then. The legs stay open; the outcome says how to close them.
 func Run(o Options, client, origin Leg) Outcome {
-	x := open(o, client)
-	x.origin.init(origin)
-	return x.finish(x.run())
+	return carry(Begin(o, client, origin))
 }
 
 // Refuse tells a client for whom there is no origin leg so, by the reply r, and
@@ -162,7 +183,7 @@ func Refuse(o Options, client Leg, r smtp.Reply, why event.Reason) Outcome {
 }
 
 func open(o Options, client Leg) *session {
-	x := &session{o: o, now: time.Now()}
+	x := &session{o: o, now: time.Now(), letter: letters.Get().(*letter)}
 	x.o.Timeouts = o.Timeouts.complete()
 	if o.Sink == nil {
 		x.o.Sink = event.Discard
@@ -195,6 +216,12 @@ func (x *session) run() *ending {
 		return e
 	}
 	x.unpark()
+	x.until = x.now.Add(x.o.Timeouts.Command)
+	return x.turns()
+}
+
+// turns handles group after group of the client's commands.
+func (x *session) turns() *ending {
 	for {
 		if e := x.collect(); e != nil {
 			return e
@@ -205,6 +232,7 @@ func (x *session) run() *ending {
 		if e := x.body(); e != nil {
 			return e
 		}
+		x.until = x.now.Add(x.o.Timeouts.Command)
 	}
 }
 
@@ -244,6 +272,7 @@ func (x *session) finish(e *ending) Outcome {
 	}
 	x.farewell(client, origin)
 	x.closeRecord(e)
+	x.stow()
 	x.park()
 	x.out.free()
 	x.fwd.free()

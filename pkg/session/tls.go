@@ -143,7 +143,7 @@ func (x *session) startTLS() step {
 	case !x.offered.Has(smtp.ExtStartTLS):
 		return x.refuse(notCarried)
 	case len(x.client.window()) > 0:
-		return x.stop(x.ahead())
+		return x.stop(x.endAhead())
 	case x.ledger.n > 0:
 		return hold
 	case x.authenticated:
@@ -155,14 +155,14 @@ func (x *session) startTLS() step {
 	return barrier
 }
 
-// ahead ends the session of a client that sends behind STARTTLS.
-func (x *session) ahead() *ending {
+// endAhead ends the session of a client that sends behind STARTTLS.
+func (x *session) endAhead() *ending {
 	x.rec.ClientTLS = &event.TLS{Failure: event.FailureInjected}
 	return clientAhead
 }
 
-// isAhead reports whether the client has sent something.
-func (x *session) isAhead() bool {
+// hasSent reports whether the client has sent something.
+func (x *session) hasSent() bool {
 	if len(x.client.window()) > 0 {
 		return true
 	}
@@ -175,8 +175,8 @@ func (x *session) isAhead() bool {
 // being protected.
 func (x *session) switchLegs() *ending {
 	x.tls.due = false
-	if x.isAhead() {
-		return x.ahead()
+	if x.hasSent() {
+		return x.endAhead()
 	}
 	if x.o.TLS.Tunnel != nil {
 		return x.passThrough()
@@ -190,8 +190,8 @@ func (x *session) switchLegs() *ending {
 			return x.tell(tlsNotNow, event.ReasonOriginTLS)
 		}
 	}
-	if x.isAhead() { // making the origin's TLS took its time
-		return x.ahead()
+	if x.hasSent() { // making the origin's TLS took its time
+		return x.endAhead()
 	}
 	if e := x.tell(startNow, event.NoReason); e != nil {
 		return e
@@ -216,14 +216,15 @@ func (x *session) startClient() *ending {
 	}
 	x.tls.client = true
 	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
-	x.forget()
+	x.afresh()
 	return nil
 }
 
-// forget takes back all that the client said in clear, and what it was told,
+// afresh takes back all that the client said in clear, and what it was told,
 // RFC 3207 section 4.2.
-func (x *session) forget() {
-	x.hailed, x.theirs, x.offered = false, 0, 0
+func (x *session) afresh() {
+	x.forget()
+	x.hailed = false
 	x.env.Hello = nil
 	x.rec.Extended, x.rec.Removed, x.removedNoted = false, nil, false
 }
@@ -324,7 +325,7 @@ func (x *session) exchange(agrees smtp.Code) (r smtp.WireReply, e *ending) {
 	}
 	switch class := r.Code.Class(); {
 	case r.Code == 421:
-		return r, originClosing(r)
+		return r, x.originClosing(r)
 	case class < 4 && r.Code != agrees:
 		return r, brokenReply("code " + strconv.Itoa(int(r.Code)) + " in place of " + strconv.Itoa(int(agrees)) + " or a refusal")
 	}
@@ -369,8 +370,8 @@ func (x *session) passThrough() *ending {
 		return x.pass(r)
 	case x.talking():
 		return x.originAhead()
-	case x.isAhead():
-		return x.ahead()
+	case x.hasSent():
+		return x.endAhead()
 	}
 	if e := x.pass(r); e != nil {
 		return e

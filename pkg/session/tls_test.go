@@ -58,7 +58,7 @@ func (s *stage) setTLS(arg string) error {
 // expectTLS compares what the record says: client=ok origin=refused, "-" where
 // nobody asked.
 func (s *stage) expectTLS(want string) error {
-	if s.session == nil {
+	if s.record == nil {
 		return errors.New("no session record yet")
 	}
 	word := func(t *event.TLS) string {
@@ -70,8 +70,8 @@ func (s *stage) expectTLS(want string) error {
 		}
 		return t.Failure.String()
 	}
-	got := fmt.Sprintf("client=%s origin=%s", word(s.session.ClientTLS), word(s.session.OriginTLS))
-	if o := s.session.Opaque; o != nil {
+	got := fmt.Sprintf("client=%s origin=%s", word(s.record.ClientTLS), word(s.record.OriginTLS))
+	if o := s.record.Opaque; o != nil {
 		got += fmt.Sprintf(" opaque=%d+%d", o.FromClient, o.FromOrigin)
 	}
 	if got != want {

@@ -30,6 +30,8 @@ type transaction struct {
 	body       int64         // parameter BODY of MAIL
 	binary     bool          // the origin gets chunks
 	waited     time.Duration // for the client's content
+	wrote      time.Duration // spent on writing it to the origin
+	dots       int64         // stuffed into what was written
 	ended      bool          // the client has sent all of its content
 	committed  bool          // the end of data was sent completely
 }
@@ -109,6 +111,7 @@ func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		x.tx.recipients++
 	}
+	x.msg.Enveloped = x.now.Sub(x.msg.Start)
 	x.noteRecipientReply(en.rcpt, r)
 	return x.pass(r)
 }
@@ -124,6 +127,7 @@ func (x *session) concludeRset(r smtp.WireReply) *ending {
 // concludeQuit: a client that leaves is told 221, whatever its origin thinks.
 func (x *session) concludeQuit(r smtp.WireReply) *ending {
 	if r.Code != 221 {
+		x.noteRewritten(r.Raw(), localQuit.reply.Code)
 		return localQuit
 	}
 	if e := x.pass(r); e != nil {

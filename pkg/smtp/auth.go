@@ -2,8 +2,8 @@ package smtp
 
 import "bytes"
 
-// MaxResponse is the longest line of an authentication exchange in octets, CRLF
-// included (RFC 4954 section 4.9).
+// MaxResponse is the usual limit of a line of an authentication exchange in
+// octets, CRLF included: what RFC 4954 section 4 lets clients send.
 const MaxResponse = 12288
 
 // parseAuth reads "mechanism [initial-response]", RFC 4954 section 4.

@@ -29,6 +29,7 @@ const (
 type Body struct {
 	MaxLine int   // longest line without its CRLF, 0 for any
 	Fault   Fault // the first violation; from then on everything is skipped
+	Dots    int64 // stuffed dots in what Next returned so far: sent, but no part of the message
 
 	mid    bool // the next octet continues a line
 	column int  // octets of that line so far
@@ -82,6 +83,7 @@ func (b *Body) lineStart(in []byte) (drop int, ev BodyEvent, ok bool) {
 	case len(in) == 1:
 		return 0, BodyMore, false
 	case in[1] == '.':
+		b.Dots++
 		return 0, BodyMore, true
 	case in[1] != '\r':
 		return 1, BodyMore, true

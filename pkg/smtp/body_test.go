@@ -273,6 +273,10 @@ func FuzzBody(f *testing.F) {
 		if want := naive(in[:end]); !bytes.Equal(out, want) {
 			t.Fatalf("%q became %q, not %q", in, out, want)
 		}
+		var again Body
+		if twice, _ := transcode(&again, append(bytes.Clone(out), EndOfData...)); again.Fault != NoFault || !bytes.Equal(twice, out) {
+			t.Fatalf("%q became %q, and that %q, %v", in, out, twice, again.Fault)
+		}
 		checkReaders(t, in, out)
 	})
 }

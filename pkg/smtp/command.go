@@ -5,9 +5,9 @@ import (
 	"strconv"
 )
 
-// MaxCommandLine is the longest command line in octets, CRLF included. RFC 5321
-// section 4.5.3.1.4 asks for 512, extensions add to it; what is longer is
-// neither forwarded nor cut, because its tail would be read as a command.
+// MaxCommandLine is the usual limit of a command line in octets, CRLF included.
+// RFC 5321 section 4.5.3.1.4 asks for 512, extensions add to it; what is longer
+// is neither forwarded nor cut, because its tail would be read as a command.
 const MaxCommandLine = 2048
 
 // Grammar is what a session accepts in a command line.
@@ -15,6 +15,7 @@ type Grammar struct {
 	Offered     Extensions // a parameter is taken only if its extension was offered
 	UTF8        bool       // the transaction in force has SMTPUTF8
 	BareAddress bool       // MAIL FROM:user@example.com without angle brackets
+	Parameter   int        // longest parameter of MAIL or RCPT in octets, 0 for any
 	XClient     Attributes // of XCLIENT, those that were offered; none: its argument is not read
 	XForward    Attributes // the same of XFORWARD
 }
@@ -148,7 +149,7 @@ func (c *Command) parseMail(arg []byte, g Grammar) *Reply {
 	if !ok {
 		return badSender
 	}
-	if r := c.Params.parse(rest, MAIL, g.Offered, utf8); r != nil {
+	if r := c.Params.parse(rest, MAIL, g, utf8); r != nil {
 		return r
 	}
 	if c.Path.UTF8 && !c.Params.Has(ParamSMTPUTF8) {
@@ -169,7 +170,7 @@ func (c *Command) parseRcpt(arg []byte, g Grammar) *Reply {
 	if !ok || c.Path.Null() {
 		return badRecipient
 	}
-	return c.Params.parse(rest, RCPT, g.Offered, g.UTF8)
+	return c.Params.parse(rest, RCPT, g, g.UTF8)
 }
 
 // cutLabel removes "FROM:" or "TO:" and the spaces that careless clients put

@@ -9,13 +9,16 @@ import "bytes"
 // A bare LF becomes CRLF, a bare CR a space: as CRLF it would end lines, and so
 // messages, where its sender saw none. A dot alone on its line ends the content
 // only when CRLF precedes and follows it, and a dot is taken off a line only
-// after CRLF; a line that a bare LF began is content whatever it holds. NUL and
-// lines that are too long are faults, after which the end is still found by the
-// same rule.
+// after CRLF; a line that a bare LF or a NUL began is content whatever it holds.
+// What is not to be normalized is a fault, after which the end is still found by
+// the same rule.
 type Normalizer struct {
-	Dotted  bool
-	MaxLine int // longest line without its CRLF, 0 for any
-	Fault   Fault
+	Dotted     bool
+	RefuseBare bool // a bare CR or LF is a fault
+	RemoveNUL  bool // a NUL is left out; else it is a fault
+	MaxLine    int  // longest line without its CRLF, 0 for any
+	Fault      Fault
+	Dots       int64 // stuffed dots in what Next returned so far: sent, but no part of the message
 
 	state  normalState
 	column int
@@ -25,7 +28,7 @@ type normalState uint8
 
 const (
 	afterCRLF normalState = iota // at the start of a line that CRLF began
-	afterLF                      // at the start of a line that a bare LF began
+	afterLF                      // the same, but a dot here is content: a bare LF, a dot or a NUL went before
 	midLine
 	heldCR
 	heldDot   // a dot after CRLF, not yet written
@@ -100,12 +103,12 @@ func (n *Normalizer) step(dst []byte, c byte) (out []byte, end bool) {
 		if c == '\n' {
 			return n.endLine(dst, afterCRLF), false
 		}
-		dst = n.text(dst, ' ')
+		dst = n.bareCR(dst)
 	case heldDotCR:
 		if c == '\n' {
 			return dst, true
 		}
-		dst = n.text(dst, ' ')
+		dst = n.bareCR(dst)
 	case heldDot:
 		if c == '\r' {
 			n.state = heldDotCR
@@ -128,15 +131,34 @@ func (n *Normalizer) content(dst []byte, c byte) []byte {
 		n.state = heldCR
 		return dst
 	case c == '\n':
+		n.fail(BareLF, n.RefuseBare)
 		return n.endLine(dst, afterLF)
-	case c == 0:
-		if n.Fault == NoFault {
-			n.Fault = NUL
+	case c == 0 && n.RemoveNUL:
+		if n.state == afterCRLF {
+			n.state = afterLF // the end of data is none behind it, here or elsewhere
 		}
+		n.count(1) // a line of nothing else has an end, too
+		return dst
+	case c == 0:
+		n.fail(NUL, true)
 	case c == '.' && n.state != midLine:
 		dst = append(dst, '.')
+		n.Dots++
 	}
 	return n.text(dst, c)
+}
+
+// bareCR appends what a CR becomes that was held back in vain.
+func (n *Normalizer) bareCR(dst []byte) []byte {
+	n.fail(BareCR, n.RefuseBare)
+	return n.text(dst, ' ')
+}
+
+// fail notes the first fault.
+func (n *Normalizer) fail(f Fault, is bool) {
+	if is && n.Fault == NoFault {
+		n.Fault = f
+	}
 }
 
 func (n *Normalizer) text(dst []byte, c byte) []byte {
@@ -148,9 +170,7 @@ func (n *Normalizer) text(dst []byte, c byte) []byte {
 // count minds the length of a line.
 func (n *Normalizer) count(octets int) {
 	n.column += octets
-	if n.MaxLine > 0 && n.column > n.MaxLine && n.Fault == NoFault {
-		n.Fault = LongLine
-	}
+	n.fail(LongLine, n.MaxLine > 0 && n.column > n.MaxLine)
 }
 
 func (n *Normalizer) endLine(dst []byte, next normalState) []byte {
@@ -163,7 +183,7 @@ func (n *Normalizer) endLine(dst []byte, next normalState) []byte {
 func (n *Normalizer) Close(dst []byte) []byte {
 	keep := len(dst)
 	if n.state == heldCR {
-		dst = n.text(dst, ' ')
+		dst = n.bareCR(dst)
 	}
 	if n.state == midLine {
 		dst = n.endLine(dst, afterCRLF)

@@ -80,6 +80,7 @@ var (
 var (
 	unknownParam  = &Reply{555, Enhanced{5, 5, 4}, "Parameter not offered in this session"}
 	badParam      = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in a parameter"}
+	longParam     = &Reply{501, Enhanced{5, 5, 4}, "Parameter too long"}
 	repeatedParam = &Reply{501, Enhanced{5, 5, 4}, "Parameter given twice"}
 	clashingParam = &Reply{501, Enhanced{5, 5, 4}, "Parameters exclude each other"}
 )
@@ -123,7 +124,7 @@ func (p *Params) Extensions() (s Extensions) {
 
 // parse reads *(SP esmtp-param). Each parameter may be given once, because
 // servers differ on whether the first or the last of two counts.
-func (p *Params) parse(s []byte, verb Verb, offered Extensions, utf8 bool) *Reply {
+func (p *Params) parse(s []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 	p.seen, p.count = 0, 0
 	for s = bytes.TrimLeft(s, " "); len(s) > 0; s = bytes.TrimLeft(s, " ") {
 		word := s
@@ -131,7 +132,10 @@ func (p *Params) parse(s []byte, verb Verb, offered Extensions, utf8 bool) *Repl
 			word = s[:i]
 		}
 		s = s[len(word):]
-		if r := p.add(word, verb, offered, utf8); r != nil {
+		if g.Parameter > 0 && len(word) > g.Parameter {
+			return longParam
+		}
+		if r := p.add(word, verb, g.Offered, utf8); r != nil {
 			return r
 		}
 	}

@@ -12,6 +12,7 @@ import (
 const (
 	maxLocal  = 255
 	maxDomain = 255
+	maxLabel  = 63 // of a domain, RFC 1035 section 2.3.4
 )
 
 // Path is a reverse or forward path, RFC 5321 section 4.1.2. A source route is
@@ -177,10 +178,25 @@ func cutDomain(s []byte, utf8 bool) (domain, rest []byte, ok bool) {
 }
 
 // IsHost reports whether s is a domain or an address literal, as RFC 5321 section
-// 4.1.1.1 asks of the argument of EHLO.
+// 4.1.1.1 asks of the argument of EHLO. Labels have 63 octets at most and neither
+// begin nor end with a hyphen; an underscore is taken for a letter, as it is all
+// over the Internet.
 func IsHost(s []byte) bool {
 	_, rest, ok := cutDomain(s, false)
-	return ok && len(rest) == 0
+	if !ok || len(rest) > 0 {
+		return false
+	}
+	if s[0] == '[' {
+		return true
+	}
+	for more := true; more; {
+		var label []byte
+		label, s, more = bytes.Cut(s, []byte{'.'})
+		if len(label) > maxLabel || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+	}
+	return true
 }
 
 // isAddress: the inside of an address literal, RFC 5321 section 4.1.3.

@@ -89,7 +89,7 @@ func TestReplyIdentity(t *testing.T) {
 				in += code + " " + text + "\r\n"
 			}
 		}
-		r, n, f := CutReply([]byte(in + "250 next\r\n"))
+		r, n, f := CutReply([]byte(in+"250 next\r\n"), DefaultReplyLimits)
 		if f != NoFault || n != len(in) {
 			t.Fatalf("%q: %d, %v", in, n, f)
 		}

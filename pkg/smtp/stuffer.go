@@ -11,6 +11,7 @@ import "bytes"
 type Stuffer struct {
 	MaxLine int   // longest line without its CRLF, 0 for any
 	Fault   Fault // the first violation; nothing more is appended after it
+	Dots    int64 // dots that were stuffed so far: sent, but no part of the message
 
 	mid    bool // the next octet continues a line
 	cr     bool // a CR was read and not yet appended
@@ -62,6 +63,7 @@ func (s *Stuffer) appendLine(dst, line []byte) []byte {
 	}
 	if !s.mid && len(text) > 0 && text[0] == '.' {
 		dst = append(dst, '.')
+		s.Dots++
 	}
 	dst = append(dst, text...)
 	s.mid = s.mid || len(text) > 0

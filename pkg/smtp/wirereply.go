@@ -2,19 +2,27 @@ package smtp
 
 import "bytes"
 
-// Limits of a reply that is read. RFC 5321 section 4.5.3.1.5 asks for lines of
-// 512 octets; longer ones exist.
-const (
-	MaxReplyLine   = 2048      // octets, CRLF included
-	MaxReplyLines  = 200       // lines of one reply
-	MaxReplyOctets = 32 * 1024 // octets of one reply
-)
+// ReplyLimits bound a reply that is read.
+type ReplyLimits struct {
+	Line   int // octets of a line, CRLF included
+	Lines  int // lines of one reply
+	Octets int // octets of one reply
+}
+
+// DefaultReplyLimits are more than servers need. RFC 5321 section 4.5.3.1.5 asks
+// for lines of 512 octets; longer ones exist.
+var DefaultReplyLimits = ReplyLimits{Line: 2048, Lines: 200, Octets: 32 * 1024}
 
 // WireReply is a reply as it was read from a peer: a view of the read buffer,
-// valid until the buffer changes. Every line of it has the same code.
+// valid until the buffer changes.
 type WireReply struct {
+	// Code is that of every line, unless the reply is Odd.
 	Code Code
-	raw  []byte
+	// Odd: the lines have different codes of one class, or a code whose second
+	// digit SMTP does not have, such as 571. That the command failed, and whether
+	// for now or for good, is clear all the same, so Code is 451 or 554.
+	Odd bool
+	raw []byte
 }
 
 // CutReply finds the first reply of buf and the number n of octets that it
@@ -22,32 +30,51 @@ type WireReply struct {
 //
 // Grammar of RFC 5321 section 4.2: digits 2-5, 0-5, 0-9, then "-" for more
 // lines or SP or nothing for the last, every line with the same code. Libraries
-// differ on which line of a mixed reply counts, so a mixed reply is a fault.
-func CutReply(buf []byte) (r WireReply, n int, f Fault) {
+// differ on which line of a mixed reply counts, so a mixed reply is a fault,
+// unless all of its lines say that the command failed in the same way: then it
+// is Odd, as is a 4yz or 5yz with a second digit above 5.
+func CutReply(buf []byte, max ReplyLimits) (r WireReply, n int, f Fault) {
 	for lines := 1; ; lines++ {
-		line, took, f := CutLine(buf[n:], MaxReplyLine)
+		line, took, f := CutLine(buf[n:], max.Line)
 		if f != NoFault {
 			return r, 0, f
 		}
-		if n+took > MaxReplyOctets || lines > MaxReplyLines {
+		if n+took > max.Octets || lines > max.Lines {
 			return r, 0, LongReply
 		}
 		if took == 0 {
 			return r, 0, NoFault
 		}
 		code, last, ok := parseReplyLine(line)
-		if !ok {
+		switch {
+		case !ok:
 			return r, 0, BadCode
-		}
-		if lines > 1 && code != r.Code {
+		case lines > 1 && code.Class() != r.Code.Class():
+			return r, 0, MixedCodes
+		case lines > 1 && code != r.Code && code.Class() < 4:
 			return r, 0, MixedCodes
 		}
+		r.Odd = r.Odd || !code.known() || (lines > 1 && code != r.Code)
 		r.Code, n = code, n+took
 		if last {
 			r.raw = buf[:n]
-			return r, n, NoFault
+			return r.settled(), n, NoFault
 		}
 	}
+}
+
+// known: the second digit of a code is 0 to 5, RFC 5321 section 4.2.
+func (c Code) known() bool { return c/10%10 <= 5 }
+
+// settled gives an Odd reply the code that says no more than its class.
+func (r WireReply) settled() WireReply {
+	switch {
+	case r.Odd && r.Code.Class() == 4:
+		r.Code = 451
+	case r.Odd:
+		r.Code = 554
+	}
+	return r
 }
 
 func parseReplyLine(line []byte) (code Code, last, ok bool) {
@@ -55,10 +82,13 @@ func parseReplyLine(line []byte) (code Code, last, ok bool) {
 		return 0, false, false
 	}
 	a, b, c := line[0]-'0', line[1]-'0', line[2]-'0'
-	if a < 2 || a > 5 || b > 5 || c > 9 {
+	if a < 2 || a > 5 || b > 9 || c > 9 {
 		return 0, false, false
 	}
 	code = Code(a)*100 + Code(b)*10 + Code(c)
+	if code.Class() < 4 && !code.known() {
+		return 0, false, false
+	}
 	switch {
 	case len(line) == 3 || line[3] == ' ':
 		return code, true, true
@@ -79,7 +109,26 @@ func (r WireReply) Next() (text []byte, rest WireReply, ok bool) {
 	if len(line) > 3 {
 		text = line[4:]
 	}
-	return text, WireReply{r.Code, r.raw[lf+1:]}, true
+	return text, WireReply{r.Code, r.Odd, r.raw[lf+1:]}, true
+}
+
+// Raw returns the octets as they were read, for records.
+func (r WireReply) Raw() []byte { return r.raw }
+
+// Faithful reports whether AppendTo repeats what was read: the codes are as they
+// were, and no text has a control octet.
+func (r WireReply) Faithful() bool {
+	if r.Odd {
+		return false
+	}
+	for text, rest, ok := r.Next(); ok; text, rest, ok = rest.Next() {
+		for _, c := range text {
+			if c != replyOctet(c) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Size returns the number of octets that AppendTo adds.

@@ -22,6 +22,7 @@ type Report struct {
 	Since     time.Time `json:"since,omitzero"`
 	Datapath  string    `json:"datapath,omitempty"` // "tcx", "clsact" or "lookup" (sk_lookup alone)
 	Inspector Inspector `json:"inspector"`
+	Metrics   string    `json:"metrics,omitempty"` // where they are asked for, by the configuration; the caller fills it in
 	Services  []Service `json:"services,omitempty"`
 	Counters  []Counter `json:"counters,omitempty"`  // those that are not zero
 	Lost      []string  `json:"lost,omitempty"`      // attached, and gone since

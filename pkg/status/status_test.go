@@ -97,6 +97,7 @@ func sample() Report {
 	return Report{
 		Attached: true, Since: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Datapath: "tcx",
 		Inspector: Inspector{State: Alive, Instance: 7, Age: 0.25, Limit: 3},
+		Metrics:   "http://127.0.0.1:9125/metrics",
 		Services: services(steer.Alive{Services: []steer.ServiceAlive{{Name: "mx", Open: true, IPv4: true}}}, []plan.Item{
 			plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mx", Addressed: true},
 			plan.Binding{Prefix: netip.MustParsePrefix("2001:db8::/64"), Port: 25, Service: "mx", Transit: true},
@@ -114,7 +115,7 @@ func TestJSONIsStable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"attached":true,"since":"2026-11-22T12:00:00Z","datapath":"tcx",` +
-		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},` +
+		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},"metrics":"http://127.0.0.1:9125/metrics",` +
 		`"services":[{"name":"mx","fail":"open","ipv4":true,"ipv6":false,"addressed":["192.0.2.1:25"],"transit":["[2001:db8::/64]:25"]}],` +
 		`"counters":[{"reason":"client-syn","count":4,"meaning":"diverted"}],` +
 		`"lost":["route IPv4 local default dev lo table 7"],"leftovers":["link clsact ingress dev ext0 client side"]}`
@@ -130,7 +131,7 @@ func TestText(t *testing.T) {
 	}
 	for _, want := range []string{
 		"data path tcx", "alive: last heartbeat 0.2 s ago, limit 3.0 s",
-		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "client-syn", "lost", "leftover",
+		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "metrics", "http://127.0.0.1:9125/metrics", "client-syn", "lost", "leftover",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())

@@ -17,6 +17,9 @@ func (r Report) WriteText(w io.Writer) error {
 		fmt.Fprintf(t, "kernel side\tattached since %s, data path %s\n", r.Since.Local().Format(time.DateTime), r.Datapath)
 		fmt.Fprintf(t, "inspector\t%s\n", r.Inspector)
 	}
+	if r.Metrics != "" {
+		fmt.Fprintf(t, "metrics\t%s\n", r.Metrics)
+	}
 	for _, s := range r.Services {
 		fmt.Fprintf(t, "service %s\t%s\n", s.Name, s)
 	}

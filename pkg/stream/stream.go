@@ -3,7 +3,8 @@
 //
 // It owns no connection and closes none; relay, its only caller, does. Waiting
 // is left to the runtime's poller as ever: deadlines, and a close by somebody
-// else, end a wait as they end that of a net.TCPConn.
+// else, end a wait as they end that of a net.TCPConn. Connections that stay
+// silent are left to a Watch.
 //
 // The calls never block, so the scheduler need not know. It would take each for
 // one that may: when a send lasts longer than 20 µs, since the network stack
@@ -31,6 +32,7 @@ type Conn struct {
 	in  transfer
 	out transfer
 	see look
+	bed uint64 // number in a Watch, guarded by that
 
 	// Bound once, so that no call allocates.
 	receive, send func(fd uintptr) bool
@@ -112,6 +114,16 @@ func (s *Conn) Pending() (int, error) {
 		return 0, err
 	}
 	return s.see.n, s.see.err
+}
+
+// Sleep waits until a read would not: something is there, the peer has closed,
+// the connection is broken, or the read deadline has passed. It takes nothing. A
+// Watch does the same for less.
+func (s *Conn) Sleep() {
+	s.raw.Read(func(fd uintptr) bool {
+		s.peekNow(fd)
+		return s.see != look{}
+	}) // whatever went wrong, the next read meets it too
 }
 
 // receiveNow takes what is there. It returns false when that is nothing: the

@@ -10,55 +10,55 @@ import (
 	"time"
 )
 
-// measureAll lets the subjects take turns, and then counts packets.
-func measureAll(ctx context.Context, o options) (*Results, error) {
+// measureAll measures section after section.
+func measureAll(ctx context.Context, o *options) (*Results, error) {
 	r := &Results{Started: time.Now().UTC()}
-	err := o.onStage(ctx, func(s *stage) (err error) {
-		r.Load = s.describe()
+	err := o.onStage(ctx, work{}, func(s *stage) (err error) {
 		r.Machine, err = s.machine(ctx)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	for round := range o.rounds {
-		if err := o.measureRound(ctx, r, round); err != nil {
-			return nil, err
+	for _, s := range o.sections {
+		if err := s.measure(ctx, o, o.work(s), r); err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 	}
-	r.compare()
-	if o.packets == 0 || !slices.Contains(o.subjects, "portreeve") {
-		return r, nil
-	}
-	err = o.onStage(ctx, func(s *stage) (err error) {
-		r.Packets, err = s.countPackets(ctx)
-		return err
-	})
-	return r, err
+	r.judge()
+	return r, nil
 }
 
-// measureRound measures every subject once.
-func (o *options) measureRound(ctx context.Context, r *Results, round int) error {
+// inRound returns the subjects in the order of a round.
+func (o *options) inRound(round int) []string {
 	order := slices.Clone(o.subjects)
 	if round%2 == 1 { // so that nobody always comes after the same one
 		slices.Reverse(order)
 	}
-	for _, name := range order {
-		err := o.onStage(ctx, func(s *stage) error {
-			m, err := s.measure(ctx, subjects[name])
+	return order
+}
+
+// throughput returns the measuring of a section that is all about sessions that
+// follow each other as fast as they can.
+func throughput(name string) func(context.Context, *options, work, *Results) error {
+	return func(ctx context.Context, o *options, w work, r *Results) error {
+		section := &Section{Name: name}
+		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {
+			section.Load = s.describe()
+			m, err := s.measure(ctx, subjects[subject])
 			if err != nil {
-				return fmt.Errorf("round %d, %s: %w", round+1, name, err)
+				return err
 			}
-			r.add(name, m)
-			fmt.Fprintf(os.Stderr, "round %d of %d: %-10s %5.0f sessions/s, %4.0f µs of CPU per session\n",
-				round+1, o.rounds, name, m.Rate, m.Machine)
+			section.add(subject, m)
+			u := section.unit()
+			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %-10s %5.0f %s, %4.0f %s\n",
+				name, round+1, w.rounds, subject, m.Rate*u.rate, u.rateName, m.Machine*u.cost, u.costName)
 			return nil
 		})
-		if err != nil {
-			return err
-		}
+		section.compare()
+		r.Sections = append(r.Sections, section)
+		return err
 	}
-	return nil
 }
 
 // measure starts a subject, lets the load run through it, ends it, and makes
@@ -72,7 +72,7 @@ func (s *stage) measure(ctx context.Context, start subject) (Measurement, error)
 	if err := errors.Join(err, running.stop()); err != nil {
 		return m, err
 	}
-	return m, running.verify(m.Sessions)
+	return m, running.verify(m.Sessions * s.messages)
 }
 
 func (s *stage) measureServing(ctx context.Context, running *serving) (m Measurement, err error) {
@@ -109,6 +109,13 @@ func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
 	}
 	defer func() { err = errors.Join(err, running.stop()) }()
 	fmt.Printf("process %d and its children; load on %s until interrupted\n", running.pid, running.target)
+	if s.messages == 0 {
+		if _, err := s.hold(ctx, running); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return nil
+	}
 	for ctx.Err() == nil {
 		if err := s.load.run(ctx, running.target, s.sessions, s.parallel); err != nil {
 			return err
@@ -121,7 +128,7 @@ func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
 func (s *stage) describe() Load {
 	return Load{
 		Sessions: s.load.total(s.sessions), Parallel: s.load.total(s.parallel), Rounds: s.rounds,
-		Octets: s.octets, Sources: s.load.sources,
+		Messages: s.messages, Octets: s.octets, Pipelined: s.pipelined, Sources: len(s.env.MoreClients),
 	}
 }
 

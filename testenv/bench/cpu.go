@@ -110,14 +110,22 @@ func parseProcess(text string) (pid int, p process, err error) {
 }
 
 // used returns the time of a process and all its descendants.
-func (all processes) used(pid int) time.Duration {
-	sum := all[pid].used
-	for child, p := range all {
-		if p.parent == pid && child != pid {
-			sum += all.used(child)
-		}
+func (all processes) used(pid int) (sum time.Duration) {
+	for _, p := range all.family(pid) {
+		sum += all[p].used
 	}
 	return sum
+}
+
+// family returns a process and all its descendants.
+func (all processes) family(pid int) []int {
+	pids := []int{pid}
+	for child, p := range all {
+		if p.parent == pid && child != pid {
+			pids = append(pids, all.family(child)...)
+		}
+	}
+	return pids
 }
 
 func sumTicks(words ...string) (time.Duration, error) {

@@ -2,11 +2,12 @@
 // routing that do the same carrying without looking at the mail. `make bench`
 // runs it with the path of the binary.
 //
-// It owns the measuring: a network of namespaces, Postfix's smtp-source and
-// smtp-sink as load, subjects that take turns in it, the CPU time of the whole
-// machine per session, and, in a phase of its own, the run time of the BPF
-// programs per packet. It never judges: no figure makes it fail. It removes
-// everything that it made, also when interrupted.
+// It owns the measuring: a network of namespaces, a load and an origin in it,
+// subjects that take turns, and sections of results: the CPU time of the whole
+// machine per session, per pipelined message and per octet of large ones, memory
+// of idle sessions, latency, and the run time of the BPF programs per packet. It
+// never judges: aims stand beside the figures, and no figure makes it fail. It
+// removes everything that it made, also when interrupted.
 package main
 
 import (
@@ -20,6 +21,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/portreeve/portreeve/testenv/bench/ends"
 )
 
 // interrupted is the exit code after SIGINT, as a shell has it.
@@ -31,15 +34,15 @@ type options struct {
 	scripts  string   // directory of the tree's scripts
 	output   string   // where the JSON goes; empty: nowhere
 	subjects []string // names, in order
-	rounds   int
-	sessions int // in one measurement, at least
-	parallel int // of them, at least
-	octets   int // of a message
-	packets  int // sessions in one measurement of packets; 0: none
+	sections []section
+	quick    bool // for a first look
 	hold     bool
+
+	instead work // of what each section has for its own; 0: that
 }
 
 func main() {
+	ends.Main()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	o, err := parse(os.Args[1:])
@@ -69,26 +72,27 @@ func parse(args []string) (options, error) {
 		fmt.Fprintln(flags.Output(), "usage: bench [FLAG...] PORTREEVE")
 		flags.PrintDefaults()
 	}
-	short := flags.Bool("short", false, "two rounds of a few sessions, for a first look")
+	flags.BoolVar(&o.quick, "short", false, "one or two rounds of few sessions, for a first look")
+	sections := flags.String("sections", sectionNames(), "names of the `sections` to measure, separated by commas")
 	only := flags.String("only", "", "names of `subjects`, separated by commas; default "+strings.Join(names(), ","))
 	flags.StringVar(&o.output, "o", ".build/bench.json", "`file` for the results in JSON")
 	flags.StringVar(&o.scripts, "scripts", "scripts", "`directory` of the source tree's scripts")
-	flags.IntVar(&o.rounds, "rounds", 8, "how often the subjects take turns")
-	flags.IntVar(&o.sessions, "sessions", 12000, "sessions of one measurement")
-	flags.IntVar(&o.parallel, "parallel", 32, "sessions at once")
-	flags.IntVar(&o.octets, "octets", 4096, "octets of a message's body")
-	flags.IntVar(&o.packets, "packets", 4000, "sessions of one measurement of packets; 0: do not measure them")
-	flags.BoolVar(&o.hold, "hold", false, "measure nothing: keep the load on the one subject of -only until interrupted, for a profiler")
+	flags.IntVar(&o.instead.rounds, "rounds", 0, "how often the subjects take turns in each section; 0: its own number")
+	flags.IntVar(&o.instead.sessions, "sessions", 0, "sessions of one measurement; 0: the section's own number")
+	flags.IntVar(&o.instead.parallel, "parallel", 0, "sessions at once; 0: the section's own number")
+	flags.IntVar(&o.instead.octets, "octets", 0, "octets of a message; 0: the section's own number")
+	flags.BoolVar(&o.hold, "hold", false, "measure nothing: keep the load of the one section of -sections on the one subject of -only until interrupted, for a profiler")
 	if err := flags.Parse(args); err != nil {
 		return o, err
-	}
-	if *short {
-		o.rounds, o.sessions, o.packets = 2, 3200, 1600
 	}
 	if *only == "" {
 		*only = strings.Join(names(), ",")
 	}
 	o.subjects = strings.Split(*only, ",")
+	var err error
+	if o.sections, err = choose(*sections); err != nil {
+		return o, err
+	}
 	if flags.NArg() != 1 {
 		return o, errors.New("give the path of the portreeve to be measured")
 	}
@@ -103,16 +107,13 @@ func (o *options) check() (err error) {
 			return fmt.Errorf("-only: there is no subject %q, only %s", name, strings.Join(names(), ", "))
 		}
 	}
-	if o.hold && len(o.subjects) != 1 {
-		return errors.New("-hold needs -only with one subject")
+	if o.hold && (len(o.subjects) != 1 || len(o.sections) != 1) {
+		return errors.New("-hold needs -only with one subject and -sections with one section")
 	}
-	for name, n := range map[string]int{"-rounds": o.rounds, "-sessions": o.sessions, "-parallel": o.parallel, "-octets": o.octets} {
-		if n < 1 {
-			return fmt.Errorf("%s: %d is less than 1", name, n)
+	for name, n := range map[string]int{"-rounds": o.instead.rounds, "-sessions": o.instead.sessions, "-parallel": o.instead.parallel, "-octets": o.instead.octets} {
+		if n < 0 {
+			return fmt.Errorf("%s: %d is less than 0", name, n)
 		}
-	}
-	if o.packets < 0 {
-		return fmt.Errorf("-packets: %d is less than 0", o.packets)
 	}
 	if o.binary, err = filepath.Abs(o.binary); err != nil {
 		return err
@@ -124,9 +125,9 @@ func (o *options) check() (err error) {
 // run measures and shows the results, or keeps up the load.
 func run(ctx context.Context, o options) error {
 	if o.hold {
-		return o.onStage(ctx, func(s *stage) error { return s.keepUp(ctx, subjects[o.subjects[0]]) })
+		return o.onStage(ctx, o.work(o.sections[0]), func(s *stage) error { return s.keepUp(ctx, subjects[o.subjects[0]]) })
 	}
-	results, err := measureAll(ctx, o)
+	results, err := measureAll(ctx, &o)
 	if err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/portreeve/portreeve/testenv/bench/ends"
 )
 
 // testOptions are those of a run that takes seconds, with a portreeve that is
@@ -22,7 +24,7 @@ func testOptions(t *testing.T, args ...string) options {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
 	args = append([]string{"-scripts", "../../scripts", "-o", filepath.Join(dir, "out", "bench.json"),
-		"-rounds", "1", "-sessions", "160", "-packets", "160"}, args...)
+		"-rounds", "1", "-sessions", "160", "-octets", "100000"}, args...)
 	o, err := parse(append(args, binary))
 	if err != nil {
 		t.Fatal(err)
@@ -30,7 +32,12 @@ func testOptions(t *testing.T, args ...string) options {
 	return o
 }
 
-func TestEverySubjectIsMeasured(t *testing.T) {
+func TestMain(m *testing.M) {
+	ends.Main()
+	os.Exit(m.Run())
+}
+
+func TestEverySectionMeasuresEverySubject(t *testing.T) {
 	o := testOptions(t)
 	if err := run(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -44,23 +51,72 @@ func TestEverySubjectIsMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range names() {
-		s := r.find(name)
-		if s == nil || len(s.Rounds) != 1 {
-			t.Fatalf("%s was not measured once: %+v", name, s)
-		}
-		m := s.Median
-		if m.Sessions != 160 || m.Rate <= 0 || m.Machine <= 0 || (m.Subject > 0) != (name != "direct") {
-			t.Errorf("%s: %+v", name, m)
-		}
 		if name != "direct" && r.Machine.Versions[name] == "" {
 			t.Errorf("the version of %s is missing", name)
 		}
 	}
-	if len(r.Ratios) != 2*len(names()) {
-		t.Errorf("%d ratios", len(r.Ratios))
+	var measured []string
+	for _, c := range r.Sections {
+		measured = append(measured, c.Name)
+		checkSection(t, c)
 	}
+	if want := []string{"sessions", "pipelined", "large"}; !slices.Equal(measured, want) {
+		t.Errorf("sections %q, want %q", measured, want)
+	}
+	checkIdle(t, r.Idle)
+	checkLatency(t, r.Latency)
 	checkPackets(t, r.Packets)
+	if len(r.Aims) != 7 {
+		t.Errorf("aims: %+v", r.Aims)
+	}
 	leftNothing(t)
+}
+
+func checkSection(t *testing.T, c *Section) {
+	t.Helper()
+	for _, name := range names() {
+		s := c.find(name)
+		if s == nil || len(s.Rounds) != 1 {
+			t.Fatalf("%s: %s was not measured once: %+v", c.Name, name, s)
+		}
+		m := s.Median
+		if m.Sessions != 160 || m.Rate <= 0 || m.Machine <= 0 || (m.Subject > 0) != (name != "direct") {
+			t.Errorf("%s: %s: %+v", c.Name, name, m)
+		}
+	}
+	if len(c.Ratios) != 2*len(names()) {
+		t.Errorf("%s: %d ratios", c.Name, len(c.Ratios))
+	}
+}
+
+func checkIdle(t *testing.T, i *Idle) {
+	t.Helper()
+	for _, name := range names() {
+		s := i.find(name)
+		if s == nil || len(s.Rounds) != 1 || (s.Median.All > 0) != (name != "direct") {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	if s := i.find("portreeve"); s != nil && s.Median.Resident <= 0 {
+		t.Errorf("sessions without memory: %+v", s.Median)
+	}
+}
+
+func checkLatency(t *testing.T, l *Latency) {
+	t.Helper()
+	if len(l.Subjects) != len(names()) {
+		t.Errorf("latency of %d subjects", len(l.Subjects))
+	}
+	for _, s := range l.Subjects {
+		for _, q := range append(s.Steps, s.Whole) {
+			if q.Median <= 0 || q.P99 < q.Median || q.Name == "" {
+				t.Errorf("%s: %+v", s.Name, q)
+			}
+		}
+		if len(s.Steps) != ends.Steps {
+			t.Errorf("%s: %d steps", s.Name, len(s.Steps))
+		}
+	}
 }
 
 // checkPackets checks that every program met the packets that it must meet.
@@ -89,7 +145,7 @@ func checkPackets(t *testing.T, all []Packets) {
 }
 
 func TestInterruptedWhileHolding(t *testing.T) {
-	o := testOptions(t, "-only", "portreeve", "-hold")
+	o := testOptions(t, "-only", "portreeve", "-sections", "sessions", "-hold")
 	ctx, interrupt := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- run(ctx, o) }()
@@ -156,20 +212,26 @@ func TestCommandLine(t *testing.T) {
 		{},
 		{"a", "b"},
 		{"-only", "sendmail", "x"},
+		{"-sections", "small", "x"},
 		{"-hold", "x"},
-		{"-hold", "-only", "direct,haproxy", "x"},
-		{"-rounds", "0", "x"},
+		{"-hold", "-only", "direct,haproxy", "-sections", "idle", "x"},
+		{"-hold", "-only", "direct", "x"},
+		{"-rounds", "-1", "x"},
 		{"-sessions", "-1", "x"},
-		{"-parallel", "0", "x"},
-		{"-octets", "0", "x"},
-		{"-packets", "-1", "x"},
+		{"-parallel", "-1", "x"},
+		{"-octets", "-1", "x"},
 	} {
 		if _, err := parse(bad); err == nil {
 			t.Errorf("%q was taken", bad)
 		}
 	}
-	o, err := parse([]string{"-short", "-only", "haproxy", "-hold", "bin/x"})
-	if err != nil || o.rounds != 2 || !o.hold || !slices.Equal(o.subjects, []string{"haproxy"}) || !filepath.IsAbs(o.binary) {
-		t.Errorf("%+v, %v", o, err)
+	o, err := parse([]string{"-short", "-only", "haproxy", "-sections", "idle", "-hold", "-sessions", "7", "-octets", "9", "bin/x"})
+	if err != nil || !o.hold || !slices.Equal(o.subjects, []string{"haproxy"}) || !filepath.IsAbs(o.binary) {
+		t.Fatalf("%+v, %v", o, err)
+	}
+	want := o.sections[0].short
+	want.sessions = 7
+	if got := o.work(o.sections[0]); got != want {
+		t.Errorf("%+v, want %+v", got, want)
 	}
 }

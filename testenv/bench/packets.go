@@ -23,6 +23,18 @@ type traffic struct {
 // the kernel measures of it is what the measuring costs.
 const counting = "(nothing)"
 
+// measurePackets counts what packets cost, where portreeve is among the
+// subjects.
+func measurePackets(ctx context.Context, o *options, w work, r *Results) error {
+	if !slices.Contains(o.subjects, "portreeve") {
+		return nil
+	}
+	return o.onStage(ctx, w, func(s *stage) (err error) {
+		r.Packets, err = s.countPackets(ctx)
+		return err
+	})
+}
+
 // countPackets measures the run time of the BPF programs per packet. It has a
 // phase of its own because the statistics slow the programs down.
 func (s *stage) countPackets(ctx context.Context) ([]Packets, error) {
@@ -72,21 +84,21 @@ func (s *stage) countKinds(ctx context.Context) ([]Packets, error) {
 
 // countKind lets the load run and returns what each program took meanwhile.
 func (s *stage) countKind(ctx context.Context, empty *testenv.ForeignTCX, k traffic) ([]Packets, error) {
-	if err := s.load.run(ctx, k.to, s.packets/warming, s.parallel); err != nil {
+	if err := s.load.run(ctx, k.to, s.sessions/warming, s.parallel); err != nil {
 		return nil, err
 	}
 	before, err := s.runStats(empty)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.load.run(ctx, k.to, s.packets, s.parallel); err != nil {
+	if err := s.load.run(ctx, k.to, s.sessions, s.parallel); err != nil {
 		return nil, err
 	}
 	after, err := s.runStats(empty)
 	if err != nil {
 		return nil, err
 	}
-	return tally(k, before, after, s.load.total(s.packets)), nil
+	return tally(k, before, after, s.load.total(s.sessions)), nil
 }
 
 // tally tells what each program took for a kind of traffic. Programs that did

@@ -14,7 +14,7 @@ import (
 // processors, nothing logged, and the client's address towards the origin.
 const haproxyConfig = `global
 	nbthread 2
-	maxconn 4000
+	maxconn 8000
 defaults
 	mode tcp
 	timeout connect 30s
@@ -32,7 +32,7 @@ const nginxConfig = `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
 worker_processes 2;
 user nobody nogroup;
 error_log stderr crit;
-events { worker_connections 8192; }
+events { worker_connections 12288; }
 stream {
 	access_log off;
 	server {

@@ -11,12 +11,21 @@ import (
 
 // Results are what the JSON file holds.
 type Results struct {
-	Started  time.Time `json:"started"`
-	Machine  Machine   `json:"machine"`
+	Started  time.Time  `json:"started"`
+	Machine  Machine    `json:"machine"`
+	Sections []*Section `json:"sections,omitempty"`
+	Idle     *Idle      `json:"idle,omitempty"`
+	Latency  *Latency   `json:"latency,omitempty"`
+	Packets  []Packets  `json:"packets,omitempty"`
+	Aims     []Aim      `json:"aims,omitempty"`
+}
+
+// Section is a load and what it cost with each subject.
+type Section struct {
+	Name     string    `json:"name"`
 	Load     Load      `json:"load"`
 	Subjects []*Series `json:"subjects"`
 	Ratios   []Ratio   `json:"ratios"`
-	Packets  []Packets `json:"packets,omitempty"`
 }
 
 // Machine says where it was measured, and what.
@@ -32,8 +41,11 @@ type Load struct {
 	Sessions int `json:"sessions"` // in each measurement
 	Parallel int `json:"parallel"`
 	Rounds   int `json:"rounds"`
-	Octets   int `json:"octets"`  // of a message, one in each session
-	Sources  int `json:"sources"` // client addresses
+	Messages int `json:"messages"` // in each session
+	Octets   int `json:"octets"`   // of a message
+	Sources  int `json:"sources"`  // client addresses
+
+	Pipelined bool `json:"pipelined,omitempty"`
 }
 
 // Measurement is one run of the load through one subject. Times are in
@@ -71,7 +83,7 @@ type Series struct {
 }
 
 // Ratio compares two subjects' CPU of the whole machine per session, round by
-// round.
+// round, and how many sessions they carried in a second.
 type Ratio struct {
 	Subject string  `json:"subject"`
 	To      string  `json:"to"`
@@ -79,6 +91,18 @@ type Ratio struct {
 	Least   float64 `json:"least"`
 	Most    float64 `json:"most"`
 	Own     float64 `json:"processes"` // median, of the benchmark's processes alone
+	Rate    Spread  `json:"rate"`
+}
+
+// Spread is a figure of several rounds.
+type Spread struct {
+	Median float64 `json:"median"`
+	Least  float64 `json:"least"`
+	Most   float64 `json:"most"`
+}
+
+func spread(figures []float64) Spread {
+	return Spread{median(figures), slices.Min(figures), slices.Max(figures)}
 }
 
 // Packets is what a BPF program took for packets of one kind of traffic.
@@ -92,17 +116,17 @@ type Packets struct {
 }
 
 // add takes in the measurement of one round.
-func (r *Results) add(name string, m Measurement) {
-	s := r.find(name)
+func (c *Section) add(name string, m Measurement) {
+	s := c.find(name)
 	if s == nil {
 		s = &Series{Name: name}
-		r.Subjects = append(r.Subjects, s)
+		c.Subjects = append(c.Subjects, s)
 	}
 	s.Rounds = append(s.Rounds, m)
 }
 
-func (r *Results) find(name string) *Series {
-	for _, s := range r.Subjects {
+func (c *Section) find(name string) *Series {
+	for _, s := range c.Subjects {
 		if s.Name == name {
 			return s
 		}
@@ -111,8 +135,8 @@ func (r *Results) find(name string) *Series {
 }
 
 // compare computes medians and ratios.
-func (r *Results) compare() {
-	for _, s := range r.Subjects {
+func (c *Section) compare() {
+	for _, s := range c.Subjects {
 		s.Median = Measurement{
 			Sessions: s.Rounds[0].Sessions,
 			Rate:     s.median(func(m Measurement) float64 { return m.Rate }),
@@ -122,12 +146,12 @@ func (r *Results) compare() {
 		}
 	}
 	for _, to := range []string{"haproxy", "direct"} {
-		base := r.find(to)
+		base := c.find(to)
 		if base == nil {
 			continue
 		}
-		for _, s := range r.Subjects {
-			r.Ratios = append(r.Ratios, ratio(s, base))
+		for _, s := range c.Subjects {
+			c.Ratios = append(c.Ratios, ratio(s, base))
 		}
 	}
 }
@@ -146,11 +170,13 @@ func (s *Series) median(of func(Measurement) float64) float64 {
 func ratio(s, base *Series) Ratio {
 	ratios := make([]float64, len(s.Rounds))
 	own := make([]float64, len(s.Rounds))
+	rates := make([]float64, len(s.Rounds))
 	for i, m := range s.Rounds {
 		ratios[i] = m.Machine / base.Rounds[i].Machine
 		own[i] = m.Own / base.Rounds[i].Own
+		rates[i] = m.Rate / base.Rounds[i].Rate
 	}
-	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios), median(own)}
+	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios), median(own), spread(rates)}
 }
 
 // median returns the middle figure, or what is between the two in the middle.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/testenv"
+	"github.com/portreeve/portreeve/testenv/bench/ends"
 )
 
 func TestMedian(t *testing.T) {
@@ -30,14 +31,17 @@ func TestMeasurementIsPerSession(t *testing.T) {
 
 // A round in which the whole machine was slow must not make a ratio wrong.
 func TestRatiosAreOfTheSameRound(t *testing.T) {
-	r := &Results{}
+	r := &Section{}
 	for _, slow := range []float64{1, 10, 2} {
-		r.add("haproxy", Measurement{Machine: 100 * slow, Own: 90 * slow})
-		r.add("portreeve", Measurement{Machine: 120 * slow, Own: 108 * slow})
+		r.add("haproxy", Measurement{Machine: 100 * slow, Own: 90 * slow, Rate: 10 / slow})
+		r.add("portreeve", Measurement{Machine: 120 * slow, Own: 108 * slow, Rate: 5 / slow})
 	}
 	r.Subjects[1].Rounds[2].Machine = 260
 	r.compare()
-	want := []Ratio{{"haproxy", "haproxy", 1, 1, 1, 1}, {"portreeve", "haproxy", 1.2, 1.2, 1.3, 1.2}}
+	want := []Ratio{
+		{"haproxy", "haproxy", 1, 1, 1, 1, Spread{1, 1, 1}},
+		{"portreeve", "haproxy", 1.2, 1.2, 1.3, 1.2, Spread{0.5, 0.5, 0.5}},
+	}
 	if !slices.Equal(r.Ratios, want) {
 		t.Errorf("%+v, want %+v", r.Ratios, want)
 	}
@@ -48,42 +52,97 @@ func TestRatiosAreOfTheSameRound(t *testing.T) {
 
 func TestTableWarnsOfOthers(t *testing.T) {
 	for own, warned := range map[float64]bool{99: false, 80: true} {
-		r := &Results{}
-		r.add("direct", Measurement{Machine: 100, Own: own})
-		r.compare()
-		var text strings.Builder
-		if err := r.print(&text); err != nil {
-			t.Fatal(err)
-		}
-		if got := strings.Contains(text.String(), "Something else"); got != warned {
-			t.Errorf("with %v of 100 our own, warned: %v\n%s", own, got, &text)
+		c := &Section{}
+		c.add("direct", Measurement{Machine: 100, Own: own})
+		c.compare()
+		for name, r := range map[string]*Results{
+			"sections": {Sections: []*Section{c}},
+			"latency":  {Latency: &Latency{Subjects: []*LatencySeries{{Others: c.Subjects[0].Rounds[0].others()}}}},
+		} {
+			var text strings.Builder
+			if err := r.print(&text); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Contains(text.String(), "Something else"); got != warned {
+				t.Errorf("%s with %v of 100 our own, warned: %v\n%s", name, own, got, &text)
+			}
 		}
 	}
 }
 
-func TestTable(t *testing.T) {
+// sample has something of everything.
+func sample() *Results {
+	small := &Section{Name: "sessions", Load: Load{Sessions: 1600, Parallel: 32, Rounds: 1, Messages: 1, Octets: 4096, Sources: 16}}
+	small.add("direct", Measurement{Rate: 4000, Machine: 400, Own: 400})
+	small.add("haproxy", Measurement{Rate: 2000, Machine: 800, Own: 800, Subject: 200})
+	large := &Section{Name: "large", Load: Load{Sessions: 100, Parallel: 8, Rounds: 1, Messages: 1, Octets: tenMegabytes, Sources: 16}}
+	large.add("haproxy", Measurement{Rate: 50, Machine: 20000, Own: 20000, Subject: 5000})
+	large.add("portreeve", Measurement{Rate: 60, Machine: 15000, Own: 15000, Subject: 6000})
+	groups := &Section{Name: "pipelined", Load: Load{Sessions: 1, Parallel: 1, Rounds: 1, Messages: 5, Octets: 4096, Sources: 16, Pipelined: true}}
+	groups.add("direct", Measurement{Rate: 100, Machine: 1000, Own: 1000})
+	idle := &Idle{Sessions: 5000, Rounds: 1}
+	idle.add("direct", Memory{Kernel: 10240})
+	idle.add("haproxy", Memory{Resident: 4096, All: 40 << 20, Kernel: 20480})
+	idle.add("portreeve", Memory{Resident: 6144, All: 45 << 20, Kernel: 20992})
+	latency := &Latency{Sessions: 2, Rounds: 1, Octets: 4096}
+	latency.find("direct").times = []ends.Times{{1000, 1000, 1000, 1000, 1000, 1000, 1000}, {2000, 2000, 2000, 2000, 2000, 2000, 2000}}
+	latency.find("portreeve").times = []ends.Times{{2000, 2000, 2000, 2000, 2000, 2000, 9000}}
+	for _, c := range []*Section{small, large, groups} {
+		c.compare()
+	}
+	idle.compare()
+	latency.conclude()
 	r := &Results{
-		Load:    Load{Sessions: 1600, Parallel: 32, Rounds: 1, Octets: 4096, Sources: 16},
-		Machine: Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
+		Machine:  Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
+		Sections: []*Section{small, large, groups}, Idle: idle, Latency: latency,
 		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6, 79.6}, {"forwarded", false, counting, 2000, 20, 0}},
 	}
-	r.add("direct", Measurement{Rate: 4000, Machine: 400, Own: 400})
-	r.add("haproxy", Measurement{Rate: 2000, Machine: 800, Own: 800, Subject: 200})
-	r.compare()
+	r.judge()
+	return r
+}
+
+func TestTable(t *testing.T) {
 	var text strings.Builder
-	if err := r.print(&text); err != nil {
+	if err := sample().print(&text); err != nil {
 		t.Fatal(err)
 	}
 	const want = `
-1 × 1600 sessions with one message of 4096 octets, 32 at once, from 16 addresses
 Linux 6.12, 2 × a processor
 
-         sessions/s  CPU/session  of it its own  × haproxy               × direct  
-direct   4000        400 µs       0 µs           0.50       (0.50–0.50)            
-haproxy  2000        800 µs       200 µs                                 2.00      (2.00–2.00)
+1 × 1600 sessions with one message of 4096 octets, 32 at once, from 16 addresses
+
+         sessions/s  × haproxy               CPU µs/session  of it its own  × haproxy               × direct  
+direct   4000        2.00       (2.00–2.00)  400             0              0.50       (0.50–0.50)            
+haproxy  2000                                800             200                                    2.00      (2.00–2.00)
+
+1 × 100 sessions with one message of 10000000 octets, 8 at once, from 16 addresses
+
+           MB/s  × haproxy               CPU ms/GB  of it its own  × haproxy               × direct  
+haproxy    500                           2000       500                                              
+portreeve  600   1.20       (1.20–1.20)  1500       600            0.75       (0.75–0.75)            
+
+1 × 1 session with 5 messages of 4096 octets, pipelined, 1 at once, from 16 addresses
+
+        messages/s  × haproxy    CPU µs/message  of it its own  × haproxy    × direct  
+direct  500                      200             0                                     
 
 Medians; behind the ratios the least and the most of all rounds. CPU is that of the whole
 machine, with load and origin. portreeve's records go to a file.
+
+1 × 5000 sessions that are idle after EHLO
+
+           resident KiB/session  × haproxy               resident MiB in all  kernel KiB/session  of it the subject's
+direct     0.0                                           0.0                  10.0                
+haproxy    4.0                                           40.0                 20.0                10.0
+portreeve  6.0                   1.50       (1.50–1.50)  45.0                 20.5                10.5
+
+The kernel's memory is that of all slabs of the machine.
+
+1 × 2 sessions with one message of 4096 octets, one at a time: µs, median / 99 %
+
+           session  added  greeting  EHLO   MAIL   RCPT   DATA   content  QUIT
+direct     10 / 14  +0     2 / 2     2 / 2  2 / 2  2 / 2  2 / 2  2 / 2    2 / 2
+portreeve  21 / 21  +10    2 / 2     2 / 2  2 / 2  2 / 2  2 / 2  2 / 2    9 / 9
 
 packets              program       runs  ns/run  of it its own
 ours: transit        steer_client  1000  100     80
@@ -91,9 +150,55 @@ not ours: forwarded  (nothing)     2000  20      0
 
 The kernel's statistics of BPF programs count their own reading of the clock: what a program
 that does nothing takes by them is no cost of the others.
+
+portreeve                                   aim    measured
+throughput of large messages, × haproxy     ≥ 1    1.20
+resident KiB per idle session               ≤ 10   6.00
+the same, × haproxy                         ≤ 1    1.50
+ns of steering per packet that is not ours  ≤ 60   0.00
+ns of steering per packet of ours           ≤ 170  79.60
 `
 	if got := text.String(); got != want {
 		t.Errorf("%s\nwant\n%s", got, want)
+	}
+}
+
+func TestQuantiles(t *testing.T) {
+	var all []ends.Times
+	for n := range 200 { // 1 to 200 µs, the greatest first
+		all = append(all, ends.Times{ends.MAIL: time.Duration(200-n) * time.Microsecond})
+	}
+	if got, want := quantiles("all", all, ends.Times.Whole), (Quantiles{"all", 100.5, 198}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := quantiles("one", all[:1], ends.Times.Whole); got.Median != 200 || got.P99 != 200 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCostPerPacket(t *testing.T) {
+	r := &Results{Packets: []Packets{
+		{"transit", true, counting, 30, 70, 0}, {"transit", true, "steer_client", 10, 90, 20},
+		{"transit", true, "steer_lookup", 2, 170, 100}, {"transit", true, "steer_origin", 30, 80, 10},
+		{"forwarded", false, "steer_client", 10, 90, 20}, {"elsewhere", false, "steer_client", 10, 90, 25},
+	}}
+	r.judge()
+	var got []float64
+	for _, a := range r.Aims {
+		got = append(got, a.Measured)
+	}
+	if want := []float64{25, (10*20 + 2*100 + 30*10) / 40.}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+func TestKibibytes(t *testing.T) {
+	const text = "56473000-7ffd rw [rollup]\nRss:                1224 kB\nPss: 1 kB\n"
+	if n, err := kibibytes([]byte(text), "Rss:"); n != 1224<<10 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := kibibytes([]byte(text), "Slab:"); err == nil {
+		t.Error("a line that is not there was found")
 	}
 }
 

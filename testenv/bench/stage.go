@@ -26,19 +26,29 @@ const (
 // of the next one's, which have the same forged addresses.
 type stage struct {
 	*options
+	work
 	env   *testenv.Env
-	load  *load
+	load  load
 	sinks []*server
 }
 
+// load is what sends mail.
+type load interface {
+	// run holds that many sessions and waits until all are over.
+	run(ctx context.Context, to netip.AddrPort, sessions, parallel int) error
+	// total returns how many sessions run makes of n.
+	total(n int) int
+	kill() error
+}
+
 // onStage builds a stage for a function and removes it.
-func (o *options) onStage(ctx context.Context, do func(*stage) error) (err error) {
+func (o *options) onStage(ctx context.Context, w work, do func(*stage) error) (err error) {
 	env, err := testenv.New(ctx, testenv.Options{})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, env.Close()) }()
-	s := &stage{options: o, env: env}
+	s := &stage{options: o, work: w, env: env}
 	defer func() { err = errors.Join(err, s.close()) }()
 	if err := s.prepare(ctx); err != nil {
 		return err
@@ -47,11 +57,25 @@ func (o *options) onStage(ctx context.Context, do func(*stage) error) (err error
 }
 
 // prepare starts the origin and the load's driver.
-func (s *stage) prepare(ctx context.Context) (err error) {
-	if err := s.sink(ctx, s.env.Origin, netip.AddrPortFrom(s.env.Origin4, smtpPort)); err != nil {
+func (s *stage) prepare(ctx context.Context) error {
+	at := netip.AddrPortFrom(s.env.Origin4, smtpPort)
+	if s.ours {
+		if err := s.origin(ctx, at); err != nil {
+			return err
+		}
+		client, err := s.newClient()
+		if err == nil { // else the interface would hold a nil that is none
+			s.load = client
+		}
 		return err
 	}
-	s.load, err = s.newLoad(ctx)
+	if err := s.sink(ctx, s.env.Origin, at); err != nil {
+		return err
+	}
+	driver, err := s.newPostfix(ctx)
+	if err == nil {
+		s.load = driver
+	}
 	return err
 }
 

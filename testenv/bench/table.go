@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"text/tabwriter"
+
+	"github.com/portreeve/portreeve/testenv/bench/ends"
 )
 
 // noticeable is the share of the machine's work by others from which on the
@@ -14,44 +16,172 @@ const noticeable = 0.1
 // print writes the results for a reader.
 func (r *Results) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "\n%d × %d sessions with one message of %d octets, %d at once, from %d addresses\nLinux %s, %d × %s\n\n",
-		r.Load.Rounds, r.Load.Sessions, r.Load.Octets, r.Load.Parallel, r.Load.Sources, r.Machine.Kernel, r.Machine.Processors, r.Machine.Processor)
-	fmt.Fprintln(w, "\tsessions/s\tCPU/session\tof it its own\t× haproxy\t\t× direct\t")
-	for _, s := range r.Subjects {
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f µs\t%.0f µs\t%s\t%s\n", s.Name, s.Median.Rate, s.Median.Machine, s.Median.Subject,
-			r.ratio(s.Name, "haproxy"), r.ratio(s.Name, "direct"))
+	fmt.Fprintf(w, "\nLinux %s, %d × %s\n", r.Machine.Kernel, r.Machine.Processors, r.Machine.Processor)
+	for _, s := range r.Sections {
+		s.print(w)
 	}
-	fmt.Fprintln(w, "\nMedians; behind the ratios the least and the most of all rounds. CPU is that of the whole\nmachine, with load and origin. portreeve's records go to a file.")
-	r.warn(w)
+	if len(r.Sections) > 0 {
+		fmt.Fprintln(w, "\nMedians; behind the ratios the least and the most of all rounds. CPU is that of the whole\nmachine, with load and origin. portreeve's records go to a file.")
+	}
+	r.Idle.print(w)
+	r.Latency.print(w)
 	r.printPackets(w)
+	r.printAims(w)
+	r.warn(w)
 	return w.Flush()
 }
 
-// ratio returns the columns of one comparison.
-func (r *Results) ratio(name, to string) string {
-	i := slices.IndexFunc(r.Ratios, func(q Ratio) bool { return q.Subject == name && q.To == to })
+// unit says in what a section's figures are told.
+type unit struct {
+	rateName, costName string
+	rate, cost         float64 // what sessions/s and µs/session are multiplied by
+}
+
+const gigabyte = 1e9
+
+func (c *Section) unit() unit {
+	l := c.Load
+	switch {
+	case l.Octets >= tenMegabytes/10:
+		octets := float64(l.Messages) * float64(l.Octets)
+		return unit{"MB/s", "ms/GB", octets / 1e6, gigabyte / octets / 1000}
+	case l.Messages > 1:
+		return unit{"messages/s", "µs/message", float64(l.Messages), 1 / float64(l.Messages)}
+	}
+	return unit{"sessions/s", "µs/session", 1, 1}
+}
+
+// print writes a section: a line for each subject.
+func (c *Section) print(w io.Writer) {
+	u := c.unit()
+	fmt.Fprintf(w, "\n%s\n\n", c.Load)
+	fmt.Fprintf(w, "\t%s\t× haproxy\t\tCPU %s\tof it its own\t× haproxy\t\t× direct\t\n", u.rateName, u.costName)
+	for _, s := range c.Subjects {
+		to := c.ratio(s.Name, "haproxy")
+		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.0f\t%s\t%s\n", s.Name, s.Median.Rate*u.rate, to.rate(),
+			s.Median.Machine*u.cost, s.Median.Subject*u.cost, to.cost(), c.ratio(s.Name, "direct").cost())
+	}
+}
+
+// String describes the load in a line.
+func (l Load) String() string {
+	sessions, messages, how := "session", "one message", ""
+	if l.Sessions != 1 {
+		sessions = "sessions"
+	}
+	if l.Messages > 1 {
+		messages = fmt.Sprintf("%d messages", l.Messages)
+	}
+	if l.Pipelined {
+		how = ", pipelined"
+	}
+	return fmt.Sprintf("%d × %d %s with %s of %d octets%s, %d at once, from %d addresses",
+		l.Rounds, l.Sessions, sessions, messages, l.Octets, how, l.Parallel, l.Sources)
+}
+
+// ratio finds a comparison; nil where there is none to show.
+func (c *Section) ratio(name, to string) *Ratio {
+	i := slices.IndexFunc(c.Ratios, func(q Ratio) bool { return q.Subject == name && q.To == to })
 	if i < 0 || name == to {
+		return nil
+	}
+	return &c.Ratios[i]
+}
+
+// rate returns the columns of a comparison of what is carried in a second.
+func (q *Ratio) rate() string {
+	if q == nil {
 		return "\t"
 	}
-	q := r.Ratios[i]
-	return fmt.Sprintf("%.2f\t(%.2f–%.2f)", q.Median, q.Least, q.Most)
+	return q.Rate.String()
+}
+
+// cost returns the columns of a comparison of CPU.
+func (q *Ratio) cost() string {
+	if q == nil {
+		return "\t"
+	}
+	return Spread{q.Median, q.Least, q.Most}.String()
+}
+
+// String returns two columns.
+func (s Spread) String() string { return fmt.Sprintf("%.2f\t(%.2f–%.2f)", s.Median, s.Least, s.Most) }
+
+// print writes what idle sessions cost. The kernel's share of a subject is what
+// its sockets take beyond those of client and origin.
+func (i *Idle) print(w io.Writer) {
+	if i == nil {
+		return
+	}
+	fmt.Fprintf(w, "\n%d × %d sessions that are idle after EHLO\n\n", i.Rounds, i.Sessions)
+	fmt.Fprintln(w, "\tresident KiB/session\t× haproxy\t\tresident MiB in all\tkernel KiB/session\tof it the subject's")
+	direct := i.find("direct")
+	for _, s := range i.Subjects {
+		ratio, share := "\t", ""
+		if s.HAProxy.Median > 0 && s.Name != "haproxy" && s != direct {
+			ratio = s.HAProxy.String()
+		}
+		if direct != nil && s != direct {
+			share = fmt.Sprintf("%.1f", (s.Median.Kernel-direct.Median.Kernel)/1024)
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%s\t%.1f\t%.1f\t%s\n", s.Name, s.Median.Resident/1024, ratio, s.Median.All/1024/1024, s.Median.Kernel/1024, share)
+	}
+	fmt.Fprintln(w, "\nThe kernel's memory is that of all slabs of the machine.")
+}
+
+// print writes how long sessions take: median and 99th percentile of each part.
+func (l *Latency) print(w io.Writer) {
+	if l == nil {
+		return
+	}
+	fmt.Fprintf(w, "\n%d × %d sessions with one message of %d octets, one at a time: µs, median / 99 %%\n\n", l.Rounds, l.Sessions, l.Octets)
+	fmt.Fprint(w, "\tsession\tadded")
+	for n := range ends.Steps {
+		fmt.Fprintf(w, "\t%s", ends.Step(n))
+	}
+	fmt.Fprintln(w)
+	for _, s := range l.Subjects {
+		fmt.Fprintf(w, "%s\t%s\t%+.0f", s.Name, s.Whole, s.Added)
+		for _, q := range s.Steps {
+			fmt.Fprintf(w, "\t%s", q)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// String returns one column.
+func (q Quantiles) String() string { return fmt.Sprintf("%.0f / %.0f", q.Median, q.P99) }
+
+// others returns the greatest part of the machine's CPU that other programs
+// used in any measurement.
+func (r *Results) others() (worst float64) {
+	for _, c := range r.Sections {
+		for _, s := range c.Subjects {
+			for _, m := range s.Rounds {
+				worst = max(worst, m.others())
+			}
+		}
+	}
+	if r.Latency != nil {
+		for _, s := range r.Latency.Subjects {
+			worst = max(worst, s.Others)
+		}
+	}
+	return worst
 }
 
 // warn says when others were at work too, and what the ratios are without them.
 func (r *Results) warn(w io.Writer) {
-	var worst float64
-	for _, s := range r.Subjects {
-		for _, m := range s.Rounds {
-			worst = max(worst, m.others())
-		}
-	}
+	worst := r.others()
 	if worst <= noticeable {
 		return
 	}
 	fmt.Fprintf(w, "\nSomething else used up to %.0f %% of the CPU meanwhile: measure again on a machine at rest.\n", 100*worst)
-	for _, q := range r.Ratios {
-		if q.To == "haproxy" && q.Subject != q.To {
-			fmt.Fprintf(w, "Counting the benchmark's processes alone, %s takes %.2f × %s.\n", q.Subject, q.Own, q.To)
+	for _, c := range r.Sections {
+		for _, q := range c.Ratios {
+			if q.To == "haproxy" && q.Subject != q.To {
+				fmt.Fprintf(w, "%s: counting the benchmark's processes alone, %s takes %.2f × %s.\n", c.Name, q.Subject, q.Own, q.To)
+			}
 		}
 	}
 }
@@ -70,4 +200,15 @@ func (r *Results) printPackets(w io.Writer) {
 		fmt.Fprintf(w, "%s: %s\t%s\t%d\t%.0f\t%.0f\n", whose, p.Traffic, p.Program, p.Runs, p.Nanoseconds, p.Net)
 	}
 	fmt.Fprintln(w, "\nThe kernel's statistics of BPF programs count their own reading of the clock: what a program\nthat does nothing takes by them is no cost of the others.")
+}
+
+// printAims sets what portreeve wants to be beside what it is.
+func (r *Results) printAims(w io.Writer) {
+	if len(r.Aims) == 0 {
+		return
+	}
+	fmt.Fprintln(w, "\nportreeve\taim\tmeasured")
+	for _, a := range r.Aims {
+		fmt.Fprintf(w, "%s\t%s\t%.2f\n", a.What, a.bound(), a.Measured)
+	}
 }

@@ -54,6 +54,7 @@ var doors = map[string][]string{
 	"github.com/miekg/dns":             {"pkg/resolve"},
 	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
+	"github.com/prometheus":            {"pkg/event"},
 }
 
 // source is one Go file that is part of the product.

@@ -27,7 +27,7 @@ type Delivery struct {
 }
 
 // Taken takes everything out of the Maildir that the server has accepted. It
-// waits until the server has no connection on port 25 and its queue is empty, so
+// waits until the server has no connection and its queue is empty, so
 // that what is not among the result was not accepted. The order is that of
 // recipients, then senders, then contents.
 func (s *Server) Taken(ctx context.Context) ([]Delivery, error) {
@@ -47,8 +47,8 @@ func (s *Server) Taken(ctx context.Context) ([]Delivery, error) {
 // message moves along the directories of the queue while we look, so they are
 // looked at in its direction.
 func (s *Server) idle() (bool, error) {
-	open, err := s.node.Connections(25)
-	if err != nil || open > 0 {
+	open, err := s.node.Connected()
+	if err != nil || open {
 		return false, err
 	}
 	for _, dir := range s.queue {
@@ -110,9 +110,13 @@ func (s *Server) empty() ([]Delivery, error) {
 }
 
 // parseDelivery takes exactly the headers of trace off a message: further ones of
-// the same names are the message's own.
+// the same names are the message's own. OpenSMTPD writes no Return-Path for the
+// null sender.
 func parseDelivery(text []byte, trace []string) (Delivery, error) {
 	var d Delivery
+	if !bytes.HasPrefix(text, []byte(trace[0])) && bytes.HasPrefix(text, []byte(trace[1])) {
+		trace = trace[1:]
+	}
 	for _, name := range trace {
 		value, rest, err := cutHeader(text, name)
 		if err != nil {

@@ -111,8 +111,12 @@ func TestOnlyTraceIsTakenOff(t *testing.T) {
 	if err != nil || string(d.Content) != own || d.Sender != "a@b" || d.Recipient != "c@d" || d.Received != "from x\n\tby y id -; -" {
 		t.Errorf("%+v, %v", d, err)
 	}
-	for _, text := range []string{"", "Subject: x\n", "Return-Path: <a@b>\n\nReceived: x\n"} {
-		if d, err := parseDelivery([]byte(text), []string{"Return-Path", "Received"}); err == nil {
+	d, err = parseDelivery([]byte("Delivered-To: c@d\nReceived: x\n"+own), []string{"Return-Path", "Delivered-To", "Received"})
+	if err != nil || string(d.Content) != own || d.Sender != "" || d.Recipient != "c@d" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	for _, text := range []string{"", "Subject: x\n", "Return-Path: <a@b>\n\nReceived: x\n", "Delivered-To: x\n\n", "Received: x\n"} {
+		if d, err := parseDelivery([]byte(text), []string{"Return-Path", "Delivered-To", "Received"}); err == nil {
 			t.Errorf("%q was read as %+v", text, d)
 		}
 	}

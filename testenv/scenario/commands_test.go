@@ -44,6 +44,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"got":     command(fakeGot),      // COUNT [FILE]: wait for messages at the fake; the last is the file
 	"nothing": command(fakeNothing),  // no session of the fake ended a message; all sessions are over
 
+	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
+
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
@@ -51,10 +53,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
 	"load":    command(load),    // start ADDR:PORT | more N | stop
 
-	"pki":     command(makePKI), // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
-	"tlssend": command(tlsSend), // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
-	"keyless": command(keyless), // NAME: kill the process that holds the keys of a portreeve
-	"steady":  command(steady),  // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
+	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
+	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
+	"keyless":    command(keyless),         // NAME: kill the process that holds the keys of a portreeve
+	"steady":     command(steady),          // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
+	"prometheus": command(startPrometheus), // ADDR:PORT: a real Prometheus on the gateway that scrapes it
+	"queried":    command(queried),         // VALUE EXPRESSION…: wait until Prometheus says so
+	"linted":     command(linted),          // ADDR:PORT: promtool has nothing to say about the metrics there
 
 	"capture":   command(capture),   // NODE DEVICE
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO

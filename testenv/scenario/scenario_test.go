@@ -46,9 +46,12 @@ func TestMain(m *testing.M) {
 // patience is how long a story waits for any one thing before it fails.
 const patience = 2 * time.Minute
 
-func TestScenarios(t *testing.T) {
+func TestScenarios(t *testing.T) { tell(t, "testdata") }
+
+// tell runs the stories in a directory.
+func tell(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
-		Dir:                "testdata",
+		Dir:                dir,
 		RequireUniqueNames: true,
 		Setup:              func(env *testscript.Env) error { return setUp(t.Context(), env) },
 		Cmds:               commands,

@@ -1,5 +1,5 @@
 #!/bin/sh
-# load.sh USER COUNT OCTETS: send mail as COUNT clients, again and again.
+# postfix.sh USER COUNT OCTETS: send mail as COUNT clients, again and again.
 #
 # For each line "ADDRESS SESSIONS PARALLEL" of standard input each client sends
 # SESSIONS messages of OCTETS octets to ADDRESS, every one in a session of its

@@ -13,28 +13,29 @@ import (
 	"time"
 )
 
-//go:embed load.sh
-var loadScript string
+//go:embed postfix.sh
+var postfixScript string
 
 // firstUser is the user id of the load's first client; nobody else's.
 const firstUser = 21000
 
-// load sends mail from all of the client's further addresses at once, so that
-// ports in TIME_WAIT are never short.
-type load struct {
+// postfix is a load of Postfix's smtp-source: small sessions as they have always
+// been measured. It sends mail from all of the client's further addresses at
+// once, so that ports in TIME_WAIT are never short.
+type postfix struct {
 	*server
 	sources int
 	in      io.WriteCloser
 	replies chan string // of the driver, a line each; closed when it has ended
 }
 
-// newLoad starts the driver, which waits for orders.
-func (s *stage) newLoad(ctx context.Context) (*load, error) {
+// newPostfix starts the driver, which waits for orders.
+func (s *stage) newPostfix(ctx context.Context) (*postfix, error) {
 	if err := s.routeUsers(ctx); err != nil {
 		return nil, err
 	}
-	l := &load{sources: len(s.env.MoreClients), replies: make(chan string)}
-	cmd := s.unpacked(s.env.Client, "postfix", "sh", "-c", loadScript, "load.sh",
+	l := &postfix{sources: len(s.env.MoreClients), replies: make(chan string)}
+	cmd := s.unpacked(s.env.Client, "postfix", "sh", "-c", postfixScript, "postfix.sh",
 		strconv.Itoa(firstUser), strconv.Itoa(l.sources), strconv.Itoa(s.octets))
 	var err error
 	if l.in, err = cmd.StdinPipe(); err != nil {
@@ -74,7 +75,7 @@ func (s *stage) routeUsers(ctx context.Context) error {
 }
 
 // listen hands the driver's lines on until it ends.
-func (l *load) listen(out io.Reader) {
+func (l *postfix) listen(out io.Reader) {
 	defer close(l.replies)
 	lines := bufio.NewScanner(out)
 	for lines.Scan() {
@@ -83,13 +84,14 @@ func (l *load) listen(out io.Reader) {
 }
 
 // each returns the share of one source address, rounded up.
-func (l *load) each(n int) int { return (n + l.sources - 1) / l.sources }
+func (l *postfix) each(n int) int { return (n + l.sources - 1) / l.sources }
 
 // total returns what n becomes when every source address has the same share.
-func (l *load) total(n int) int { return l.each(n) * l.sources }
+func (l *postfix) total(n int) int { return l.each(n) * l.sources }
 
-// run sends messages, a session each, and waits until all are delivered.
-func (l *load) run(ctx context.Context, to netip.AddrPort, sessions, parallel int) error {
+// run sends messages, a session each, and waits until all are delivered. The
+// numbers are rounded up to multiples of the addresses.
+func (l *postfix) run(ctx context.Context, to netip.AddrPort, sessions, parallel int) error {
 	_, err := fmt.Fprintf(l.in, "%s %d %d\n", to, l.each(sessions), l.each(parallel))
 	if err != nil {
 		return l.complain(err)
@@ -114,6 +116,6 @@ func (l *load) run(ctx context.Context, to netip.AddrPort, sessions, parallel in
 const slowest = 5 * time.Minute
 
 // kill ends the driver and what it started.
-func (l *load) kill() error {
+func (l *postfix) kill() error {
 	return errors.Join(l.in.Close(), l.server.kill())
 }

@@ -1,0 +1,238 @@
+package event
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"os"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/smtp"
+)
+
+var configured = netip.MustParseAddrPort("198.51.100.1:25")
+
+func someCounters() *Counters {
+	return NewCounters([]Served{{Name: "mx", Origins: []netip.AddrPort{configured}}, {Name: "idle"}})
+}
+
+// scrape returns what Prometheus reads, without the process's own metrics.
+func scrape(t *testing.T, c *Counters) string {
+	t.Helper()
+	w := httptest.NewRecorder()
+	c.Handler(slog.New(slog.NewTextHandler(t.Output(), nil))).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	if w.Code != 200 {
+		t.Fatalf("status %d: %s", w.Code, w.Body)
+	}
+	var b strings.Builder
+	for line := range strings.Lines(w.Body.String()) {
+		if strings.HasPrefix(line, "portreeve_") {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
+// expect looks for lines, which begin after "portreeve_".
+func expect(t *testing.T, page string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !strings.Contains("\n"+page, "\nportreeve_"+line+"\n") {
+			t.Errorf("no line %s in\n%s", line, page)
+		}
+	}
+}
+
+func TestCounters(t *testing.T) {
+	c := someCounters()
+	c.Opened(&someFlow)
+	c.Opened(&someFlow)
+	m := someMessage
+	m.Refused, m.Recipients = 4, append(m.Recipients[:2:2], Recipient{Answer: Answer{Code: 452}}) // one refused recipient was not kept
+	c.Message(&m)
+	for _, code := range []smtp.Code{0, 451, 550, 554} {
+		c.Message(&Message{Flow: someFlow, Reply: Answer{Code: code}, Outcome: Deferred})
+	}
+	c.Refused(&someFlow, ReasonIndirect)
+	c.Refused(&someFlow, ReasonIndirect)
+	c.Refused(&someFlow, NoReason)
+	s := someSession
+	s.Unreached = append(s.Unreached, Unreached{configured, TroubleRefused})
+	s.Removed = Text("STARTTLS X-EXPS starttls !")
+	c.Session(&s)
+	expect(t, scrape(t, c),
+		`sessions_opened_total{service="mx"} 2`,
+		`sessions_live{service="mx"} 1`,
+		`sessions_total{end="origin-gone",service="mx"} 1`,
+		`sessions_total{end="quit",service="mx"} 0`,
+		`messages_total{outcome="unknown",service="mx"} 1`,
+		`origin_verdicts_total{class="2yz",service="mx"} 1`,
+		`origin_verdicts_total{class="4yz",service="mx"} 1`,
+		`origin_verdicts_total{class="5yz",service="mx"} 2`,
+		`recipients_total{service="mx",verdict="accepted"} 1`,
+		`recipients_total{service="mx",verdict="deferred"} 1`,
+		`recipients_total{service="mx",verdict="refused"} 3`,
+		`refusals_total{reason="indirect-address",service="mx"} 2`,
+		`refusals_total{reason="policy",service="mx"} 1`,
+		`refusals_total{reason="syntax",service="mx"} 0`,
+		`replies_rewritten_total{service="mx"} `+fmt.Sprint(len(s.Rewritten)),
+		`keywords_removed_total{keyword="STARTTLS",service="mx"} 2`,
+		`keywords_removed_total{keyword="other",service="mx"} 2`,
+		`transferred_bytes_total{service="mx",way="client-in"} 1`,
+		`transferred_bytes_total{service="mx",way="client-out"} 2`,
+		`transferred_bytes_total{service="mx",way="origin-in"} 3`,
+		`transferred_bytes_total{service="mx",way="origin-out"} 4`,
+		`content_bytes_total{service="mx"} 1234`,
+		`commands_total{service="mx"} 5`,
+		`origin_unreached_total{origin="198.51.100.1:25",service="mx",trouble="refused"} 1`,
+		`greeting_seconds_bucket{service="mx",le="0.001"} 1`,
+		`session_seconds_bucket{service="mx",le="0.5"} 0`,
+		`session_seconds_bucket{service="mx",le="1"} 1`,
+		`session_seconds_sum{service="mx"} 1`,
+		`verdict_seconds_bucket{service="mx",le="0.005"} 0`,
+		`verdict_seconds_bucket{service="mx",le="0.025"} 1`,
+		`verdict_seconds_count{service="mx"} 1`,
+	)
+}
+
+// TestIdleServiceHasFewSeries: ten thousand services without mail are cheap.
+func TestIdleServiceHasFewSeries(t *testing.T) {
+	c := someCounters()
+	page := scrape(t, c)
+	expect(t, page, `sessions_opened_total{service="idle"} 0`)
+	if n := strings.Count(page, `service="idle"`); n != 1 {
+		t.Errorf("%d series of an idle service", n)
+	}
+}
+
+// TestPeersMakeNoSeries: whatever clients and origins send, no label is of their
+// making and the number of series stays.
+func TestPeersMakeNoSeries(t *testing.T) {
+	c := someCounters()
+	f := flow.Flow{Service: "idle"}
+	c.Opened(&f)
+	c.Session(&Session{Flow: f})
+	before := strings.Count(scrape(t, c), "\n")
+	for i := range 100 {
+		f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(i+1))
+		odd := Text(fmt.Sprintf("X-ODD%d \x00\"%d", i, i))
+		c.Opened(&f)
+		c.Message(&Message{Flow: f, Hello: odd, Sender: odd, EnvID: odd, Outcome: Outcome(i % int(outcomes)), Recipients: []Recipient{{Address: odd}},
+			Content: 1, Total: 2, Reply: Answer{250, odd}})
+		c.Refused(&f, Reason(i%int(Reasons)))
+		c.Session(&Session{Flow: f, Hello: odd, Removed: odd, Offence: odd, End: End(i % int(ends)), Detail: string(odd), Greeted: 1,
+			Unreached: []Unreached{{f.Client, TroubleLoop}}, Refusals: []Tally{{Reason(i % int(Reasons)), 1}}})
+	}
+	page := scrape(t, c)
+	if n := strings.Count(page, "\n"); n != before || strings.Contains(page, "ODD") {
+		t.Errorf("%d series became %d:\n%s", before, n, page)
+	}
+	expect(t, page, `origin_unreached_total{origin="transparent",service="idle",trouble="loop"} 100`, `sessions_live{service="idle"} 0`)
+}
+
+// TestUnknownService: what a replaced configuration leaves is counted, under no
+// service.
+func TestUnknownService(t *testing.T) {
+	c := someCounters()
+	c.Opened(&flow.Flow{Service: "gone"})
+	expect(t, scrape(t, c), `sessions_opened_total{service=""} 1`)
+}
+
+func TestCountersAllocateNothing(t *testing.T) {
+	c := someCounters()
+	n := testing.AllocsPerRun(100, func() {
+		c.Opened(&someFlow)
+		c.Refused(&someFlow, ReasonIndirect)
+		c.Message(&someMessage)
+		c.Session(&someSession)
+	})
+	if n != 0 {
+		t.Errorf("%v allocations per session", n)
+	}
+}
+
+func TestKernelCounts(t *testing.T) {
+	c := someCounters()
+	counts := []KernelCount{{"client", "client-syn", 7}, {"lookup", "lookup-bypass", 1 << 40}}
+	var broken error
+	c.CountKernel(func() ([]KernelCount, error) { return counts, broken })
+	c.CountLost(func() uint64 { return 3 })
+	expect(t, scrape(t, c), `records_lost_total 3`,
+		`kernel_verdicts_total{program="client",reason="client-syn"} 7`,
+		`kernel_verdicts_total{program="lookup",reason="lookup-bypass"} 1.099511627776e+12`)
+	counts, broken = nil, errors.New("not attached")
+	page := scrape(t, c)
+	expect(t, page, `sessions_opened_total{service="mx"} 0`) // the rest is there all the same
+	if strings.Contains(page, "kernel") {
+		t.Error("kernel counters in spite of an error")
+	}
+}
+
+// TestMetricsDocumented holds metrics.md to the metrics that there are, and both
+// to each other's words.
+func TestMetricsDocumented(t *testing.T) {
+	page, err := os.ReadFile("metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, m := range catalogue() {
+		known[m.name] = true
+		labels := ""
+		if len(m.labels) > 0 {
+			labels = "`" + strings.Join(m.labels, "`, `") + "` "
+		}
+		row := fmt.Sprintf("| `%s` | %s | %s| %s |\n", m.name, kindWord(m), labels, m.help)
+		if !strings.Contains(string(page), row) {
+			t.Errorf("metrics.md lacks the row\n%s", row)
+		}
+	}
+	for _, name := range regexp.MustCompile("portreeve_[a-z_]+").FindAllString(string(page), -1) {
+		if !known[name] {
+			t.Errorf("metrics.md has %s, which does not exist", name)
+		}
+	}
+	for _, words := range [][]string{fateWords[:], wayWords[:], troubleWords[:], classWords[:]} {
+		for _, w := range words {
+			if !strings.Contains(string(page), "`"+w+"`") {
+				t.Errorf("metrics.md does not name %s", w)
+			}
+		}
+	}
+}
+
+func kindWord(m *metric) string {
+	switch m.kind {
+	case prometheus.CounterValue:
+		return "counter"
+	case prometheus.GaugeValue:
+		return "gauge"
+	}
+	return "histogram"
+}
+
+// TestCollectIsConsistent: the strictest registry finds every metric described,
+// of one type and once.
+func TestCollectIsConsistent(t *testing.T) {
+	c := someCounters()
+	c.Opened(&someFlow)
+	c.Session(&someSession)
+	c.CountKernel(func() ([]KernelCount, error) { return []KernelCount{{"client", "client-syn", 7}}, nil })
+	c.CountLost(func() uint64 { return 0 })
+	r := prometheus.NewPedanticRegistry()
+	r.MustRegister(c.metrics())
+	families, err := r.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(families) != len(catalogue()) {
+		t.Errorf("%d metrics of %d", len(families), len(catalogue()))
+	}
+}

@@ -1,0 +1,34 @@
+package event
+
+import "net/netip"
+
+// Unreached is an origin that could not be reached when a session began.
+type Unreached struct {
+	Origin  netip.AddrPort
+	Trouble Trouble
+}
+
+// Trouble says why an origin could not be reached. The words are stable.
+type Trouble uint8
+
+const (
+	TroubleRefused     Trouble = iota // it refuses connections
+	TroubleTimeout                    // it does not answer in time
+	TroubleUnreachable                // there is no way to it
+	TroubleNoAddress                  // the client's address or port cannot be its source
+	TroubleLoop                       // it is this gateway
+	TroubleResources                  // the gateway is out of descriptors or memory
+	troubles
+)
+
+var troubleWords = [troubles]string{
+	TroubleRefused:     "refused",
+	TroubleTimeout:     "timeout",
+	TroubleUnreachable: "unreachable",
+	TroubleNoAddress:   "no-address",
+	TroubleLoop:        "loop",
+	TroubleResources:   "resources",
+}
+
+// String returns the word used in records and counters.
+func (t Trouble) String() string { return troubleWords[t] }

@@ -1,0 +1,124 @@
+package session
+
+import (
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/zone"
+)
+
+// XCLIENT and XFORWARD (Postfix's XCLIENT_README and XFORWARD_README): a client
+// says on whose behalf it speaks, and an origin that believes it forgets who the
+// client is. So they pass from zones that are trusted for them, and from nowhere
+// else. They are between client and origin: our own idea of the client, the
+// forged address and the record's, stays that of the connection.
+
+var (
+	notTrusted  = deny(event.ReasonNotTrusted, 550, 7, 0, "Your address is not trusted to speak for others")
+	claimInMail = deny(event.ReasonSequence, 503, 5, 1, "A transaction is open")
+)
+
+// claims are what a client has claimed. Few sessions have any.
+type claims struct {
+	asked    []byte // attributes of the command under way
+	xclient  []byte // that the origin took
+	xforward []byte // that the origin took, for the next message
+}
+
+// trusted returns those of the two that the client's zone is trusted for.
+func (x *session) trusted() (s smtp.Extensions) {
+	t := x.o.Flow.Zone.Trust
+	if t.Has(zone.XCLIENT) {
+		s = s.With(smtp.ExtXClient)
+	}
+	if t.Has(zone.XFORWARD) {
+		s = s.With(smtp.ExtXForward)
+	}
+	return s
+}
+
+// forget takes back what was offered.
+func (x *session) forget() {
+	x.theirs, x.offered, x.xclient, x.xforward = 0, 0, 0, 0
+}
+
+// again forgets all but XCLIENT: what is too long for one is said in several, and
+// no EHLO comes between them.
+func (x *session) again() {
+	more := x.xclient
+	x.forget()
+	x.offered, x.xclient = smtp.SetOf(smtp.ExtXClient), more
+}
+
+// appendAttributes appends those attributes of the origin's list that we know.
+func appendAttributes(b, args []byte, may smtp.Attributes) ([]byte, smtp.Attributes) {
+	s := smtp.ParseAttributes(args, may)
+	return s.AppendTo(b), s
+}
+
+// claim handles XCLIENT and XFORWARD, each a group of its own: after XCLIENT all
+// is different, and MAIL must not go with an XFORWARD that may be refused.
+func (x *session) claim(ext smtp.Extension) step {
+	switch {
+	case !x.trusted().Has(ext):
+		return x.refuse(notTrusted)
+	case !x.offered.Has(ext):
+		return x.refuse(notCarried)
+	case x.ledger.n > 0:
+		return hold
+	case x.tx.state != noMail:
+		return x.refuse(claimInMail)
+	}
+	x.noteClaim()
+	x.forward(entry{verb: x.cmd.Verb})
+	return barrier
+}
+
+// concludeXClient: 220 is the greeting of a session that begins anew; whatever
+// was said and offered before it is void, but for more of XCLIENT.
+func (x *session) concludeXClient(r smtp.WireReply) *ending {
+	switch {
+	case r.Code == 220:
+		x.claims.xclient = keep(x.claims.xclient, x.claims.asked)
+		x.rec.XClient = x.claims.xclient
+		x.rec.Used = x.rec.Used.With(smtp.ExtXClient)
+		x.hailed, x.authenticated = false, false
+		x.again()
+	case r.Code.Class() < 4:
+		return x.wrongReply(r, "XCLIENT answered without 220")
+	}
+	return x.pass(r)
+}
+
+func (x *session) concludeXForward(r smtp.WireReply) *ending {
+	if r.Code.Positive() {
+		x.claims.xforward = keep(x.claims.xforward, x.claims.asked)
+		x.rec.Used = x.rec.Used.With(smtp.ExtXForward)
+	}
+	return x.pass(r)
+}
+
+// noteClaim keeps what x.cmd claims: it may be gone from the buffer when the
+// origin answers.
+func (x *session) noteClaim() {
+	if x.claims == nil {
+		x.claims = new(claims)
+	}
+	x.claims.asked = x.cmd.Claim.AppendTo(x.claims.asked[:0])
+}
+
+// keep appends attributes, each with a space before it, as far as a note goes.
+func keep(all, more []byte) []byte {
+	if len(all) == 0 {
+		more = more[1:]
+	}
+	return append(all, more[:min(len(more), maxNote-len(all))]...)
+}
+
+// noteClaimed makes what was claimed part of the message's record.
+func (x *session) noteClaimed() {
+	if x.claims == nil {
+		return
+	}
+	x.msg.XClient, x.msg.XForward = x.note(x.claims.xclient), x.note(x.claims.xforward)
+	x.claims.xforward = x.claims.xforward[:0]
+}

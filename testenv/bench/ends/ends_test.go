@@ -1,0 +1,168 @@
+package ends
+
+import (
+	"bytes"
+	"encoding/json"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestMain(m *testing.M) {
+	Main()
+	os.Exit(m.Run())
+}
+
+// listen starts an origin and returns its address.
+func listen(t *testing.T) netip.AddrPort {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- serve(listener) }()
+	t.Cleanup(func() {
+		listener.Close()
+		<-ended
+	})
+	return netip.MustParseAddrPort(listener.Addr().String())
+}
+
+func TestOrders(t *testing.T) {
+	to := listen(t)
+	c := &client{}
+	for name, o := range map[string]Order{
+		"step by step": {Sessions: 5, Parallel: 2, Messages: 3, Octets: 4096},
+		"in groups":    {Sessions: 5, Parallel: 8, Messages: 3, Octets: 4096, Pipelined: true},
+		"large":        {Sessions: 2, Parallel: 1, Messages: 1, Octets: 3 << 20},
+		"large groups": {Sessions: 1, Parallel: 1, Messages: 2, Octets: 3 << 20, Pipelined: true},
+		"tiny":         {Sessions: 1, Parallel: 1, Messages: 2, Octets: 1},
+		"nothing":      {},
+	} {
+		o.To = to
+		if r := c.carryOut(o); r.Failure != "" || r.Times != nil {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if r := c.carryOut(Order{To: to, Sessions: 1, Parallel: 1}); r.Failure == "" {
+		t.Error("sessions without a message were not refused")
+	}
+}
+
+func TestHeldSessionsAreOpenUntilTheNextOrder(t *testing.T) {
+	c := &client{}
+	to := listen(t)
+	if r := c.carryOut(Order{To: to, Sessions: 7, Parallel: 3, Hold: true}); r.Failure != "" || len(c.held) != 7 {
+		t.Fatalf("%d held, %+v", len(c.held), r)
+	}
+	if r := c.carryOut(Order{}); r.Failure != "" || len(c.held) != 0 {
+		t.Fatalf("%d held, %+v", len(c.held), r)
+	}
+	c.carryOut(Order{To: to, Sessions: 1, Parallel: 1, Hold: true})
+	c.held[0].conn.Close()
+	if r := c.carryOut(Order{}); r.Failure == "" {
+		t.Error("nobody missed a session that was lost")
+	}
+}
+
+func TestTimesAreOfEveryStep(t *testing.T) {
+	c := &client{}
+	r := c.carryOut(Order{To: listen(t), Sessions: 3, Parallel: 1, Messages: 1, Octets: 1000, Timed: true})
+	if r.Failure != "" || len(r.Times) != 3 {
+		t.Fatalf("%+v", r)
+	}
+	for _, times := range r.Times {
+		var sum time.Duration
+		for s, d := range times {
+			if d <= 0 {
+				t.Errorf("%s took %v", Step(s), d)
+			}
+			sum += d
+		}
+		if times.Whole() != sum {
+			t.Errorf("%v together, want %v", times.Whole(), sum)
+		}
+	}
+}
+
+func TestUnexpectedReplies(t *testing.T) {
+	codes := []string{"250", "354"}
+	for text, want := range map[string]struct{ done, fails bool }{
+		"":                               {},
+		"250-a\r\n":                      {},
+		"250 a\r\n354":                   {},
+		"250-a\r\n250 b\r\n354 c\r\n":    {done: true},
+		"250\r\n354\r\n":                 {done: true},
+		"550 a\r\n":                      {fails: true},
+		"250 a\r\n354 b\r\n250 more\r\n": {fails: true},
+	} {
+		done, err := match([]byte(text), codes)
+		if done != want.done || (err != nil) != want.fails {
+			t.Errorf("%q: %v, %v", text, done, err)
+		}
+	}
+}
+
+func TestContentHasItsLength(t *testing.T) {
+	for _, octets := range []int{0, 1, 17, 18, 78, 79, 80, 95, 96, 97, 98, 4096, 10_000_000} {
+		text, ended := bytes.CutSuffix(content(octets), []byte("\r\n.\r\n"))
+		if n := len(text) + 2; !ended || n < octets || n > max(octets+2, 17) || bytes.Contains(text, []byte("\n.")) {
+			t.Errorf("%d octets asked for, %d made", octets, n)
+		}
+	}
+}
+
+// TestProcesses starts both ends as they are used.
+func TestProcesses(t *testing.T) {
+	spare, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := spare.Addr().String()
+	spare.Close()
+	origin := exec.Command("/proc/self/exe", at)
+	origin.Env = Environ(Origin)
+	if err := origin.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer origin.Wait()
+	defer origin.Process.Kill()
+	for conn, err := net.Dial("tcp", at); ; conn, err = net.Dial("tcp", at) {
+		if err == nil {
+			conn.Close()
+			break
+		}
+	}
+	order, err := json.Marshal(Order{To: netip.MustParseAddrPort(at), Sources: []netip.Addr{netip.MustParseAddr("127.0.0.9")},
+		Sessions: 2, Parallel: 2, Messages: 1, Octets: 100, Timed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := exec.Command("/proc/self/exe")
+	client.Env = Environ(Client)
+	client.Stdin = strings.NewReader(string(order) + "\n{}\n")
+	said, err := client.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	replies := json.NewDecoder(bytes.NewReader(said))
+	for _, times := range []int{2, 0} {
+		var r Report
+		if err := replies.Decode(&r); err != nil || r.Failure != "" || len(r.Times) != times {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+}
+
+func TestArguments(t *testing.T) {
+	for _, bad := range [][]string{{"origin"}, {"origin", "x"}, {"client", "x"}, {"neither"}} {
+		if err := run(bad[0], bad[1:]); err == nil {
+			t.Errorf("%q was taken", bad)
+		}
+	}
+}

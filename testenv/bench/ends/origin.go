@@ -1,0 +1,157 @@
+package ends
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+)
+
+// blockSize is what an origin reads at once: with less it would be the origin's
+// system calls that large bodies measure.
+const blockSize = 256 << 10
+
+var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
+
+// serveAt takes mail at an address, until the process is ended.
+func serveAt(at netip.AddrPort) error {
+	config := net.ListenConfig{KeepAlive: -1}
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(context.Background(), "tcp", at.String())
+	if err != nil {
+		return err
+	}
+	return serve(listener)
+}
+
+// serve takes mail from a listener until that is closed.
+func serve(listener net.Listener) error {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go func() {
+			defer conn.Close()
+			o := origin{conn: conn, in: make([]byte, 0, 1024)}
+			o.converse() // the client sees how it ended
+		}()
+	}
+}
+
+// origin is one session of an origin.
+type origin struct {
+	conn net.Conn
+	in   []byte // read and not yet used: commands
+	out  []byte // replies to be sent
+}
+
+const (
+	greeting  = "220 origin.example.org ESMTP\r\n"
+	ehloReply = "250-origin.example.org\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+	okReply   = "250 2.0.0 Ok\r\n"
+	goAhead   = "354 End data with <CR><LF>.<CR><LF>\r\n"
+	bye       = "221 2.0.0 Bye\r\n"
+	unknown   = "502 5.5.1 Unknown command\r\n"
+)
+
+// converse greets and answers until the client has left.
+func (o *origin) converse() error {
+	o.out = append(o.out, greeting...)
+	for {
+		if err := o.flush(); err != nil {
+			return err
+		}
+		n, err := o.conn.Read(o.in[len(o.in):cap(o.in)])
+		if err != nil {
+			return err
+		}
+		o.in = o.in[:len(o.in)+n]
+		for over, more := false, true; more; {
+			if over, more, err = o.command(); over || err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// command answers the first command of what was read. more says that there was
+// one, over that it was the last.
+func (o *origin) command() (over, more bool, err error) {
+	line, rest, ok := bytes.Cut(o.in, []byte("\r\n"))
+	if !ok {
+		return len(o.in) == cap(o.in), false, nil
+	}
+	reply := o.reply(line)
+	o.out = append(o.out, reply...)
+	o.in = o.in[:copy(o.in, rest)]
+	switch reply {
+	case goAhead:
+		err = o.content()
+	case bye:
+		return true, false, o.flush()
+	}
+	return false, true, err
+}
+
+func (o *origin) reply(line []byte) string {
+	switch verb, _, _ := bytes.Cut(line, []byte(" ")); string(verb) {
+	case "EHLO":
+		return ehloReply
+	case "HELO", "MAIL", "RCPT", "RSET", "NOOP":
+		return okReply
+	case "DATA":
+		return goAhead
+	case "QUIT":
+		return bye
+	}
+	return unknown
+}
+
+const endOfData = "\r\n.\r\n"
+
+// behind bounds the end of data together with what our client sends behind it
+// before it waits for a reply. So it is enough to look for it in the last octets
+// of each read; to look everywhere would cost more than the reading.
+const behind = 512
+
+// content reads a message, and keeps what follows it. The CRLF of DATA counts: an
+// empty message ends at once.
+func (o *origin) content() error {
+	if err := o.flush(); err != nil {
+		return err
+	}
+	block := blocks.Get().(*[blockSize]byte)
+	defer blocks.Put(block)
+	filled := copy(block[:], "\r\n")
+	filled += copy(block[filled:], o.in)
+	for {
+		tail := block[max(0, filled-behind):filled]
+		if i := bytes.Index(tail, []byte(endOfData)); i >= 0 {
+			o.in = append(o.in[:0], tail[i+len(endOfData):]...)
+			o.out = append(o.out, okReply...)
+			return nil
+		}
+		filled = copy(block[:], tail)
+		n, err := o.conn.Read(block[filled:])
+		if err != nil {
+			return err
+		}
+		filled += n
+	}
+}
+
+// flush sends the replies.
+func (o *origin) flush() error {
+	if len(o.out) == 0 {
+		return nil
+	}
+	n, err := o.conn.Write(o.out)
+	if n < len(o.out) && err == nil {
+		err = io.ErrShortWrite
+	}
+	o.out = o.out[:0]
+	return err
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/portreeve/portreeve/testenv/bench/ends"
+)
+
+// Latency is how long sessions and their replies take when there is one session
+// at a time.
+type Latency struct {
+	Sessions int              `json:"sessions"` // of each subject in each round
+	Rounds   int              `json:"rounds"`
+	Octets   int              `json:"octets"`
+	Subjects []*LatencySeries `json:"subjects"`
+}
+
+// LatencySeries is what was measured of one subject, in all rounds together.
+type LatencySeries struct {
+	Name   string      `json:"name"`
+	Whole  Quantiles   `json:"session"`
+	Added  float64     `json:"added_us"` // median of the session, beyond that of plain routing
+	Steps  []Quantiles `json:"steps"`
+	Others float64     `json:"others"` // greatest part of the CPU that other programs used
+
+	times []ends.Times
+}
+
+// Quantiles are of one part of the session, in microseconds.
+type Quantiles struct {
+	Name   string  `json:"name"`
+	Median float64 `json:"median_us"`
+	P99    float64 `json:"p99_us"` // that 99 of 100 do not exceed
+}
+
+// measureLatency lets one client after the other talk.
+func measureLatency(ctx context.Context, o *options, w work, r *Results) error {
+	r.Latency = &Latency{Sessions: w.sessions, Rounds: w.rounds, Octets: w.octets}
+	err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
+		series := r.Latency.find(name)
+		if err := s.measureTimes(ctx, subjects[name], series); err != nil {
+			return err
+		}
+		fmt.Fprintf(os.Stderr, "latency, round %d of %d: %-10s %5.0f µs\n", round+1, w.rounds, name,
+			quantiles("", series.times, ends.Times.Whole).Median)
+		return nil
+	})
+	r.Latency.conclude()
+	return err
+}
+
+// measureTimes starts a subject, and adds the times of sessions through it.
+func (s *stage) measureTimes(ctx context.Context, start subject, series *LatencySeries) (err error) {
+	running, err := start(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, running.stop()) }()
+	client, ok := s.load.(*client)
+	if !ok {
+		return errors.New("only our own client can tell times")
+	}
+	if err := client.run(ctx, running.target, max(1, s.sessions/warming), s.parallel); err != nil {
+		return err
+	}
+	before, err := look(running.pid)
+	if err != nil {
+		return err
+	}
+	report, err := client.order(ctx, ends.Order{To: running.target, Sessions: s.sessions, Parallel: s.parallel, Timed: true})
+	if err != nil {
+		return err
+	}
+	after, err := look(running.pid)
+	if err != nil {
+		return err
+	}
+	series.times = append(series.times, report.Times...)
+	series.Others = max(series.Others, newMeasurement(before, after, s.sessions).others())
+	return nil
+}
+
+// find returns the series of a subject, new when it is the first time.
+func (l *Latency) find(name string) *LatencySeries {
+	for _, s := range l.Subjects {
+		if s.Name == name {
+			return s
+		}
+	}
+	s := &LatencySeries{Name: name}
+	l.Subjects = append(l.Subjects, s)
+	return s
+}
+
+// conclude computes what is told of the times.
+func (l *Latency) conclude() {
+	var direct *LatencySeries
+	for _, s := range l.Subjects {
+		s.Whole = quantiles("session", s.times, ends.Times.Whole)
+		for n := range ends.Steps {
+			s.Steps = append(s.Steps, quantiles(ends.Step(n).String(), s.times, func(t ends.Times) time.Duration { return t[n] }))
+		}
+		if s.Name == "direct" {
+			direct = s
+		}
+	}
+	for _, s := range l.Subjects {
+		if direct != nil {
+			s.Added = s.Whole.Median - direct.Whole.Median
+		}
+	}
+}
+
+// quantiles tells about one part of all sessions.
+func quantiles(name string, all []ends.Times, part func(ends.Times) time.Duration) Quantiles {
+	if len(all) == 0 {
+		return Quantiles{Name: name}
+	}
+	figures := make([]float64, len(all))
+	for i, t := range all {
+		figures[i] = float64(part(t).Nanoseconds()) / 1000
+	}
+	slices.Sort(figures)
+	return Quantiles{Name: name, Median: median(figures), P99: figures[(len(figures)*99+99)/100-1]}
+}
