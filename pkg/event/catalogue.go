@@ -67,6 +67,12 @@ var families = []family{
 		keywordWords(), func(n *counts) []atomic.Uint64 { return n.removed[:] }},
 	{counter("replies_rewritten_total", "Replies of origins in whose place clients read something else; each one once in a session.", "service"),
 		nil, func(n *counts) []atomic.Uint64 { return n.rewritten[:] }},
+	{counter("client_tls_total", "Sessions that are over, by what became of TLS with the client.", "service", "outcome"),
+		tlsWords[:], func(n *counts) []atomic.Uint64 { return n.clientTLS[:] }},
+	{counter("origin_tls_total", "Sessions that are over, by what became of TLS with the origin.", "service", "outcome"),
+		tlsWords[:], func(n *counts) []atomic.Uint64 { return n.originTLS[:] }},
+	{counter("opaque_bytes_total", "Octets that were carried without being looked at.", "service", "source"),
+		opaqueWords[:], func(n *counts) []atomic.Uint64 { return n.opaque[:] }},
 	{counter("transferred_bytes_total", "Octets of sessions that are over, by side and direction.", "service", "way"),
 		wayWords[:], func(n *counts) []atomic.Uint64 { return n.octets[:] }},
 	{counter("content_bytes_total", "Octets of message content that clients sent.", "service"),
@@ -116,6 +122,18 @@ var fateWords = [fates]string{
 	rcptAccepted: "accepted",
 	rcptDeferred: "deferred",
 	rcptRefused:  "refused",
+}
+
+// tlsWords are those of the failures, and what there is without one.
+var tlsWords = func() (words [tlsOutcomes]string) {
+	copy(words[:], failureWords[:])
+	words[NoFailure], words[tls12], words[tls13] = "none", "TLS1.2", "TLS1.3"
+	return words
+}()
+
+var opaqueWords = [opaqueWays]string{
+	opaqueFromClient: "client",
+	opaqueFromOrigin: "origin",
 }
 
 // keywordWords are the keywords that we know, and one word for all others: what

@@ -36,7 +36,10 @@ type counts struct {
 	rewritten [1]atomic.Uint64                      // replies
 	removed   [smtp.NumExtensions + 1]atomic.Uint64 // EHLO keywords; last: those that we do not know
 	messages  [outcomes]atomic.Uint64
-	said      [classes]atomic.Uint64 // by origins about messages
+	clientTLS [tlsOutcomes]atomic.Uint64
+	originTLS [tlsOutcomes]atomic.Uint64
+	opaque    [opaqueWays]atomic.Uint64 // octets
+	said      [classes]atomic.Uint64    // by origins about messages
 	rcpts     [fates]atomic.Uint64
 	content   [1]atomic.Uint64 // octets
 
@@ -164,6 +167,12 @@ func (c *Counters) Session(s *Session) {
 	n.octets[clientOut].Add(uint64(s.ClientOut))
 	n.octets[originIn].Add(uint64(s.OriginIn))
 	n.octets[originOut].Add(uint64(s.OriginOut))
+	n.clientTLS[outcomeOfTLS(s.ClientTLS)].Add(1)
+	n.originTLS[outcomeOfTLS(s.OriginTLS)].Add(1)
+	if s.Opaque != nil {
+		n.opaque[opaqueFromClient].Add(uint64(s.Opaque.FromClient))
+		n.opaque[opaqueFromOrigin].Add(uint64(s.Opaque.FromOrigin))
+	}
 	n.keywords(s.Removed)
 	n.rewritten[0].Add(uint64(len(s.Rewritten)))
 	for _, u := range s.Unreached {
@@ -173,6 +182,32 @@ func (c *Counters) Session(s *Session) {
 		n.greeting.observe(s.Greeted)
 		n.duration.observe(s.Duration)
 	}
+}
+
+// What became of TLS on one side: none was asked for, a failure, or a version.
+const (
+	tls12       = int(tlsFailures) + iota // TLS1.2
+	tls13                                 // TLS1.3
+	tlsOutcomes                           // how many there are; 0, NoFailure, stands for none
+)
+
+// Octets that were carried without being looked at.
+const (
+	opaqueFromClient = iota
+	opaqueFromOrigin
+	opaqueWays
+)
+
+func outcomeOfTLS(t *TLS) int {
+	switch {
+	case t == nil:
+		return int(NoFailure)
+	case !t.Active():
+		return int(t.Failure)
+	case t.Version == tlsWords[tls12]:
+		return tls12
+	}
+	return tls13
 }
 
 // keywords counts those that were taken out of a reply to EHLO.

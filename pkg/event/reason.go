@@ -79,13 +79,14 @@ const (
 	ReasonBehindStartTLS // the client sent octets behind STARTTLS
 	ReasonClientTLS      // the client and we could not agree on TLS
 	ReasonOriginTLS      // the origin and we could not agree on TLS, or it does not offer it
-	ReasonOpaque         // the session went on without being looked at
 
 	// What the client did of its own accord with a message.
 	ReasonQuit       // QUIT
 	ReasonReset      // RSET
 	ReasonHello      // HELO or EHLO
 	ReasonClientGone // it closed or reset the connection
+
+	ReasonOpaque // after STARTTLS, which went through, nobody looked
 
 	Reasons // how many there are
 )
@@ -153,12 +154,13 @@ var reasonWords = [Reasons]string{
 	ReasonBehindStartTLS: "behind-starttls",
 	ReasonClientTLS:      "client-tls",
 	ReasonOriginTLS:      "origin-tls",
-	ReasonOpaque:         "opaque",
 
 	ReasonQuit:       "quit",
 	ReasonReset:      "reset",
 	ReasonHello:      "hello",
 	ReasonClientGone: "client-gone",
+
+	ReasonOpaque: "opaque",
 }
 
 // String returns the word used in records and counters, nothing for NoReason.
