@@ -142,8 +142,6 @@ func (x *session) startTLS() step {
 	switch {
 	case !x.offered.Has(smtp.ExtStartTLS):
 		return x.refuse(notCarried)
-	case len(x.client.window()) > 0:
-		return x.stop(x.endAhead())
 	case x.ledger.n > 0:
 		return hold
 	case x.authenticated:
