@@ -51,7 +51,11 @@ func (s *stage) newClient() (*client, error) {
 // origin starts our own origin, for loads that smtp-sink would be the bottleneck
 // of.
 func (s *stage) origin(ctx context.Context, at netip.AddrPort) error {
-	cmd, err := end(s.env.Origin, ends.Origin, at.String())
+	role := ends.Origin
+	if s.secure {
+		role = ends.Secure
+	}
+	cmd, err := end(s.env.Origin, role, at.String())
 	if err != nil {
 		return err
 	}
@@ -60,7 +64,7 @@ func (s *stage) origin(ctx context.Context, at netip.AddrPort) error {
 		return err
 	}
 	s.sinks = append(s.sinks, origin)
-	return origin.awaitGreeting(ctx, s.env.Origin, at)
+	return s.awaitGreeting(ctx, origin, s.env.Origin, at)
 }
 
 // end prepares a process of this executable that is one end of the mail.
@@ -97,7 +101,7 @@ func (c *client) run(ctx context.Context, to netip.AddrPort, sessions, parallel 
 // order makes the client do something, in the way of the section's work, and
 // waits for its report.
 func (c *client) order(ctx context.Context, o ends.Order) (ends.Report, error) {
-	o.Sources, o.Messages, o.Octets, o.Pipelined = c.sources, c.work.messages, c.work.octets, c.work.pipelined
+	o.Sources, o.Messages, o.Octets, o.Pipelined, o.Secure = c.sources, c.work.messages, c.work.octets, c.work.pipelined, c.work.secure
 	if err := json.NewEncoder(c.in).Encode(o); err != nil {
 		return ends.Report{}, c.complain(err)
 	}

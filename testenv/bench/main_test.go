@@ -60,13 +60,13 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 		measured = append(measured, c.Name)
 		checkSection(t, c)
 	}
-	if want := []string{"sessions", "pipelined", "large"}; !slices.Equal(measured, want) {
+	if want := []string{"sessions", "pipelined", "large", "tls"}; !slices.Equal(measured, want) {
 		t.Errorf("sections %q, want %q", measured, want)
 	}
 	checkIdle(t, r.Idle)
 	checkLatency(t, r.Latency)
 	checkPackets(t, r.Packets)
-	if len(r.Aims) != 7 {
+	if len(r.Aims) != 8 {
 		t.Errorf("aims: %+v", r.Aims)
 	}
 	leftNothing(t)

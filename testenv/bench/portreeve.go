@@ -20,9 +20,17 @@ services:
 `
 	bothWaysConfig = addressedConfig + `    intercept: ["%[3]s:%[2]d"]
 `
+	secureConfig = addressedConfig + `    tls:
+      certificates: [{chain: %[4]s.pem, key: %[4]s.key}]
+      client: {implicit: true}
+      origin: {implicit: true}
+`
 )
 
 func startPortreeve(ctx context.Context, s *stage) (*serving, error) {
+	if s.secure {
+		return s.startInspector(ctx, secureConfig)
+	}
 	return s.startInspector(ctx, addressedConfig)
 }
 
@@ -49,7 +57,7 @@ func (s *stage) startInspector(ctx context.Context, format string) (*serving, er
 	}
 	target := netip.AddrPortFrom(s.env.Gateway4, smtpPort)
 	return &serving{target: target, pid: inspector.cmd.Process.Pid, stop: inspector.terminate, count: s.carried},
-		inspector.awaitGreeting(ctx, s.env.Client, target)
+		s.awaitGreeting(ctx, inspector, s.env.Client, target)
 }
 
 // portreeve prepares a command on the gateway.

@@ -46,7 +46,11 @@ stream {
 `
 
 func startHAProxy(ctx context.Context, s *stage) (*serving, error) {
-	file, err := s.writeConfig("haproxy.cfg", haproxyConfig)
+	format := haproxyConfig
+	if s.secure {
+		format = strings.NewReplacer(" transparent\n", " transparent ssl crt %[4]s.both\n", "server origin %[3]s:%[2]d", "server origin %[3]s:%[2]d ssl verify none").Replace(format)
+	}
+	file, err := s.writeConfig("haproxy.cfg", format)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +58,11 @@ func startHAProxy(ctx context.Context, s *stage) (*serving, error) {
 }
 
 func startNginx(ctx context.Context, s *stage) (*serving, error) {
-	file, err := s.writeConfig("nginx.conf", nginxConfig)
+	format := nginxConfig
+	if s.secure {
+		format = strings.NewReplacer("backlog=4096;", "backlog=4096 ssl;\n\t\tssl_certificate %[4]s.pem;\n\t\tssl_certificate_key %[4]s.key;\n\t\tproxy_ssl on;").Replace(format)
+	}
+	file, err := s.writeConfig("nginx.conf", format)
 	if err != nil {
 		return nil, err
 	}
@@ -64,7 +72,11 @@ func startNginx(ctx context.Context, s *stage) (*serving, error) {
 // writeConfig writes a proxy's configuration file.
 func (s *stage) writeConfig(name, format string) (file string, err error) {
 	file = filepath.Join(s.env.Dir, name)
-	text := fmt.Sprintf(format, s.env.Gateway4, smtpPort, s.env.Origin4)
+	pair, err := s.pair()
+	if err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf(format+"%[5]s", s.env.Gateway4, smtpPort, s.env.Origin4, pair, "")
 	return file, os.WriteFile(file, []byte(text), 0o644)
 }
 
@@ -82,7 +94,7 @@ func (s *stage) startProxy(ctx context.Context, name string, cmd *exec.Cmd) (*se
 	}
 	target := netip.AddrPortFrom(s.env.Gateway4, smtpPort)
 	return &serving{target: target, pid: proxy.cmd.Process.Pid, stop: proxy.kill},
-		proxy.awaitGreeting(ctx, s.env.Client, target)
+		s.awaitGreeting(ctx, proxy, s.env.Client, target)
 }
 
 // claimReplies brings the origin's answers to forged addresses to the proxy's

@@ -15,6 +15,7 @@ type work struct {
 	octets    int // of each message
 	pipelined bool
 	ours      bool // client and origin are ours instead of Postfix's
+	secure    bool // TLS from the first octet on, anew on both sides of the subject
 }
 
 // section is one part of the results.
@@ -48,6 +49,12 @@ func allSections() []section {
 			full:    work{rounds: 5, sessions: 200, parallel: 8, messages: 1, octets: tenMegabytes, ours: true},
 			short:   work{rounds: 1, sessions: 80, parallel: 8, messages: 1, octets: tenMegabytes, ours: true},
 			measure: throughput("large"),
+		},
+		{
+			name:    "tls",
+			full:    work{rounds: 5, sessions: 4000, parallel: 32, messages: 1, octets: 4096, ours: true, secure: true},
+			short:   work{rounds: 1, sessions: 1200, parallel: 32, messages: 1, octets: 4096, ours: true, secure: true},
+			measure: throughput("tls"),
 		},
 		{
 			name:    "idle",

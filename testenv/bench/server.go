@@ -49,11 +49,17 @@ func (s *stage) serve(name string, cmd *exec.Cmd) (*server, error) {
 // awaitGreeting waits until a node reads 220 from the server. When that does not
 // come the server is killed.
 func (v *server) awaitGreeting(ctx context.Context, from *testenv.Node, at netip.AddrPort) error {
+	return v.await(ctx, func() bool { return from.Greets(ctx, at) })
+}
+
+// await waits until something can be said of the server. When that does not come
+// the server is killed.
+func (v *server) await(ctx context.Context, condition func() bool) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, patience, fmt.Errorf("no greeting within %v", patience))
 	defer cancel()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for !from.Greets(ctx, at) {
+	for !condition() {
 		select {
 		case <-tick.C:
 		case <-v.ended:

@@ -2,6 +2,7 @@ package ends
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -152,7 +153,11 @@ func dial(o Order, n int) (net.Conn, error) {
 	if len(o.Sources) > 0 {
 		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(o.Sources[n%len(o.Sources)], 0))
 	}
-	return dialer.Dial("tcp", o.To.String())
+	conn, err := dialer.Dial("tcp", o.To.String())
+	if err != nil || !o.Secure {
+		return conn, err
+	}
+	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}), nil
 }
 
 func (s *script) inGroups(t *talk, messages int) error {

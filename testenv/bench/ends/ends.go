@@ -27,6 +27,7 @@ const role = "PORTREEVE_BENCH_END"
 const (
 	Client = "client" // carries out orders of its standard input
 	Origin = "origin" // listens on the address that is its only argument
+	Secure = "secure" // is an origin inside TLS, from the first octet on
 )
 
 // Environ returns the environment for a process that is to be an end: of this
@@ -51,12 +52,12 @@ func run(end string, args []string) error {
 	switch {
 	case end == Client && len(args) == 0:
 		return obey(os.Stdin, os.Stdout)
-	case end == Origin && len(args) == 1:
+	case (end == Origin || end == Secure) && len(args) == 1:
 		at, err := netip.ParseAddrPort(args[0])
 		if err != nil {
 			return err
 		}
-		return serveAt(at)
+		return serveAt(at, end == Secure)
 	}
 	return errors.New("usage: client, or origin ADDRESS:PORT")
 }
@@ -71,6 +72,7 @@ type Order struct {
 	Messages  int  // in each session
 	Octets    int  // of each message, with headers
 	Pipelined bool // MAIL, RCPT and DATA in one write, and QUIT behind the last message
+	Secure    bool // inside TLS, from the first octet on, whoever the server is
 	Hold      bool // stop after EHLO and keep the sessions, until the next order
 	Timed     bool // tell how long each step took; only where Messages is 1 and nothing is pipelined
 }

@@ -3,10 +3,14 @@ package ends
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
+	"time"
+
+	"github.com/portreeve/portreeve/testenv/pki"
 )
 
 // blockSize is what an origin reads at once: with less it would be the origin's
@@ -16,12 +20,17 @@ const blockSize = 256 << 10
 var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 
 // serveAt takes mail at an address, until the process is ended.
-func serveAt(at netip.AddrPort) error {
+func serveAt(at netip.AddrPort, secure bool) error {
 	config := net.ListenConfig{KeepAlive: -1}
 	config.SetMultipathTCP(false)
 	listener, err := config.Listen(context.Background(), "tcp", at.String())
 	if err != nil {
 		return err
+	}
+	if secure {
+		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{
+			pki.New("origin").Issue([]string{"origin.example.org"}).TLS(),
+		}})
 	}
 	return serve(listener)
 }
@@ -36,7 +45,11 @@ func serve(listener net.Listener) error {
 		go func() {
 			defer conn.Close()
 			o := origin{conn: conn, in: make([]byte, 0, 1024)}
-			o.converse() // the client sees how it ended
+			err := o.converse() // the client sees how it ended
+			if _, secure := conn.(*tls.Conn); secure && err == nil {
+				conn.SetDeadline(time.Now().Add(time.Second))
+				io.Copy(io.Discard, conn) // nginx loses what comes right before an end
+			}
 		}()
 	}
 }
