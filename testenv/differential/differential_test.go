@@ -27,7 +27,7 @@ import (
 	"github.com/portreeve/portreeve/testenv/mta"
 )
 
-// complete asks for the whole matrix, which takes some twenty minutes.
+// complete asks for the whole matrix, which takes some ten minutes.
 var complete = flag.Bool("complete", false, "every message with every client by every way")
 
 // binary is the portreeve under test, built once unless the environment names

@@ -134,6 +134,7 @@ var parametrized = []letter{
 	{name: "SIZE and BODY", from: "a@example.net", to: []string{mailbox}, mail: " SIZE=1000 BODY=8BITMIME"},
 	{name: "SIZE is too large", from: "a@example.net", to: []string{mailbox}, mail: " SIZE=9000000000"},
 	{name: "DSN", from: "a@example.net", to: []string{mailbox}, mail: " RET=HDRS ENVID=QQ+2B314", rcpt: " NOTIFY=FAILURE,DELAY ORCPT=rfc822;b+2Bc@example.org"},
+	{name: "DSN of success", from: "a@example.org", to: []string{mailbox}, mail: " RET=FULL ENVID=QQ+2B314", rcpt: " NOTIFY=SUCCESS ORCPT=rfc822;b+2Bc@example.org"},
 	{name: "SMTPUTF8", from: "jürgen@example.net", to: []string{"zoë@example.org"}, mail: " SMTPUTF8"},
 }
 

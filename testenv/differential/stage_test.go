@@ -95,7 +95,7 @@ func (s *stage) close() error {
 }
 
 // startGateway runs the inspector and waits until it carries sessions. It is
-// asked from an address that no client of the tests has, see take.
+// asked from an address that no client of the tests has, see recorded.
 func (s *stage) startGateway(ctx context.Context) error {
 	path := filepath.Join(s.Dir, "portreeve.yaml")
 	text := fmt.Sprintf(config, s.Gateway4, s.Origin4, s.More4)

@@ -45,13 +45,14 @@ func (s *Server) Taken(ctx context.Context) ([]Delivery, error) {
 
 // idle reports whether the server has no connection and nothing in its queue. A
 // message moves along the directories of the queue while we look, so they are
-// looked at in its direction.
+// looked at in its direction, and twice, since the last thing that becomes of a
+// message may be a report about it.
 func (s *Server) idle() (bool, error) {
 	open, err := s.node.Connected()
 	if err != nil || open {
 		return false, err
 	}
-	for _, dir := range s.queue {
+	for _, dir := range slices.Concat(s.queue, s.queue) {
 		empty, err := noFile(dir)
 		if err != nil || !empty {
 			return false, err
