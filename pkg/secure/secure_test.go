@@ -313,11 +313,11 @@ func TestFailures(t *testing.T) {
 
 func TestStallsAndStrangers(t *testing.T) {
 	sc, _ := configs(t)
-	a, b := wires(t)
+	_, b := wires(t)
 	if c, r := Server(b, sc, time.Now().Add(50*time.Millisecond)); c != nil || r.Failure != event.FailureTimeout {
 		t.Errorf("a client that stalls: %+v", r)
 	}
-	a, b = wires(t)
+	a, b := wires(t)
 	a.Write([]byte("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"))
 	if _, r := Server(b, sc, soon()); r.Failure != event.FailureNotTLS {
 		t.Errorf("a client without TLS: %+v", r)

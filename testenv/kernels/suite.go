@@ -26,8 +26,8 @@ var hands = []string{"pkg/steer", "pkg/route", "pkg/netfilter", "pkg/sockopt", "
 var elsewhere = []string{"testenv/bench", "testenv/demo", "testenv/differential"}
 
 // leftOut are tests with programs that a guest does not have: Prometheus is 300
-// MB, and that and HAProxy are no kernel's affair.
-const leftOut = "^Test(Monitored|Balanced)$"
+// MB, and that, HAProxy and TLS are no kernel's affair.
+const leftOut = "^Test(Monitored|Balanced|TLS)$"
 
 // packageTimeout bounds one test binary, so that a test that hangs shows its
 // goroutines before the guest's time is up.

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,10 @@ import (
 	"github.com/portreeve/portreeve/testenv/peer"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
+
+// TestTLS tells the stories of TLS. They are no kernel's affair, and their clients
+// and origins are many.
+func TestTLS(t *testing.T) { tell(t, "testdata/tls") }
 
 func startServer(s *stage, _ *testscript.TestScript, args []string) (err error) {
 	if err := atLeast(1, args, "server postfix|exim|opensmtpd [SETTING…]"); err != nil {
