@@ -20,7 +20,10 @@ func newRun(e *env) *cobra.Command {
 be attached (or give --attach), and serves until SIGTERM or SIGINT, or until a newer
 inspector takes over; then it accepts what is queued, lets sessions end until the drain
 timeout, and exits. One record for each message and session goes to standard output,
-notices go to standard error.`,
+notices go to standard error.
+
+Where services show certificates, a second process reads and holds the private keys and
+ends with the inspector, which runs itself again so that it cannot read them (Landlock).`,
 		Example: "  portreeve run -c /etc/portreeve.yaml --attach",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {

@@ -3,17 +3,23 @@ package relay
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/miekg/dns"
+
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/resolve"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/trust"
+	"github.com/portreeve/portreeve/testenv/nameserver"
 	"github.com/portreeve/portreeve/testenv/peer"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
@@ -345,5 +351,40 @@ func TestRestInsideTLS(t *testing.T) {
 	}
 	if reply, err := c.Send(mail); err != nil || reply.Code != 250 {
 		t.Fatalf("%q, %v", reply.Raw, err)
+	}
+}
+
+// TestDANE asks a real DNS server for the origin's records.
+func TestDANE(t *testing.T) {
+	origin := authority.Issue([]string{"whatever.example.org"})
+	g := start(t, peer.Behaviour{TLS: &tls.Config{Certificates: []tls.Certificate{origin.TLS()}}})
+	port := g.relay.opts.Services["mx"].Dialer.Origins[0].Port()
+	names, err := nameserver.Serve("127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer names.Close()
+	hash := sha256.Sum256(origin.Certificate.RawSubjectPublicKeyInfo)
+	record := fmt.Sprintf("_%d._tcp.%s.", port, originName)
+	if err := names.Add(fmt.Sprintf("%s 0 IN TLSA 3 1 1 %x", record, hash)); err != nil {
+		t.Fatal(err)
+	}
+	o := Options{Services: map[string]Service{"mx": g.relay.opts.Services["mx"]}}
+	withTLS(mirror, trust.Policy{Method: trust.DANE, Name: originName, Records: resolve.New(names.Addr).TLSA})(&o)
+	g.relay.Replace(o.Services, nil)
+
+	for n, want := range []event.Verification{event.Unverified, event.DANE} { // first without DNSSEC
+		c := g.open()
+		c.securely(t)
+		g.empty()
+		if r := g.records.full[n]; r.OriginTLS.Peer != want {
+			t.Errorf("session %d: %+v", n, r.OriginTLS)
+		}
+		names.Secure(record)
+	}
+	names.Fail(record, dns.RcodeServerFailure)
+	c := g.open()
+	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454") {
+		t.Errorf("without an answer: %v", err)
 	}
 }
