@@ -14,7 +14,6 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
@@ -121,20 +120,10 @@ type Pin [sha256.Size]byte
 
 const pinPrefix = "sha256/"
 
-// ParsePin reads "sha256/" and the hash in base64.
-func ParsePin(s string) (p Pin, err error) {
-	text, ok := strings.CutPrefix(s, pinPrefix)
-	raw, bad := base64.StdEncoding.DecodeString(text)
-	if !ok || bad != nil || len(raw) != len(p) {
-		return p, fmt.Errorf("%q is not %s and a SHA-256 hash in base64", s, pinPrefix)
-	}
-	return Pin(raw), nil
-}
-
 // PinOf returns the pin of a certificate's key.
 func PinOf(c *x509.Certificate) Pin { return sha256.Sum256(c.RawSubjectPublicKeyInfo) }
 
-// String returns the form that ParsePin reads.
+// String returns the form used in the configuration.
 func (p Pin) String() string { return pinPrefix + base64.StdEncoding.EncodeToString(p[:]) }
 
 // byPin looks at the origin's own certificate alone: only for its key has the
