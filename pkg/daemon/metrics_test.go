@@ -189,3 +189,26 @@ func TestCountersOnlyWhenAsked(t *testing.T) {
 	}
 	i.Sink.Opened(&flow.Flow{Service: asked.Services[0].Name})
 }
+
+// TestIdleScrapersKeepNobodyOut: who has been answered holds no connection.
+func TestIdleScrapersKeepNobodyOut(t *testing.T) {
+	addr := freePort(t)
+	_, stop := export(t, addr, "page")
+	defer stop()
+	await(t, "the page", func() bool { status, _ := get("http://" + addr + "/metrics"); return status == 200 })
+	for range scrapers {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatalf("an answered connection stays open: %v", err)
+		}
+	}
+	if status, body := get("http://" + addr + "/metrics"); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
+}
