@@ -29,6 +29,7 @@ func (r *Rest) Sleep() { r.client.leg.(Sleeper).Sleep() }
 // Resume carries the conversation on, to its end or to its next rest.
 func (r *Rest) Resume() (Outcome, *Rest) {
 	x := (*session)(r)
+	x.now = time.Now() // last words have time from now on
 	x.unpark()
 	if x.letter == nil {
 		x.letter = letters.Get().(*letter)
