@@ -156,14 +156,28 @@ func (x *session) brokenCommand(in []byte, f smtp.Fault) *ending {
 	return brokenLine(f)
 }
 
-// handle decides on x.cmd: forward it, answer it, or end the session.
+// handle decides on x.cmd: forward it, answer it, or end the session. Behind a
+// DATA that we refuse nothing is a command, as behind one that the origin
+// refuses.
 func (x *session) handle() step {
+	s := x.decide()
+	if s != proceed || x.cmd.Verb != smtp.DATA { // else it was refused here
+		return s
+	}
+	if early, _ := x.arrivedAhead(); !early {
+		return s
+	}
+	x.ledger.n-- // what the client is told takes the place of the refusal
+	return x.stop(earlyTalker)
+}
+
+func (x *session) decide() step {
 	switch {
 	case x.broken != nil:
 		return x.stop(x.broken)
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
-	case x.cmd.Verb == smtp.DATA && x.ahead(): // also where DATA itself is refused
+	case x.cmd.Verb == smtp.DATA && x.ahead():
 		return x.stop(earlyTalker)
 	case x.rules.StrictPipelining && x.crowded():
 		return x.stop(earlyTalker)
