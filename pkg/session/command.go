@@ -181,6 +181,8 @@ func (x *session) decide() step {
 		return x.stop(earlyTalker)
 	case x.rules.StrictPipelining && x.crowded():
 		return x.stop(earlyTalker)
+	case x.tx.state == inChunks && x.cmd.Verb != smtp.QUIT && x.dawdles():
+		return x.stop(tooSlow)
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:
