@@ -208,6 +208,25 @@ func TestIdleHoldsNothing(t *testing.T) {
 	}
 }
 
+// TestLedgerForgets: a group that goes back to the pool names nothing of its
+// session, whether its commands were answered or not.
+func TestLedgerForgets(t *testing.T) {
+	for name, done := range map[string]func(x *session){
+		"settled":   func(x *session) { x.settle() },
+		"broken up": func(x *session) { x.park() },
+	} {
+		x := open(Options{}, newMemoryLeg())
+		x.group = new(group)
+		l := &x.ledger
+		l.add(entry{reply: noVerify, why: event.ReasonPolicy})
+		l.add(entry{reply: helpText})
+		done(x)
+		if *l != (ledger{}) {
+			t.Errorf("%s: %v", name, l.entries[:2])
+		}
+	}
+}
+
 func toData() []string {
 	return []string{"O> 220 mx", "C> EHLO c", "O> 250 mx", "C> MAIL FROM:<a@b>", "O> 250 ok", "C> RCPT TO:<a@b>", "O> 250 ok", "C> DATA", "O> 354 go"}
 }

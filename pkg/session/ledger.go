@@ -31,7 +31,8 @@ func (x *session) park() {
 	}
 	g := x.group
 	x.group = nil
-	g.cmd, g.line, g.refusal, g.broken, g.held, g.ledger.n = smtp.Command{}, nil, nil, nil, false, 0
+	g.cmd, g.line, g.refusal, g.broken, g.held = smtp.Command{}, nil, nil, nil, false
+	g.ledger.forget()
 	groups.Put(g)
 }
 
@@ -64,6 +65,12 @@ func (l *ledger) add(e entry) {
 	l.n++
 }
 
+// forget empties the ledger. Replies of ours that it named belong to a session.
+func (l *ledger) forget() {
+	clear(l.entries[:l.n])
+	l.n = 0
+}
+
 // settle sends the group to the origin and queues a reply for each of its
 // commands, in order.
 func (x *session) settle() *ending {
@@ -73,7 +80,7 @@ func (x *session) settle() *ending {
 			return e
 		}
 	}
-	x.ledger.n = 0
+	x.ledger.forget()
 	x.endFailed()
 	if len(x.origin.window()) > 0 {
 		return x.surprise()
