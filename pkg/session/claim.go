@@ -82,6 +82,7 @@ func (x *session) concludeXClient(r smtp.WireReply) *ending {
 		x.rec.XClient = x.claims.xclient
 		x.rec.Used = x.rec.Used.With(smtp.ExtXClient)
 		x.hailed, x.authenticated = false, false
+		x.unclaim()
 		x.again()
 	case r.Code.Class() < 4:
 		return x.wrongReply(r, "XCLIENT answered without 220")
@@ -114,11 +115,19 @@ func keep(all, more []byte) []byte {
 	return append(all, more[:min(len(more), maxNote-len(all))]...)
 }
 
-// noteClaimed makes what was claimed part of the message's record.
+// noteClaimed makes what was claimed part of the message's record. It stays as it
+// is while the message is open.
 func (x *session) noteClaimed() {
-	if x.claims == nil {
-		return
+	if x.claims != nil {
+		x.msg.XClient, x.msg.XForward = x.claims.xclient, x.claims.xforward
 	}
-	x.msg.XClient, x.msg.XForward = x.note(x.claims.xclient), x.note(x.claims.xforward)
-	x.claims.xforward = x.claims.xforward[:0]
+}
+
+// unclaim forgets XFORWARD where the origin does: at the end of a transaction
+// that it had opened, and when it begins anew. It has heard nothing of a MAIL that
+// we refused, and one that it refused changes nothing.
+func (x *session) unclaim() {
+	if x.claims != nil {
+		x.claims.xforward = x.claims.xforward[:0]
+	}
 }
