@@ -3,9 +3,11 @@ package session
 import "time"
 
 // Rest is a session whose client is silent and to whom nothing is owed. All that
-// it needs while that lasts is here: no buffer, and no goroutine either. Whoever
-// has it waits until the client leg has something to read, is broken, or Until
-// has come, and calls Resume. To resume too early does no harm.
+// it needs while that lasts is here: no goroutine, and no buffer either, unless
+// the client has begun a command: then the beginning stays in the smallest buffer
+// that holds it. Whoever has it waits until the client leg has something to read,
+// is broken, or Until has come, and calls Resume. To resume too early does no
+// harm.
 type Rest session
 
 // resting stands for a Rest. It never ends a session.
