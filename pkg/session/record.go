@@ -246,6 +246,28 @@ func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	x.env.Sender, x.env.Recipients, x.env.Size = nil, 0, 0 // the sender was in x.text
 }
 
+// What a session keeps for the notes of a next message while it rests.
+const (
+	spareNotes      = 1024 // octets of text
+	spareRecipients = 16
+)
+
+// shrink lets go of the memory that a message has taken. No message is open.
+func (x *session) shrink() {
+	if cap(x.text)-x.mark <= spareNotes && cap(x.kept) <= spareRecipients {
+		return
+	}
+	text := make([]byte, x.mark)
+	copy(text, x.text)
+	greeting := len(x.rec.Greeting.Text)
+	x.text, x.rec.Greeting.Text = text, text[:greeting:greeting]
+	if x.rec.Removed != nil {
+		x.rec.Removed = text[greeting:]
+	}
+	x.kept = nil
+	clear(x.one[:]) // it refers to the old text
+}
+
 // settled says why a client gave a message up, when it was refused before: then
 // that is its outcome. Where every recipient was refused, one refusal for now
 // makes that of the message one for now, and the reason is the first of ours of

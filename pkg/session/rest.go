@@ -58,6 +58,7 @@ func (x *session) outcome(e *ending) (Outcome, *Rest) {
 	}
 	if x.tx.state == noMail {
 		x.stow()
+		x.shrink()
 	}
 	return Outcome{}, (*Rest)(x)
 }
