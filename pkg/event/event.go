@@ -46,7 +46,7 @@ type Session struct {
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO
 	Extended      bool            // it was EHLO
-	XClient       Text            // attributes of XCLIENT that the origin took, separated by spaces
+	XClient       Text            // attributes of XCLIENT in force at the end, separated by spaces
 	Offered       smtp.Extensions // what we offered
 	Used          smtp.Extensions // what the client made use of
 	Authenticated bool            // by the origin
@@ -150,7 +150,7 @@ type Message struct {
 	Used       smtp.Extensions
 	EnvID      Text
 	XClient    Text        // attributes of XCLIENT in force, separated by spaces
-	XForward   Text        // attributes of XFORWARD that came with it
+	XForward   Text        // attributes of XFORWARD in force, separated by spaces
 	Recipients []Recipient // in order; the first ones when there were too many to keep
 	Refused    int         // of all recipients, how many were refused
 	Accepted   int         // of all recipients, how many were accepted

@@ -96,18 +96,27 @@ func TestXForwardLastsAsAtTheOrigin(t *testing.T) {
 	}
 }
 
-// TestClaimsAreBounded: whatever is claimed again and again, a record keeps so
-// much of it and no more.
+// TestClaimsAreBounded: whatever is claimed again and again, a record has each
+// attribute once, with the last value that the origin took.
 func TestClaimsAreBounded(t *testing.T) {
 	const many = 50
-	says := "EHLO c\r\n" + strings.Repeat("XFORWARD NAME="+strings.Repeat("n", 200)+"\r\n", many) + "MAIL FROM:<a@b>\r\nRSET\r\nQUIT\r\n"
-	replies := []string{offerClaims}
-	for range many + 2 {
-		replies = append(replies, "250 ok")
+	says, replies := "EHLO c\r\n", []string{offerClaims}
+	long := strings.Repeat("+2B", 140)
+	for i := range many {
+		says += fmt.Sprintf("XCLIENT NAME=c%d HELO=%s\r\nXCLIENT ADDR=192.0.2.%d\r\n", i, long, i)
+		replies = append(replies, "220 mx", "220 mx")
 	}
-	sink, _ := claiming(t, says, append(replies, "221 bye")...)
-	if len(sink.messages) != 1 || len(sink.messages[0]) != maxNote+1 {
-		t.Errorf("recorded %q", sink.messages)
+	says, replies = says+"XCLIENT HELO=refused\r\nEHLO c\r\n", append(replies, "550 no", offerClaims)
+	for i := range many {
+		says += fmt.Sprintf("XFORWARD IDENT=%s\r\nXFORWARD NAME=%0200d\r\n", long, i)
+		replies = append(replies, "250 ok", "250 ok")
+	}
+	sink, _ := claiming(t, says+"MAIL FROM:<a@b>\r\nRSET\r\nQUIT\r\n", append(replies, "250 ok", "250 ok", "221 bye")...)
+	const last = many - 1
+	client := fmt.Sprintf("NAME=c%d HELO=%s ADDR=192.0.2.%d", last, long, last)
+	want := fmt.Sprintf("%s|IDENT=%s NAME=%0200d", client, long, last)
+	if len(sink.messages) != 1 || sink.messages[0] != want || sink.session != client {
+		t.Errorf("recorded %q, session %q", sink.messages, sink.session)
 	}
 }
 
