@@ -47,8 +47,8 @@ func (x *session) collect() *ending {
 			continue
 		}
 		s := x.handle()
-		if x.held = s == hold; !x.held && x.cmd.Verb == smtp.AUTH {
-			clear(x.line) // a secret stays nowhere
+		if x.held = s == hold; !x.held {
+			x.wipe()
 		}
 		if s != proceed || x.ledger.full() || !x.fwd.fits(x.rules.CommandLine+growth) {
 			return nil

@@ -31,9 +31,21 @@ func (x *session) park() {
 	}
 	g := x.group
 	x.group = nil
+	if g.held { // and never handled
+		g.wipe()
+	}
 	g.cmd, g.line, g.refusal, g.broken, g.held = smtp.Command{}, nil, nil, nil, false
 	g.ledger.forget()
 	groups.Put(g)
+}
+
+// wipe clears a line that has, or may have, a secret in it: somebody may have
+// meant AUTH by a verb that nobody knows.
+func (g *group) wipe() {
+	if g.cmd.Verb == smtp.AUTH || g.cmd.Verb == smtp.Unknown {
+		clear(g.line)
+		g.line = nil // its memory may soon be another session's
+	}
 }
 
 // idle reports whether the group holds nothing that is still needed.
