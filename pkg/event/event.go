@@ -4,8 +4,9 @@
 // It owns the records' schema, their encoding and the escaping of everything in
 // them that a peer chose: no control octet reaches a log. It owns the counters'
 // names and words, and the HTTP handler that Prometheus reads them from; it never
-// listens, which the daemon does. It never decides anything. The session fills the records in; the sink reads them before it
-// returns and keeps nothing of them, so the session may use their memory again.
+// listens, which the daemon does. It never decides anything. The session fills
+// the records in; the sink reads them before it returns and keeps nothing of
+// them, so the session may use their memory again.
 package event
 
 import (
