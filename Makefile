@@ -42,7 +42,7 @@ test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on thi
 	$(GO) run ./testenv/kernels
 
 mutants: ## break the inspector's checks one by one; every defect must fail the tests that are named for it
-	$(GO) test -count=1 -timeout $(TIMEOUT) -tags mutants -v -run '^TestMutants$$' ./pkg/session
+	$(GO) test -count=1 -timeout 1h -tags mutants -v -run '^TestMutants$$' ./pkg/session
 
 faults: ## cut, stall and spoil both legs of recorded conversations at every octet and every step
 	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^(TestFaultAt|TestHostileOrigin|TestEndings)' ./pkg/session -args -stride=1

@@ -108,16 +108,28 @@ func parseTrust(s string) (zone.Trust, *fault) {
 	return member(s, zone.Every, "what a zone can be trusted for")
 }
 
-// judgeTrust refuses to trust everybody: who may speak for others is whoever he
-// says he is.
+// judgeTrust refuses to trust everybody, and warns of nearly everybody: who may
+// speak for others is whoever he says he is.
 func judgeTrust(r *report, at path, z Zone) {
+	const remedy = "write the networks of your own proxies and filters"
 	if z.Trust == 0 || !r.clean(at) {
 		return
 	}
 	for i, n := range z.Networks {
-		if n.Bits() == 0 {
-			r.refuse(at.key("networks").item(i), "write the networks of your own proxies and filters",
-				"%s is everybody, and nobody trusts everybody for %s", n, z.Trust)
+		switch item := at.key("networks").item(i); {
+		case n.Bits() == 0:
+			r.refuse(item, remedy, "%s is everybody, and nobody trusts everybody for %s", n, z.Trust)
+		case n.Bits() < ownBits(n):
+			r.warn(item, remedy, "%s is more than one network of yours can have, and is trusted for %s", n, z.Trust)
 		}
 	}
+}
+
+// ownBits is the length of the shortest prefix that can be one's own: 10.0.0.0/8
+// in IPv4, and in IPv6 what registries give to the largest.
+func ownBits(n netip.Prefix) int {
+	if n.Addr().Is4() {
+		return 8
+	}
+	return 16
 }

@@ -54,12 +54,12 @@ func kernelCounts(s *steer.Steer) event.Kernel {
 }
 
 // Bounds on what a scraper can hold: it sends a few hundred octets and reads a
-// page at once.
+// page at once. Each request has a connection of its own, since idle ones would
+// keep others out.
 const (
 	scrapers    = 32 // connections at once; more wait
 	headerTime  = 5 * time.Second
 	pageTime    = 30 * time.Second
-	idleTime    = 2 * time.Minute // Prometheus comes back every minute or more often
 	headerLimit = 8 << 10
 )
 
@@ -88,10 +88,10 @@ func (e *exporter) run(ctx context.Context) {
 		ReadHeaderTimeout: headerTime,
 		ReadTimeout:       headerTime,
 		WriteTimeout:      pageTime,
-		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    headerLimit,
 		ErrorLog:          slog.NewLogLogger(e.log.Handler(), slog.LevelDebug), // what scrapers do wrong is theirs
 	}
+	server.SetKeepAlivesEnabled(false)
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	for ctx.Err() == nil {
 		ln := e.await(ctx)

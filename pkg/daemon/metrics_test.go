@@ -62,6 +62,16 @@ func export(t *testing.T, listen, name string) (log *notes, stop func()) {
 	}
 }
 
+// exported returns the address of an exporter that serves.
+func exported(t *testing.T) string {
+	t.Helper()
+	addr := freePort(t)
+	_, stop := export(t, addr, "page")
+	t.Cleanup(stop)
+	await(t, "the page", func() bool { status, _ := get("http://" + addr + "/metrics"); return status == 200 })
+	return addr
+}
+
 // get returns the status and body of a page, 0 when nobody answers.
 func get(url string) (int, string) {
 	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
@@ -119,10 +129,7 @@ func TestMetricsEndWhileTheyWait(t *testing.T) {
 
 // TestMetricsServeOnePage and nothing else, to those who only read.
 func TestMetricsServeOnePage(t *testing.T) {
-	addr := freePort(t)
-	_, stop := export(t, addr, "page")
-	defer stop()
-	await(t, "the page", func() bool { status, _ := get("http://" + addr + "/metrics"); return status == 200 })
+	addr := exported(t)
 	if status, body := get("http://" + addr + "/"); status != 404 {
 		t.Errorf("/: %d %s", status, body)
 	}
@@ -142,10 +149,7 @@ func TestMetricsServeOnePage(t *testing.T) {
 // TestMetricsBoundScrapers: connections beyond the bound wait, whatever those
 // before them do or do not send.
 func TestMetricsBoundScrapers(t *testing.T) {
-	addr := freePort(t)
-	_, stop := export(t, addr, "page")
-	defer stop()
-	await(t, "the page", func() bool { status, _ := get("http://" + addr + "/metrics"); return status == 200 })
+	addr := exported(t)
 	for range scrapers {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
@@ -188,4 +192,24 @@ func TestCountersOnlyWhenAsked(t *testing.T) {
 		t.Fatal("no counters")
 	}
 	i.Sink.Opened(&flow.Flow{Service: asked.Services[0].Name})
+}
+
+// TestIdleScrapersKeepNobodyOut: who has been answered holds no connection.
+func TestIdleScrapersKeepNobodyOut(t *testing.T) {
+	addr := exported(t)
+	for range scrapers {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		conn.SetDeadline(time.Now().Add(20 * time.Second))
+		io.WriteString(conn, "GET /x HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\n\r\n")
+		if _, err := io.Copy(io.Discard, conn); err != nil {
+			t.Fatalf("an answered connection stays open: %v", err)
+		}
+	}
+	if status, body := get("http://" + addr + "/metrics"); status != 200 {
+		t.Errorf("%d %s", status, body)
+	}
 }

@@ -226,11 +226,12 @@ func (n *counts) keywords(removed Text) {
 var space = []byte(" ")
 
 // live returns how many sessions are open. Ends are read before beginnings: a
-// session that begins and ends meanwhile must not be seen to end only.
+// session that begins and ends meanwhile must not be seen to end only. An end
+// without a beginning, which would be a fault of ours, must not make 2^64 of it.
 func (n *counts) live() uint64 {
 	over := uint64(0)
 	for i := range n.ended {
 		over += n.ended[i].Load()
 	}
-	return n.opened.Load() - over
+	return max(n.opened.Load(), over) - over
 }

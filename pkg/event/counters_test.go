@@ -102,6 +102,15 @@ func TestCounters(t *testing.T) {
 	)
 }
 
+// TestLiveIsNeverNegative: an end too many is no number of sessions.
+func TestLiveIsNeverNegative(t *testing.T) {
+	c := someCounters()
+	c.Opened(&someFlow)
+	c.Session(&someSession)
+	c.Session(&someSession)
+	expect(t, scrape(t, c), `sessions_live{service="mx"} 0`)
+}
+
 // TestIdleServiceHasFewSeries: ten thousand services without mail are cheap.
 func TestIdleServiceHasFewSeries(t *testing.T) {
 	c := someCounters()

@@ -1,10 +1,12 @@
-// Package event is what can happen to a flow: one method of Sink per event, and
-// the sinks that write events down.
+// Package event is what can happen to a flow: one method of Sink per event, the
+// sink that writes events down (Log) and the one that counts them (Counters).
 //
 // It owns the records' schema, their encoding and the escaping of everything in
-// them that a peer chose: no control octet reaches a log. It never decides
-// anything. The session fills the records in; the sink reads them before it
-// returns and keeps nothing of them, so the session may use their memory again.
+// them that a peer chose: no control octet reaches a log. It owns the counters'
+// names and words, and the HTTP handler that Prometheus reads them from; it never
+// listens, which the daemon does. It never decides anything. The session fills
+// the records in; the sink reads them before it returns and keeps nothing of
+// them, so the session may use their memory again.
 package event
 
 import (
@@ -45,7 +47,7 @@ type Session struct {
 	Greeting      Answer          // the origin's greeting
 	Hello         Text            // argument of the last HELO or EHLO
 	Extended      bool            // it was EHLO
-	XClient       Text            // attributes of XCLIENT that the origin took, separated by spaces
+	XClient       Text            // attributes of XCLIENT in force at the end, separated by spaces
 	Offered       smtp.Extensions // what we offered
 	Used          smtp.Extensions // what the client made use of
 	Authenticated bool            // by the origin
@@ -161,7 +163,7 @@ type Message struct {
 	Used       smtp.Extensions
 	EnvID      Text
 	XClient    Text        // attributes of XCLIENT in force, separated by spaces
-	XForward   Text        // attributes of XFORWARD that came with it
+	XForward   Text        // attributes of XFORWARD in force, separated by spaces
 	Recipients []Recipient // in order; the first ones when there were too many to keep
 	Refused    int         // of all recipients, how many were refused
 	Accepted   int         // of all recipients, how many were accepted

@@ -111,7 +111,7 @@ func TestText(t *testing.T) {
 	l.Session(&someSession)
 	l.Close()
 	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
-2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example messages=1 errors=1 refused=indirect-address*2 refused=origin-gone*1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" rewritten="571 no" rewritten="SIZE 9" reply="421 bye"
+2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example xclient="NAME=c.example" unreached="198.51.100.9:25 timeout" messages=1 errors=1 refused=indirect-address*2 refused=origin-gone*1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" rewritten="571 no" rewritten="SIZE 9" reply="421 bye"
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
@@ -127,7 +127,7 @@ func TestHostileText(t *testing.T) {
 	m.Recipients = []Recipient{{hostile, Answer{250, hostile}, NoReason}}
 	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
 	s := someSession
-	s.Hello, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}
+	s.Hello, s.XClient, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}
 	for name, f := range map[string]format{"json": jsonFormat{}, "text": textFormat{}} {
 		line := f.session(f.message(nil, &m), &s)
 		if n := bytes.Count(line, []byte("\n")); n != 2 {

@@ -24,7 +24,7 @@ const (
 	ReasonUnknownCommand   // a verb that SMTP does not have
 	ReasonArgument         // an argument or parameter that breaks its grammar or limit
 	ReasonSenderAddress    // MAIL with an address that breaks the grammar, or lacks its domain
-	ReasonRecipientAddress // the same of RCPT
+	ReasonRecipientAddress // RCPT with an address that breaks the grammar, or lacks its domain
 	ReasonNeedsUTF8        // an address outside ASCII without SMTPUTF8
 	ReasonParameter        // a parameter whose extension was not offered
 	ReasonNotOffered       // a command that is not carried, or whose extension was not offered
@@ -61,18 +61,17 @@ const (
 
 	// The gateway's own affairs.
 	ReasonNoOrigin // no origin could be reached
-	ReasonFull     // too many sessions
+	ReasonFull     // too many sessions, or no resources left to reach an origin with
 	ReasonDraining // the gateway is being stopped
 	ReasonFault    // an error in portreeve itself
 
 	// The origin.
-	ReasonOriginRefused   // its greeting was a refusal
-	ReasonOriginClosing   // it said 421
-	ReasonOriginGone      // it closed or reset the connection
-	ReasonOriginTimeout   // it was silent for too long, or did not read
-	ReasonOriginProtocol  // it broke the rules of replies, and nobody can tell what it meant
-	ReasonMalformedReply  // it broke the rules of replies, but it is clear what it meant
-	ReasonUnexpectedReply // it spoke in the middle of content
+	ReasonOriginRefused   // the origin's greeting was a refusal
+	ReasonOriginClosing   // the origin said 421
+	ReasonOriginGone      // the origin closed or reset the connection
+	ReasonOriginTimeout   // the origin was silent for too long, or did not read
+	ReasonOriginProtocol  // the origin broke the rules of replies, and nobody can tell what it meant
+	ReasonUnexpectedReply // the origin spoke in the middle of content
 
 	// TLS.
 	ReasonNeedsTLS       // a command that must wait for TLS
@@ -81,10 +80,10 @@ const (
 	ReasonOriginTLS      // the origin and we could not agree on TLS, or it does not offer it
 
 	// What the client did of its own accord with a message.
-	ReasonQuit       // QUIT
-	ReasonReset      // RSET
-	ReasonHello      // HELO or EHLO
-	ReasonClientGone // it closed or reset the connection
+	ReasonQuit       // the client said QUIT
+	ReasonReset      // the client said RSET
+	ReasonHello      // the client said HELO or EHLO
+	ReasonClientGone // the client closed or reset the connection
 
 	ReasonOpaque // after STARTTLS, which went through, nobody looked
 
@@ -147,7 +146,6 @@ var reasonWords = [Reasons]string{
 	ReasonOriginGone:      "origin-gone",
 	ReasonOriginTimeout:   "origin-timeout",
 	ReasonOriginProtocol:  "origin-protocol",
-	ReasonMalformedReply:  "malformed-reply",
 	ReasonUnexpectedReply: "unexpected-reply",
 
 	ReasonNeedsTLS:       "needs-tls",

@@ -33,6 +33,12 @@ func (textFormat) session(b []byte, s *Session) []byte {
 	b = appendTextAddr(b, "origin", s.Origin)
 	b = append(b, " helo="...)
 	b = appendEscaped(b, s.Hello)
+	b = appendTextOctets(b, "xclient", s.XClient)
+	for _, u := range s.Unreached {
+		b = append(b, " unreached=\""...)
+		b = append(u.Origin.AppendTo(b), ' ')
+		b = append(append(b, u.Trouble.String()...), '"')
+	}
 	b = append(b, " messages="...)
 	b = strconv.AppendInt(b, int64(s.Messages), 10)
 	if s.Errors > 0 {
@@ -45,22 +51,15 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = append(b, '*')
 		b = strconv.AppendInt(b, int64(t.Count), 10)
 	}
-	if len(s.Removed) > 0 {
-		b = append(b, " removed=\""...)
-		b = append(appendEscaped(b, s.Removed), '"')
-	}
+	b = appendTextOctets(b, "removed", s.Removed)
 	b = appendTextTLS(b, "client_tls", s.ClientTLS)
 	b = appendTextTLS(b, "origin_tls", s.OriginTLS)
 	b = appendTextOpaque(b, s.Opaque)
 	b = appendDuration(b, s.Duration)
 	b = appendReason(b, s.Detail)
-	if len(s.Offence) > 0 {
-		b = append(b, " offence=\""...)
-		b = append(appendEscaped(b, s.Offence), '"')
-	}
+	b = appendTextOctets(b, "offence", s.Offence)
 	for _, r := range s.Rewritten {
-		b = append(b, " rewritten=\""...)
-		b = append(appendEscaped(b, r.Reply), '"')
+		b = appendTextOctets(b, "rewritten", r.Reply)
 	}
 	if s.Closing.Code != 0 {
 		return append(appendTextAnswer(b, s.Closing), '\n')
@@ -103,6 +102,16 @@ func appendTextAddr(b []byte, name string, a netip.AddrPort) []byte {
 	b = append(b, name...)
 	b = append(b, '=')
 	return a.AppendTo(b)
+}
+
+func appendTextOctets(b []byte, name string, t Text) []byte {
+	if len(t) == 0 {
+		return b
+	}
+	b = append(b, ' ')
+	b = append(b, name...)
+	b = append(b, '=', '"')
+	return append(appendEscaped(b, t), '"')
 }
 
 func appendTextTLS(b []byte, name string, t *TLS) []byte {

@@ -145,12 +145,20 @@ func client(h *proxyproto.Header) (netip.AddrPort, error) {
 	return a, nil
 }
 
-var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+var (
+	broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
+	thisHost  = netip.PrefixFrom(netip.IPv4Unspecified(), 8) // RFC 1122 section 3.2.1.3: nobody has them
+)
 
-// possible reports whether somebody can have connected from a. A link-local
-// address of IPv6 means another host on every link, and the header does not say
-// on which.
+// possible reports whether somebody can have connected from a. A loopback address
+// is a host of its own on every host, and would be trusted by the origin as itself.
+// A link-local address of IPv6 means another host on every link, and the header
+// does not say on which.
 func possible(a netip.AddrPort) bool {
 	ip := a.Addr()
-	return a.Port() != 0 && !ip.IsUnspecified() && !ip.IsMulticast() && ip != broadcast && !(ip.Is6() && ip.IsLinkLocalUnicast())
+	switch {
+	case a.Port() == 0, ip.IsUnspecified(), ip.IsMulticast(), ip.IsLoopback(), ip == broadcast, thisHost.Contains(ip):
+		return false
+	}
+	return !ip.Is6() || !ip.IsLinkLocalUnicast()
 }

@@ -20,10 +20,11 @@ const dialPatience = 4 * time.Minute
 
 // call is one client connection from accept to close. It owns both legs.
 type call struct {
-	r      *Relay
-	flow   flow.Flow
-	start  time.Time
-	client *leg
+	r       *Relay
+	flow    flow.Flow
+	start   time.Time
+	client  *leg
+	account account
 
 	service Service // set by serve
 
@@ -31,7 +32,6 @@ type call struct {
 	origin  *leg // nil before there is one
 	path    forward.Path
 	tried   []event.Unreached // origins before it
-	begun   bool              // a session was
 	severed bool              // the legs were or are to be reset
 }
 
@@ -63,14 +63,12 @@ func (c *call) converse() {
 	defer c.survive()
 	o := c.options()
 	o.Inspector = c.service.Inspector
-	c.begun = true
 	c.carryOn(session.Begin(o, c.client, c.origin))
 }
 
 // turnAway is the life of a call that is one too many.
 func (c *call) turnAway() {
 	defer c.survive()
-	c.begun = true
 	session.Refuse(c.options(), c.client, full.reply, full.why)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
@@ -105,7 +103,7 @@ func (c *call) options() session.Options {
 		Origin:    c.path.Origin,
 		Unreached: c.tried,
 		Timeouts:  c.r.opts.Timeouts,
-		Sink:      c.r.opts.Sink,
+		Sink:      &c.account,
 		Draining:  c.r.draining.Load,
 		TLS:       c.tls(),
 	}
@@ -117,7 +115,6 @@ func (c *call) options() session.Options {
 
 // refuse tells the client that there is no origin for it, and closes.
 func (c *call) refuse(r refusal) {
-	c.begun = true
 	c.close(session.Refuse(c.options(), c.client, r.reply, r.why))
 }
 
@@ -143,9 +140,9 @@ func (c *call) close(o session.Outcome) {
 }
 
 // survive keeps a fault in one session from ending all others, and ends the call
-// in its place. Nobody knows how
-// far the session had come, so both legs are reset: the origin never takes a
-// message that was under way, and the client tries again.
+// in its place. Nobody knows how far the session had come, so both legs are reset:
+// the origin never takes a message that was under way, and the client tries
+// again.
 func (c *call) survive() {
 	fault := recover()
 	if fault == nil {
@@ -158,14 +155,17 @@ func (c *call) survive() {
 	c.r.live.remove(c)
 }
 
-// recordFault makes the record that the session did not come to make.
+// recordFault makes the records that the session did not come to make.
 func (c *call) recordFault(fault any) {
 	defer func() { recover() }() // the fault may be in the sink
-	o := c.options()
-	if !c.begun {
-		c.r.opts.Sink.Opened(&c.flow)
+	if c.account.closed {
+		return
 	}
-	c.r.opts.Sink.Session(&event.Session{
+	if !c.account.opened {
+		c.account.Opened(&c.flow)
+	}
+	o := c.options()
+	c.account.Session(&event.Session{
 		Flow: c.flow, Origin: o.Origin, Forged: o.Forged, Unreached: o.Unreached,
 		Start: c.start, Duration: time.Since(c.start),
 		End: event.EndFault, Detail: fmt.Sprint(fault),

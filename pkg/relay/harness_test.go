@@ -23,7 +23,9 @@ import (
 	"github.com/portreeve/portreeve/testenv/peer"
 )
 
-func TestMain(m *testing.M) { alone.Main(m) }
+// TestMain makes the addresses of clients that a PROXY header names local: a
+// header must not name one of 127.0.0.0/8.
+func TestMain(m *testing.M) { alone.Main(m, "route add local 192.0.2.0/24 dev lo") }
 
 // patience ends what must not hang; nothing is expected to take it.
 const patience = 20 * time.Second

@@ -56,9 +56,8 @@ func (c *call) unannounced(err error) {
 		why = "no PROXY header in time"
 	}
 	gone := !late && !errors.Is(err, proxy.ErrNone) && !errors.Is(err, proxy.ErrBroken)
-	if !gone { // who merely tries whether we are alive is no news
+	if !gone && !c.r.draining.Load() { // who merely tries whether we are alive is no news, nor whom a drain interrupted
 		c.r.opts.Log.Warn("no PROXY header", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "zone", c.flow.Zone.Name, "error", why)
 	}
-	c.begun = true
 	c.close(session.Unannounced(c.options(), c.client, why, gone))
 }

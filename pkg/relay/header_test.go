@@ -20,7 +20,7 @@ func trusting(o *Options) {
 	o.Zones = zone.NewTable([]zone.Network{
 		{Prefix: netip.MustParsePrefix("127.0.0.1/32"), Zone: zone.Zone{Name: "balancers", Trust: zone.PROXY}},
 		{Prefix: netip.MustParsePrefix("::1/128"), Zone: zone.Zone{Name: "balancers", Trust: zone.PROXY}},
-		{Prefix: netip.MustParsePrefix("127.0.0.64/26"), Zone: zone.Zone{Name: "lan"}},
+		{Prefix: netip.MustParsePrefix("192.0.2.64/26"), Zone: zone.Zone{Name: "lan"}},
 	})
 	o.Proxy = patience
 }
@@ -32,8 +32,8 @@ func impatient(o *Options) {
 }
 
 const (
-	header1 = "PROXY TCP4 127.0.0.99 203.0.113.1 40099 25\r\n"
-	header2 = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\x7f\x00\x00\x63\xcb\x00\x71\x01\x9c\xa3\x00\x19"
+	header1 = "PROXY TCP4 192.0.2.99 203.0.113.1 40099 25\r\n"
+	header2 = "\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xc0\x00\x02\x63\xcb\x00\x71\x01\x9c\xa3\x00\x19"
 	local2  = "\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"
 )
 
@@ -65,7 +65,7 @@ func (c *client) say(text string) {
 // TestHeaderNamesTheClient: the address in the header is the client's in all
 // that follows, and the proxy's stands beside it.
 func TestHeaderNamesTheClient(t *testing.T) {
-	named := netip.MustParseAddrPort("127.0.0.99:40099")
+	named := netip.MustParseAddrPort("192.0.2.99:40099")
 	for name, header := range map[string]string{"version 1": header1, "version 2": header2} {
 		t.Run(name, func(t *testing.T) {
 			g := start(t, peer.Behaviour{}, trusting)
@@ -143,7 +143,7 @@ func TestHeaderOfAnotherFamily(t *testing.T) {
 // sends none, or a broken one, does not get in.
 func TestHeaderMustCome(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
-	for _, says := range []string{"EHLO client.example.net\r\n", "PROXY TCP4 127.0.0.99 203.0.113.1 40099 65536\r\n", header2[:13] + "\x12" + header2[14:], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00\x00"} {
+	for _, says := range []string{"EHLO client.example.net\r\n", "PROXY TCP4 192.0.2.99 203.0.113.1 40099 65536\r\n", header2[:13] + "\x12" + header2[14:], "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x00\x00\x00\x00\x00"} {
 		c := g.dial()
 		c.say(says)
 		c.expect("421 4.7.0 ")
@@ -212,7 +212,7 @@ func TestNothingMayFollowTheHeader(t *testing.T) {
 // TestHeaderFromAnybodyElse: a header from who was not asked for it names nobody.
 func TestHeaderFromAnybodyElse(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
-	for _, from := range []string{"127.0.0.2:40000", "127.0.0.65:40000"} { // in no zone, and in one that is not trusted
+	for _, from := range []string{"127.0.0.2:40000", "192.0.2.65:40000"} { // in no zone, and in one that is not trusted
 		for _, header := range []string{header1, header2, local2} {
 			c := g.talkative(netip.MustParseAddrPort(from), header)
 			c.expect("554 5.5.0 ")
@@ -222,7 +222,7 @@ func TestHeaderFromAnybodyElse(t *testing.T) {
 	g.empty()
 	flows, ends := g.records.sessions()
 	for i, f := range flows {
-		if f.Via.IsValid() || f.Client.Addr() == netip.MustParseAddr("127.0.0.99") || ends[i] != event.EndEarlyTalker {
+		if f.Via.IsValid() || f.Client.Addr() == netip.MustParseAddr("192.0.2.99") || ends[i] != event.EndEarlyTalker {
 			t.Errorf("recorded %+v, %s", f, ends[i])
 		}
 	}
@@ -257,4 +257,10 @@ func TestDrainDoesNotWaitForAHeader(t *testing.T) {
 	}
 	late := g.dial() // accepted while the relay drains
 	late.expect("421 4.3.2 ")
+	late.expectEnd()
+	late.conn.Close()
+	g.empty()
+	if g.log.String() != "" {
+		t.Errorf("log %s: a drain is no proxy's mistake", g.log)
+	}
 }

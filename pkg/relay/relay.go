@@ -117,7 +117,7 @@ func (r *Relay) loop(l *accept.Listener) {
 // closes it.
 func (r *Relay) adopt(conn *net.TCPConn, f flow.Flow) *call {
 	f.Zone = r.zones.Load().Find(f.Client.Addr())
-	return &call{r: r, flow: f, start: time.Now(), client: newLeg(conn)}
+	return &call{r: r, flow: f, start: time.Now(), client: newLeg(conn), account: account{Sink: r.opts.Sink}}
 }
 
 // Session is a session that is under way.

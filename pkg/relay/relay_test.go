@@ -9,12 +9,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -231,6 +233,46 @@ func TestFaultEndsOneSessionOnly(t *testing.T) {
 	}
 	if !slices.Contains(g.records.ends, event.EndFault) {
 		t.Errorf("recorded %v, want the fault", g.records.ends)
+	}
+}
+
+// faulty is a sink with a fault at one of its events.
+type faulty struct {
+	event.Sink
+	event string
+	log   *[]string
+	mu    *sync.Mutex
+}
+
+func (f faulty) note(event string) {
+	f.mu.Lock()
+	*f.log = append(*f.log, event)
+	f.mu.Unlock()
+	if f.event == event {
+		panic("faulty")
+	}
+}
+
+func (f faulty) Opened(*flow.Flow)      { f.note("opened") }
+func (f faulty) Session(*event.Session) { f.note("session") }
+
+// TestFaultIsRecordedOnce: whenever a fault happens, a session that was opened is
+// closed once, or the sessions that count as open are not those that are.
+func TestFaultIsRecordedOnce(t *testing.T) {
+	for _, at := range []string{"opened", "session"} {
+		var log []string
+		var mu sync.Mutex
+		g := start(t, peer.Behaviour{}, func(o *Options) { o.Sink = faulty{o.Sink, at, &log, &mu} })
+		if conn, err := net.Dial("tcp", g.addr().String()); err == nil { // else it was reset at once
+			conn.Close()
+		}
+		g.waitFor(func() bool { return strings.Contains(g.log.String(), "fault=faulty") })
+		g.empty()
+		mu.Lock()
+		if !slices.Equal(log, []string{"opened", "session"}) {
+			t.Errorf("a fault at %s: %v", at, log)
+		}
+		mu.Unlock()
 	}
 }
 

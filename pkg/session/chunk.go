@@ -57,6 +57,15 @@ func (x *session) amidChunks() step {
 	return x.refuse(chunksOpen)
 }
 
+// dawdles counts the time between chunks as the client's, for the origin waits
+// meanwhile as it does inside one. It reports whether the content comes too
+// slowly.
+func (x *session) dawdles() bool {
+	x.tx.waited += x.now.Sub(x.tx.paused)
+	x.tx.paused = x.now
+	return x.tooFew(x.tx.waited)
+}
+
 // takeChunk reads the chunk that was announced and answers it.
 func (x *session) takeChunk() *ending {
 	x.chunkDue = false
@@ -83,6 +92,7 @@ func (x *session) takeChunk() *ending {
 			return e
 		}
 		if x.left == 0 {
+			x.tx.paused = x.now
 			return x.tell(chunkTaken, event.NoReason)
 		}
 	}

@@ -1,6 +1,9 @@
 package session
 
 import (
+	"bytes"
+	"slices"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
@@ -19,9 +22,9 @@ var (
 
 // claims are what a client has claimed. Few sessions have any.
 type claims struct {
-	asked    []byte // attributes of the command under way
-	xclient  []byte // that the origin took
-	xforward []byte // that the origin took, for the next message
+	asked    []byte // attributes of the command under way, each with a space before it
+	xclient  []byte // in force: those that the origin took
+	xforward []byte // in force for the next message
 }
 
 // trusted returns those of the two that the client's zone is trusted for.
@@ -79,9 +82,10 @@ func (x *session) concludeXClient(r smtp.WireReply) *ending {
 	switch {
 	case r.Code == 220:
 		x.claims.xclient = keep(x.claims.xclient, x.claims.asked)
-		x.rec.XClient = x.claims.xclient
+		x.rec.XClient = bytes.TrimPrefix(x.claims.xclient, space)
 		x.rec.Used = x.rec.Used.With(smtp.ExtXClient)
 		x.hailed, x.authenticated = false, false
+		x.unclaim()
 		x.again()
 	case r.Code.Class() < 4:
 		return x.wrongReply(r, "XCLIENT answered without 220")
@@ -106,19 +110,45 @@ func (x *session) noteClaim() {
 	x.claims.asked = x.cmd.Claim.AppendTo(x.claims.asked[:0])
 }
 
-// keep appends attributes, each with a space before it, as far as a note goes.
+// keep appends attributes, each with a space before it, and takes out what was
+// said of the same before: the origin goes by the last word. So there are never
+// more than each attribute once, with a value of at most 255 octets before they
+// are encoded.
 func keep(all, more []byte) []byte {
-	if len(all) == 0 {
-		more = more[1:]
+	for word := range bytes.FieldsSeq(more) {
+		name, _, _ := bytes.Cut(word, equals)
+		all = append(append(without(all, name), ' '), word...)
 	}
-	return append(all, more[:min(len(more), maxNote-len(all))]...)
+	return all
 }
 
-// noteClaimed makes what was claimed part of the message's record.
-func (x *session) noteClaimed() {
-	if x.claims == nil {
-		return
+func without(all, name []byte) []byte {
+	for at := 0; at < len(all); {
+		word, _, _ := bytes.Cut(all[at+1:], space)
+		end := at + 1 + len(word)
+		if n, _, _ := bytes.Cut(word, equals); bytes.Equal(n, name) {
+			return slices.Delete(all, at, end)
+		}
+		at = end
 	}
-	x.msg.XClient, x.msg.XForward = x.note(x.claims.xclient), x.note(x.claims.xforward)
-	x.claims.xforward = x.claims.xforward[:0]
+	return all
+}
+
+var equals = []byte("=")
+
+// noteClaimed makes what was claimed part of the message's record. It stays as it
+// is while the message is open.
+func (x *session) noteClaimed() {
+	if x.claims != nil {
+		x.msg.XClient, x.msg.XForward = bytes.TrimPrefix(x.claims.xclient, space), bytes.TrimPrefix(x.claims.xforward, space)
+	}
+}
+
+// unclaim forgets XFORWARD where the origin does: at the end of a transaction
+// that it had opened, and when it begins anew. It has heard nothing of a MAIL that
+// we refused, and one that it refused changes nothing.
+func (x *session) unclaim() {
+	if x.claims != nil {
+		x.claims.xforward = x.claims.xforward[:0]
+	}
 }

@@ -33,7 +33,9 @@ func (s *claimSink) Session(r *event.Session) { s.session = string(r.XClient) }
 func claiming(t *testing.T, says string, replies ...string) (*claimSink, Outcome) {
 	t.Helper()
 	sink := &claimSink{Sink: event.Discard}
-	o := Options{Sink: sink, Flow: flow.Flow{Service: "mx", Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}}}
+	rules := inspect.Default()
+	rules.Size = 1000
+	o := Options{Sink: sink, Inspector: inspect.New(rules), Flow: flow.Flow{Service: "mx", Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}}}
 	client := &floodLeg{next: firstThen(says, func() string { return "" }), limit: 1 << 20}
 	n := -1
 	origin := &floodLeg{limit: 1 << 20, next: func() string {
@@ -63,18 +65,58 @@ func TestClaimsAreRecorded(t *testing.T) {
 	}
 }
 
-// TestClaimsAreBounded: whatever is claimed again and again, a record keeps so
-// much of it and no more.
+// TestXForwardLastsAsAtTheOrigin: it goes for the next message that the origin
+// takes, and is forgotten when the origin forgets it.
+func TestXForwardLastsAsAtTheOrigin(t *testing.T) {
+	const claimed = "|IDENT=1"
+	for name, c := range map[string]struct {
+		says    string
+		replies []string
+		want    string
+	}{
+		"MAIL refused unread":        {"MAIL FROM:<a@b> X=1\r\nMAIL FROM:<a>\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok"}, claimed},
+		"MAIL refused by policy":     {"MAIL FROM:<b@c> SIZE=5000\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok"}, claimed + ";" + claimed},
+		"MAIL refused by the origin": {"MAIL FROM:<a@b>\r\nMAIL FROM:<b@b>\r\nRSET\r\n", []string{"550 no", "250 ok", "250 ok"}, claimed + ";" + claimed},
+		"RSET":                       {"RSET\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok", "250 ok"}, "|"},
+		"RSET refused":               {"RSET\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"550 no", "250 ok", "250 ok"}, claimed},
+		"EHLO":                       {"EHLO c\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{offerClaims, "250 ok", "250 ok"}, "|"},
+		"HELO refused":               {"HELO c\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"550 no", "250 ok", "250 ok"}, claimed},
+		"XCLIENT":                    {"XCLIENT NAME=c\r\nHELO c\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"220 mx", "250 ok", "250 ok", "250 ok"}, "NAME=c|"},
+		"XCLIENT refused":            {"XCLIENT NAME=c\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"550 no", "250 ok", "250 ok"}, claimed},
+		"a message": {"MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nBDAT 3 LAST\r\na\r\nMAIL FROM:<a@b>\r\nRSET\r\n",
+			[]string{"250 ok", "250 ok", "354 go", "250 taken", "250 ok", "250 ok"}, claimed + ";|"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			replies := append([]string{"250-mx\r\n250-SIZE\r\n250-CHUNKING\r\n" + offerClaims[len("250-mx\r\n"):], "250 ok"}, c.replies...)
+			sink, _ := claiming(t, "EHLO c\r\nXFORWARD IDENT=1\r\n"+c.says+"QUIT\r\n", append(replies, "221 bye")...)
+			if got := strings.Join(sink.messages, ";"); got != c.want {
+				t.Errorf("recorded %q, not %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestClaimsAreBounded: whatever is claimed again and again, a record has each
+// attribute once, with the last value that the origin took.
 func TestClaimsAreBounded(t *testing.T) {
 	const many = 50
-	says := "EHLO c\r\n" + strings.Repeat("XFORWARD NAME="+strings.Repeat("n", 200)+"\r\n", many) + "MAIL FROM:<a@b>\r\nRSET\r\nQUIT\r\n"
-	replies := []string{offerClaims}
-	for range many + 2 {
-		replies = append(replies, "250 ok")
+	says, replies := "EHLO c\r\n", []string{offerClaims}
+	long := strings.Repeat("+2B", 140)
+	for i := range many {
+		says += fmt.Sprintf("XCLIENT NAME=c%d HELO=%s\r\nXCLIENT ADDR=192.0.2.%d\r\n", i, long, i)
+		replies = append(replies, "220 mx", "220 mx")
 	}
-	sink, _ := claiming(t, says, append(replies, "221 bye")...)
-	if len(sink.messages) != 1 || len(sink.messages[0]) != maxNote+1 {
-		t.Errorf("recorded %q", sink.messages)
+	says, replies = says+"XCLIENT HELO=refused\r\nEHLO c\r\n", append(replies, "550 no", offerClaims)
+	for i := range many {
+		says += fmt.Sprintf("XFORWARD IDENT=%s\r\nXFORWARD NAME=%0200d\r\n", long, i)
+		replies = append(replies, "250 ok", "250 ok")
+	}
+	sink, _ := claiming(t, says+"MAIL FROM:<a@b>\r\nRSET\r\nQUIT\r\n", append(replies, "250 ok", "250 ok", "221 bye")...)
+	const last = many - 1
+	client := fmt.Sprintf("NAME=c%d HELO=%s ADDR=192.0.2.%d", last, long, last)
+	want := fmt.Sprintf("%s|IDENT=%s NAME=%0200d", client, long, last)
+	if len(sink.messages) != 1 || sink.messages[0] != want || sink.session != client {
+		t.Errorf("recorded %q, session %q", sink.messages, sink.session)
 	}
 }
 

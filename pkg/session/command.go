@@ -47,8 +47,8 @@ func (x *session) collect() *ending {
 			continue
 		}
 		s := x.handle()
-		if x.held = s == hold; !x.held && x.cmd.Verb == smtp.AUTH {
-			clear(x.line) // a secret stays nowhere
+		if x.held = s == hold; !x.held {
+			x.wipe()
 		}
 		if s != proceed || x.ledger.full() || !x.fwd.fits(x.rules.CommandLine+growth) {
 			return nil
@@ -156,17 +156,33 @@ func (x *session) brokenCommand(in []byte, f smtp.Fault) *ending {
 	return brokenLine(f)
 }
 
-// handle decides on x.cmd: forward it, answer it, or end the session.
+// handle decides on x.cmd: forward it, answer it, or end the session. Behind a
+// DATA that we refuse nothing is a command, as behind one that the origin
+// refuses.
 func (x *session) handle() step {
+	s := x.decide()
+	if s != proceed || x.cmd.Verb != smtp.DATA { // else it was refused here
+		return s
+	}
+	if early, _ := x.arrivedAhead(); !early {
+		return s
+	}
+	x.ledger.n-- // what the client is told takes the place of the refusal
+	return x.stop(earlyTalker)
+}
+
+func (x *session) decide() step {
 	switch {
 	case x.broken != nil:
 		return x.stop(x.broken)
 	case x.cmd.Verb == smtp.Foreign:
 		return x.stop(foreign)
-	case x.cmd.Verb == smtp.DATA && x.ahead(): // also where DATA itself is refused
+	case x.cmd.Verb == smtp.DATA && x.ahead():
 		return x.stop(earlyTalker)
 	case x.rules.StrictPipelining && x.crowded():
 		return x.stop(earlyTalker)
+	case x.tx.state == inChunks && x.cmd.Verb != smtp.QUIT && x.dawdles():
+		return x.stop(tooSlow)
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:

@@ -3,6 +3,7 @@ package session
 import (
 	"bytes"
 	"io"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -16,12 +17,13 @@ import (
 // steadyLeg is a client that sends the same message again and again, one turn
 // per read, or the origin that takes it. It allocates nothing.
 type steadyLeg struct {
-	turns  [][]byte // the client's, in a circle
-	at     int
-	rounds int // that are left
-	reply  []byte
-	data   bool
-	calls  int // reads and writes
+	turns   [][]byte // the client's, in a circle
+	at      int
+	rounds  int // that are left
+	reply   []byte
+	data    bool
+	calls   int // reads and writes
+	writeBy time.Time
 }
 
 func (l *steadyLeg) Read(p []byte) (int, error) {
@@ -54,6 +56,8 @@ var (
 func (l *steadyLeg) Write(p []byte) (int, error) {
 	l.calls++
 	switch {
+	case passed(l.writeBy):
+		return 0, os.ErrDeadlineExceeded
 	case l.turns != nil:
 	case l.data:
 		if bytes.HasSuffix(p, endOfData) {
@@ -71,9 +75,9 @@ func (l *steadyLeg) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (l *steadyLeg) SetReadDeadline(time.Time) error  { return nil }
-func (l *steadyLeg) SetWriteDeadline(time.Time) error { return nil }
-func (l *steadyLeg) Pending() (int, error)            { return 0, nil }
+func (l *steadyLeg) SetReadDeadline(time.Time) error    { return nil }
+func (l *steadyLeg) SetWriteDeadline(t time.Time) error { l.writeBy = t; return nil }
+func (l *steadyLeg) Pending() (int, error)              { return 0, nil }
 
 var steadyMessage = strings.Repeat(strings.Repeat("x", 76)+"\r\n", 52) + ".\r\n"
 
@@ -201,6 +205,25 @@ func TestIdleHoldsNothing(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLedgerForgets: a group that goes back to the pool names nothing of its
+// session, whether its commands were answered or not.
+func TestLedgerForgets(t *testing.T) {
+	for name, done := range map[string]func(x *session){
+		"settled":   func(x *session) { x.settle() },
+		"broken up": func(x *session) { x.park() },
+	} {
+		x := open(Options{}, newMemoryLeg())
+		x.group = new(group)
+		l := &x.ledger
+		l.add(entry{reply: noVerify, why: event.ReasonPolicy})
+		l.add(entry{reply: helpText})
+		done(x)
+		if *l != (ledger{}) {
+			t.Errorf("%s: %v", name, l.entries[:2])
+		}
 	}
 }
 

@@ -30,9 +30,18 @@ func (x *session) dataCommand() step {
 }
 
 // ahead reports whether the client has sent something behind DATA, the last
-// command of a group. It would be content that its author wants carried out as
-// commands, or commands that he wants taken for content elsewhere.
+// command of a group, that was read with it. It would be content that its author
+// wants carried out as commands, or commands that he wants taken for content
+// elsewhere.
 func (x *session) ahead() bool { return len(x.client.window()) > 0 }
+
+// arrivedAhead is ahead, and looks also at what was not read yet: how the stream
+// was cut decides nothing. What arrives only after this look cannot be told from
+// the next command of a client that has waited.
+func (x *session) arrivedAhead() (bool, error) {
+	n, err := x.client.leg.Pending()
+	return n > 0 || x.ahead(), err
+}
 
 // concludeData: what the client sends now is content exactly if the reply is
 // 354. A client that has not waited for it is not listened to any longer,
@@ -41,8 +50,7 @@ func (x *session) concludeData(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		return x.wrongReply(r, "DATA answered without 354")
 	}
-	n, err := x.client.leg.Pending()
-	early := n > 0 || x.ahead()
+	early, err := x.arrivedAhead()
 	if r.Code.Class() != 3 {
 		x.noteReply(r)
 		if e := x.pass(r); e != nil || !early {

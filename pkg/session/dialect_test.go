@@ -262,19 +262,29 @@ func FuzzClient(f *testing.F) {
 	})
 }
 
-// lies checks what the client was told against what the origin did.
-func (p *play) lies() string {
-	taken, said := 0, 0
+// taken is how many messages the origin accepted.
+func (p *play) taken() (n int) {
 	for _, m := range p.origin.messages {
 		if m.code == "250" {
-			taken++
+			n++
 		}
 	}
+	return n
+}
+
+// said is of how many the client was told so.
+func (p *play) said() (n int) {
 	for _, r := range p.client.replies {
 		if strings.HasPrefix(r, "250 message") {
-			said++
+			n++
 		}
 	}
+	return n
+}
+
+// lies checks what the client was told against what the origin did.
+func (p *play) lies() string {
+	taken, said := p.taken(), p.said()
 	if said > taken {
 		return fmt.Sprintf("the client was told of %d messages, the origin took %d", said, taken)
 	}

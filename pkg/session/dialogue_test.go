@@ -43,6 +43,7 @@ import (
 //	message TEXT the next message record, see summary; (*) is any reason
 //	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
 //	rewritten "571 no"=554   what of the origin's replies it says that we rewrote
+//	lasted 5m    the session's record says that it took exactly that long
 //	include FILE the steps of another file
 //	each "a" "b" the file is played once for each of these, in place of $each;
 //	             $len is its length
@@ -371,6 +372,8 @@ func (s *stage) step(line string) error {
 		return s.expectMessage(arg)
 	case "refusals":
 		return s.expectRefusals(arg)
+	case "lasted":
+		return s.expectDuration(arg)
 	case "rewritten":
 		return s.expectRewritten(arg)
 	case "end":
@@ -547,6 +550,19 @@ func (s *stage) expectRefusals(want string) error {
 	}
 	if n != s.refused {
 		return fmt.Errorf("the sink heard of %d", s.refused)
+	}
+	return nil
+}
+
+func (s *stage) expectDuration(want string) error {
+	d, err := time.ParseDuration(want)
+	switch {
+	case err != nil:
+		return err
+	case s.record == nil:
+		return fmt.Errorf("the session goes on")
+	case s.record.Duration != d:
+		return fmt.Errorf("got %s", s.record.Duration)
 	}
 	return nil
 }

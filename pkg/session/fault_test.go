@@ -193,17 +193,7 @@ func (p *play) promises(f fault) string {
 
 // counted: client, origin and records agree on how many messages were taken.
 func (p *play) counted(fault) string {
-	taken, said := 0, 0
-	for _, m := range p.origin.messages {
-		if m.code == "250" {
-			taken++
-		}
-	}
-	for _, r := range p.client.replies {
-		if strings.HasPrefix(r, "250 message") {
-			said++
-		}
-	}
+	taken, said := p.taken(), p.said()
 	accepted, unknown := p.recorded(event.Accepted), p.recorded(event.Unknown)
 	switch {
 	case said > taken:

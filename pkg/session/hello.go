@@ -61,6 +61,7 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 		return x.wrongReply(r, v.String()+" answered with code "+strconv.Itoa(int(r.Code)))
 	}
 	x.endTransaction(event.Abandoned, event.ReasonHello)
+	x.unclaim()
 	x.hailed = true
 	x.forget()
 	x.rec.Extended = v == smtp.EHLO

@@ -31,8 +31,21 @@ func (x *session) park() {
 	}
 	g := x.group
 	x.group = nil
-	g.cmd, g.line, g.refusal, g.broken, g.held, g.ledger.n = smtp.Command{}, nil, nil, nil, false, 0
+	if g.held { // and never handled
+		g.wipe()
+	}
+	g.cmd, g.line, g.refusal, g.broken, g.held = smtp.Command{}, nil, nil, nil, false
+	g.ledger.forget()
 	groups.Put(g)
+}
+
+// wipe clears a line that has, or may have, a secret in it: somebody may have
+// meant AUTH by a verb that nobody knows.
+func (g *group) wipe() {
+	if g.cmd.Verb == smtp.AUTH || g.cmd.Verb == smtp.Unknown {
+		clear(g.line)
+		g.line = nil // its memory may soon be another session's
+	}
 }
 
 // idle reports whether the group holds nothing that is still needed.
@@ -64,6 +77,12 @@ func (l *ledger) add(e entry) {
 	l.n++
 }
 
+// forget empties the ledger. Replies of ours that it named belong to a session.
+func (l *ledger) forget() {
+	clear(l.entries[:l.n])
+	l.n = 0
+}
+
 // settle sends the group to the origin and queues a reply for each of its
 // commands, in order.
 func (x *session) settle() *ending {
@@ -73,7 +92,7 @@ func (x *session) settle() *ending {
 			return e
 		}
 	}
-	x.ledger.n = 0
+	x.ledger.forget()
 	x.endFailed()
 	if len(x.origin.window()) > 0 {
 		return x.surprise()

@@ -197,6 +197,7 @@ func (x *session) await(s *side, want int, until time.Time) *ending {
 
 // wait is the second stage: what was kept is handed on or given back.
 func (x *session) wait(s *side, until time.Time) *ending {
+	x.now = time.Now()
 	if e := x.flush(); e != nil {
 		return e
 	}

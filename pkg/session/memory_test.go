@@ -37,12 +37,15 @@ func newMemoryLeg() *memoryLeg {
 	return l
 }
 
+// passed reports whether a deadline is one and has come.
+func passed(t time.Time) bool { return !t.IsZero() && !time.Now().Before(t) }
+
 func (l *memoryLeg) Read(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for {
 		switch {
-		case !l.readBy.IsZero() && !time.Now().Before(l.readBy):
+		case passed(l.readBy):
 			return 0, os.ErrDeadlineExceeded
 		case len(l.in) > 0:
 			n := len(p)
@@ -63,6 +66,9 @@ func (l *memoryLeg) Write(p []byte) (int, error) {
 	time.Sleep(l.pace)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if passed(l.writeBy) {
+		return 0, os.ErrDeadlineExceeded
+	}
 	n := len(p)
 	if l.room >= 0 {
 		n = min(n, l.room)
@@ -79,7 +85,7 @@ func (l *memoryLeg) Write(p []byte) (int, error) {
 // stuck is what a write meets that has no room.
 func (l *memoryLeg) stuck() error {
 	for l.deaf && l.outErr == nil {
-		if !l.writeBy.IsZero() && !time.Now().Before(l.writeBy) {
+		if passed(l.writeBy) {
 			return os.ErrDeadlineExceeded
 		}
 		l.cond.Wait()
@@ -103,7 +109,7 @@ func (l *memoryLeg) SetReadDeadline(t time.Time) error {
 func (l *memoryLeg) Sleep() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for len(l.in) == 0 && l.inErr == nil && (l.readBy.IsZero() || time.Now().Before(l.readBy)) {
+	for len(l.in) == 0 && l.inErr == nil && !passed(l.readBy) {
 		l.cond.Wait()
 	}
 }

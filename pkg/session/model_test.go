@@ -107,6 +107,9 @@ func (l *modelLeg) Write(p []byte) (int, error) {
 		l.late = false
 		return 0, l.sleep(l.writeBy)
 	}
+	if passed(l.writeBy) {
+		return 0, os.ErrDeadlineExceeded
+	}
 	n := len(p)
 	if l.cutOut >= 0 {
 		n = min(n, l.cutOut)

@@ -98,10 +98,11 @@ func (x *session) commit(tail []byte) *ending {
 
 func (x *session) toOrigin(p []byte) *ending {
 	err := x.origin.write(p, x.now, x.o.Timeouts.Block)
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case timedOut(err):
+	}
+	x.now = time.Now() // it may have lasted, and the client is to be told
+	if timedOut(err) {
 		return originDeaf
 	}
 	return originGone

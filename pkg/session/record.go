@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"slices"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -245,8 +246,32 @@ func (x *session) closeMessage(o event.Outcome, why event.Reason) {
 	x.env.Sender, x.env.Recipients, x.env.Size = nil, 0, 0 // the sender was in x.text
 }
 
+// What a session keeps for the notes of a next message while it rests.
+const (
+	spareNotes      = 1024 // octets of text
+	spareRecipients = 16
+)
+
+// shrink lets go of the memory that a message has taken. No message is open.
+func (x *session) shrink() {
+	if cap(x.text)-x.mark <= spareNotes && cap(x.kept) <= spareRecipients {
+		return
+	}
+	text := make([]byte, x.mark)
+	copy(text, x.text)
+	greeting := len(x.rec.Greeting.Text)
+	x.text, x.rec.Greeting.Text = text, text[:greeting:greeting]
+	if x.rec.Removed != nil {
+		x.rec.Removed = text[greeting:]
+	}
+	x.kept = nil
+	clear(x.one[:]) // it refers to the old text
+}
+
 // settled says why a client gave a message up, when it was refused before: then
-// that is its outcome.
+// that is its outcome. Where every recipient was refused, one refusal for now
+// makes that of the message one for now, and the reason is the first of ours of
+// that kind; there is none where only the origin refused.
 func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
 	switch {
 	case o != event.Abandoned:
@@ -256,13 +281,24 @@ func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, eve
 	case x.msg.Accepted > 0 || x.msg.Refused == 0:
 		return event.Abandoned, why
 	}
-	o = event.Refused
-	for _, r := range x.kept {
-		if why = r.Reason; r.Answer.Code.Class() == 4 {
-			return event.Deferred, why
+	if slices.ContainsFunc(x.kept, deferred) {
+		return event.Deferred, firstReason(x.kept, true)
+	}
+	return event.Refused, firstReason(x.kept, false)
+}
+
+// deferred reports whether a recipient was refused for now.
+func deferred(r event.Recipient) bool { return r.Answer.Code.Class() == 4 }
+
+// firstReason returns our first reason for refusing recipients, for now or for
+// good.
+func firstReason(list []event.Recipient, forNow bool) event.Reason {
+	for _, r := range list {
+		if r.Reason != event.NoReason && deferred(r) == forNow {
+			return r.Reason
 		}
 	}
-	return o, why
+	return event.NoReason
 }
 
 // closeRecord hands out the records that a session's end completes.

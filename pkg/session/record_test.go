@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"weak"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
@@ -96,6 +99,60 @@ func TestNoSecrets(t *testing.T) {
 		})
 		if strings.Contains(text, "c2Vjcm") {
 			t.Errorf("%v is recorded as %s", c.turns, text)
+		}
+	}
+}
+
+// TestRestKeepsNoMessage: what a message with very many recipients or long replies
+// took is let go when its session rests, and what the session's own record needs
+// is kept.
+func TestRestKeepsNoMessage(t *testing.T) {
+	t.Run("many recipients", func(t *testing.T) { restAfter(t, maxRecipients, "O> 550 no") })
+	t.Run("long reply", func(t *testing.T) {
+		restAfter(t, 1, "O>| \"550-"+strings.Repeat("x", 400)+"\\r\\n\"*10 \"550 no\\r\\n\"")
+	})
+}
+
+func restAfter(t *testing.T, recipients int, reply string) {
+	t.Helper()
+	recipient := "C> RCPT TO:<" + strings.Repeat("x", 60) + "@" + strings.Repeat("y", 60) + ".example>"
+	steps := []string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250-FROB\r\n250-NICATE\r\n250 SIZE\r\n"`, "C> MAIL FROM:<a@c>", "O> 250 ok"}
+	for range recipients {
+		steps = append(steps, recipient, reply)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		s := newStage(0)
+		defer s.leave()
+		x := open(Options{Sink: s}, s.client)
+		x.origin.init(s.origin)
+		go func() { s.outcome <- carry(x.outcome(x.run())) }()
+		s.started = true
+		synctest.Wait()
+		s.play(t, steps)
+		text := weak.Make(&x.text[0])
+		s.play(t, []string{"C> RSET", "O> 250 ok", "wait 2s"})
+		if cap(x.text)-x.mark > spareNotes || cap(x.kept) > spareRecipients {
+			t.Errorf("at rest it has room for %d octets and %d recipients", cap(x.text), cap(x.kept))
+		}
+		runtime.GC()
+		if text.Value() != nil {
+			t.Error("something refers to the message still")
+		}
+		s.play(t, []string{"C> MAIL FROM:<b@c>", "O> 250 ok", "C> RCPT TO:<d@e>", "O> 250 ok", "C> RSET", "O> 250 ok", "C> QUIT", "O> 221 bye"})
+		if m := s.messages[len(s.messages)-1]; m != "abandoned <b@c> d@e=250 said 0 (reset)" {
+			t.Errorf("the next message is recorded as %s", m)
+		}
+		if r := s.record; string(r.Greeting.Text) != "mx" || string(r.Removed) != "FROB NICATE" {
+			t.Errorf("greeting %q, removed %q", r.Greeting.Text, r.Removed)
+		}
+	})
+}
+
+func (s *stage) play(t *testing.T, steps []string) {
+	t.Helper()
+	for _, step := range steps {
+		if err := s.step(step); err != nil {
+			t.Fatalf("%s: %v", step, err)
 		}
 	}
 }

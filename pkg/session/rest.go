@@ -3,9 +3,11 @@ package session
 import "time"
 
 // Rest is a session whose client is silent and to whom nothing is owed. All that
-// it needs while that lasts is here: no buffer, and no goroutine either. Whoever
-// has it waits until the client leg has something to read, is broken, or Until
-// has come, and calls Resume. To resume too early does no harm.
+// it needs while that lasts is here: no goroutine, and no buffer either, unless
+// the client has begun a command: then the beginning stays in the smallest buffer
+// that holds it. Whoever has it waits until the client leg has something to read,
+// is broken, or Until has come, and calls Resume. To resume too early does no
+// harm.
 type Rest session
 
 // resting stands for a Rest. It never ends a session.
@@ -29,6 +31,7 @@ func (r *Rest) Sleep() { r.client.leg.(Sleeper).Sleep() }
 // Resume carries the conversation on, to its end or to its next rest.
 func (r *Rest) Resume() (Outcome, *Rest) {
 	x := (*session)(r)
+	x.now = time.Now() // last words have time from now on
 	x.unpark()
 	if x.letter == nil {
 		x.letter = letters.Get().(*letter)
@@ -55,6 +58,7 @@ func (x *session) outcome(e *ending) (Outcome, *Rest) {
 	}
 	if x.tx.state == noMail {
 		x.stow()
+		x.shrink()
 	}
 	return Outcome{}, (*Rest)(x)
 }

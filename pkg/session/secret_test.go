@@ -42,6 +42,10 @@ func TestSecretsStayNowhere(t *testing.T) {
 		"refused":               {"C> AUTH PLAIN " + secret + "!", "C> AUTH NONE " + secret, "C> AUTH"},
 		"behind others":         {`C>| "NOOP\r\nAUTH PLAIN ` + secret + `\r\n"`, "O> 250 ok", "O> 235 ok"},
 		"half behind others":    {`C>| "NOOP ` + strings.Repeat("x", 200) + `\r\nAUTH PLAIN c2VjcmV0c2Vj"`, "O> 250 ok", `C>| "cmV0\r\n"`, "O> 235 ok"},
+		"held, origin gone":     {`C>| "NOOP\r\nAUTH PLAIN ` + secret[:64] + `\r\n"`, "O! reset"},
+		"held, origin closes":   {`C>| "NOOP\r\nAUTH PLAIN ` + secret[:64] + `\r\n"`, "O> 421 bye"},
+		"behind a space":        {"C>  AUTH PLAIN " + secret, "C> AUTH"},
+		"no space":              {"C> AUTHPLAIN " + secret, "C> AUTH"},
 		"never finished":        {`C>| "AUTH PLAIN ` + secret + `"`, "wait 2s", "C! reset"},
 		"broken":                {`C>| "AUTH PLAIN ` + secret + `\n"`},
 		"origin gone":           {"C> AUTH LOGIN", "O> 334 x", "O! reset", "C> " + secret},
@@ -57,7 +61,7 @@ func TestSecretsStayNowhere(t *testing.T) {
 				go func() { s.outcome <- carry(x.outcome(x.run())) }()
 				s.started = true
 				synctest.Wait()
-				for _, step := range append([]string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250 AUTH PLAIN LOGIN\r\n"`}, steps...) {
+				for _, step := range append([]string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250-PIPELINING\r\n250 AUTH PLAIN LOGIN\r\n"`}, steps...) {
 					if err := s.step(step); err != nil {
 						t.Fatal(err)
 					}

@@ -11,9 +11,10 @@
 // Everything that reaches the origin is generated from values by package smtp
 // and written in origin.go, and nowhere else.
 //
-// A session that waits holds no buffer: they are taken from pools when there is
-// something to read, and given back when a wait lasts. While its client is silent
-// between commands it needs no goroutine either, see Rest.
+// Read buffers are taken from pools when there is something to read, and given
+// back when a wait lasts: a session that waits keeps one at most for each side,
+// the smallest that holds what has come and is not complete. While its client is
+// silent between commands it needs no goroutine either, see Rest.
 package session
 
 import (

@@ -22,6 +22,9 @@ const (
 	inContent           // the origin said 354, and has not said what became of the content
 )
 
+// accepted reports whether the origin has opened the transaction.
+func (s mailState) accepted() bool { return s > opening && s != failed }
+
 // transaction is the mail transaction in force.
 type transaction struct {
 	state      mailState
@@ -30,6 +33,7 @@ type transaction struct {
 	body       int64         // parameter BODY of MAIL
 	binary     bool          // the origin gets chunks
 	waited     time.Duration // for the client's content
+	paused     time.Time     // when the last wait for a chunk was counted in waited, or the last chunk had come
 	wrote      time.Duration // spent on writing it to the origin
 	dots       int64         // stuffed into what was written
 	ended      bool          // the client has sent all of its content
@@ -120,6 +124,7 @@ func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
 func (x *session) concludeRset(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		x.endTransaction(event.Abandoned, event.ReasonReset)
+		x.unclaim()
 	}
 	return x.pass(r)
 }
@@ -141,6 +146,9 @@ func (x *session) concludeQuit(r smtp.WireReply) *ending {
 func (x *session) endTransaction(o event.Outcome, why event.Reason) {
 	if x.tx.state != noMail || x.msg.Number != 0 {
 		x.closeMessage(o, why)
+	}
+	if x.tx.state.accepted() {
+		x.unclaim()
 	}
 	x.tx = transaction{}
 }

@@ -2,9 +2,11 @@
 // that Go's scheduler is not told of.
 //
 // It owns no connection and closes none; relay, its only caller, does. Waiting
-// is left to the runtime's poller as ever: deadlines, and a close by somebody
-// else, end a wait as they end that of a net.TCPConn. Connections that stay
-// silent are left to a Watch.
+// for one is left to the runtime's poller as ever: deadlines, and a close by
+// somebody else, end a wait as they end that of a net.TCPConn. Connections that
+// stay silent are left to a Watch: one goroutine with an epoll instance of its
+// own, which waits for that by the runtime's poller. It sees neither deadlines nor
+// a close: who does that wakes the sleeper.
 //
 // The calls never block, so the scheduler need not know. It would take each for
 // one that may: when a send lasts longer than 20 µs, since the network stack

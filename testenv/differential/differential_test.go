@@ -11,14 +11,11 @@
 package differential
 
 import (
-	"bytes"
 	"context"
 	"flag"
 	"fmt"
 	"net/netip"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -30,29 +27,19 @@ import (
 // complete asks for the whole matrix, which takes some ten minutes.
 var complete = flag.Bool("complete", false, "every message with every client by every way")
 
-// binary is the portreeve under test, built once unless the environment names
-// one.
+// binary is the portreeve under test.
 var binary string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if binary = os.Getenv("PORTREEVE_TEST_BINARY"); binary != "" {
-		os.Exit(m.Run())
-	}
-	dir, err := os.MkdirTemp("", "portreeve-differential-")
+	path, remove, err := testenv.Program()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "portreeve")
-	build := exec.Command("go", "build", "-o", binary, "github.com/portreeve/portreeve/cmd/portreeve")
-	if output, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build portreeve: %v\n%s", err, bytes.TrimSpace(output))
-		os.RemoveAll(dir)
-		os.Exit(1)
-	}
+	binary = path
 	code := m.Run()
-	os.RemoveAll(dir)
+	remove()
 	os.Exit(code)
 }
 

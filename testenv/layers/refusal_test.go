@@ -27,12 +27,11 @@ var makers = map[string]struct{ code, class, subject, text, reason int }{
 func TestRefusalsAreComplete(t *testing.T) {
 	found := 0
 	for _, s := range sources(t, "pkg") {
-		f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, s.path), nil, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ast.Inspect(f, func(n ast.Node) bool {
+		ast.Inspect(parsed(t, s), func(n ast.Node) bool {
 			name, args := made(n)
+			if name == "ending" && unexplained(args) {
+				t.Errorf("%s: an ending with a refusal and no reason", s.path)
+			}
 			if m, is := makers[name]; is && len(args) > m.text && literal(args[m.text]) != "" {
 				found++
 				if problem := incomplete(name, args); problem != "" {
@@ -44,6 +43,94 @@ func TestRefusalsAreComplete(t *testing.T) {
 	}
 	if found < 60 {
 		t.Errorf("only %d refusals found", found)
+	}
+}
+
+// TestReasonsAreGiven: there is no reason that nobody ever gives, which would be
+// documented and counted for nothing.
+func TestReasonsAreGiven(t *testing.T) {
+	known, given := map[string]bool{}, map[string]bool{}
+	for _, s := range sources(t, "pkg") {
+		ast.Inspect(parsed(t, s), func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.ValueSpec: // in the list of constants
+				for _, name := range n.Names {
+					known[name.Name] = known[name.Name] || s.path == reasonList && strings.HasPrefix(name.Name, "Reason")
+				}
+			case *ast.SelectorExpr:
+				given[n.Sel.Name] = true
+			case *ast.AssignStmt: // by event itself
+				for _, e := range n.Rhs {
+					if name, is := e.(*ast.Ident); is {
+						given[name.Name] = true
+					}
+				}
+			}
+			return true
+		})
+	}
+	reasons := 0
+	for name, is := range known {
+		if !is || name == "Reasons" { // their number
+			continue
+		}
+		if reasons++; !given[name] {
+			t.Errorf("nothing gives %s", name)
+		}
+	}
+	if reasons < 50 {
+		t.Errorf("only %d reasons found", reasons)
+	}
+}
+
+const reasonList = "pkg/event/reason.go"
+
+// parsed returns the syntax of a source.
+func parsed(t *testing.T, s source) *ast.File {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, s.path), nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// unexplained reports whether an ending of a session has last words of ours that
+// refuse, or may, and no reason.
+func unexplained(fields []ast.Expr) bool {
+	refuses, why := false, false
+	for _, f := range fields {
+		pair, is := f.(*ast.KeyValueExpr)
+		if !is {
+			continue
+		}
+		switch key := pair.Key.(*ast.Ident); key.Name {
+		case "reply":
+			name, args := made(pair.Value)
+			refuses = name != "code" || !strings.HasPrefix(literal(args[0]), "2")
+		case "why":
+			why = true
+		}
+	}
+	return refuses && !why
+}
+
+// TestUnexplained: an ending needs a reason exactly if it can refuse.
+func TestUnexplained(t *testing.T) {
+	for text, want := range map[string]bool{
+		`ending{reply: code(554, 5, 5, 0, "No")}`:         true,
+		`ending{reply: lostReply}`:                        true,
+		`ending{reply: lostReply, why: event.ReasonFull}`: false,
+		`ending{reply: code(221, 2, 0, 0, "Bye")}`:        false,
+		`ending{end: event.EndContent, last: last}`:       false,
+	} {
+		e, err := parser.ParseExpr(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, fields := made(e); unexplained(fields) != want {
+			t.Errorf("%s: unexplained %t", text, !want)
+		}
 	}
 }
 

@@ -4,11 +4,9 @@
 package scenario
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -18,28 +16,18 @@ import (
 	"github.com/portreeve/portreeve/testenv"
 )
 
-// binary is the portreeve that the stories run, built once.
+// binary is the portreeve that the stories run.
 var binary string
 
 func TestMain(m *testing.M) {
-	// The guests of testenv/kernels have no Go, but a binary.
-	if binary = os.Getenv("PORTREEVE_TEST_BINARY"); binary != "" {
-		os.Exit(m.Run())
-	}
-	dir, err := os.MkdirTemp("", "portreeve-scenario-")
+	path, remove, err := testenv.Program()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(dir, "portreeve")
-	build := exec.Command("go", "build", "-o", binary, "github.com/portreeve/portreeve/cmd/portreeve")
-	if output, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "build portreeve: %v\n%s", err, bytes.TrimSpace(output))
-		os.RemoveAll(dir)
-		os.Exit(1)
-	}
+	binary = path
 	code := m.Run()
-	os.RemoveAll(dir)
+	remove()
 	os.Exit(code)
 }
 
