@@ -270,6 +270,38 @@ func TestTunnelIsBounded(t *testing.T) {
 	}
 }
 
+// TestTunnelToTheDeaf: a peer that takes nothing any more holds neither half, also
+// when the other half has ended.
+func TestTunnelToTheDeaf(t *testing.T) {
+	const soon = 200 * time.Millisecond
+	for _, ends := range []bool{false, true} {
+		for want, run := range map[string]func(*call) event.Opaque{
+			"neither side": func(c *call) event.Opaque { return c.tunnel(soon, time.Time{}) },
+			"too long":     func(c *call) event.Opaque { return c.tunnel(patience, time.Now().Add(soon)) },
+		} {
+			t.Run(want, func(t *testing.T) {
+				t.Parallel()
+				client, a := pipe(t)
+				b, origin := pipe(t)
+				if ends {
+					client.CloseWrite()
+				}
+				go origin.Write(make([]byte, 64<<20)) // more than the kernel takes
+				done := make(chan event.Opaque, 1)
+				go func() { done <- run(&call{client: newLeg(a), origin: newLeg(b)}) }()
+				select {
+				case o := <-done:
+					if !strings.Contains(o.Detail, want) {
+						t.Errorf("%+v", o)
+					}
+				case <-time.After(patience):
+					t.Fatal("the stretch goes on")
+				}
+			})
+		}
+	}
+}
+
 // TestTunnelReset: what one side breaks off ends the other.
 func TestTunnelReset(t *testing.T) {
 	client, a := pipe(t)

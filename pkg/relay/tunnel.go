@@ -16,16 +16,18 @@ import (
 // package session from which anything reaches the origin, and only after the
 // session has said so.
 func (c *call) tunnel(idle time.Duration, until time.Time) event.Opaque {
-	t := &tunnel{idle: idle, until: until}
+	t := &tunnel{client: c.client, origin: c.origin, idle: idle, until: until}
 	t.touch()
 	c.client.SetWriteDeadline(time.Time{}) // see half
 	c.origin.SetWriteDeadline(time.Time{})
+	t.watch()
 	var o event.Opaque
 	var errs [2]error
 	var both sync.WaitGroup
 	both.Go(func() { o.FromClient, errs[0] = t.half(c.origin, c.client) })
 	both.Go(func() { o.FromOrigin, errs[1] = t.half(c.client, c.origin) })
 	both.Wait()
+	t.unwatch()
 	o.Detail = t.detail(errs[0] == nil || errs[1] == nil)
 	return o
 }
@@ -47,13 +49,16 @@ func (t *tunnel) detail(ended bool) string {
 
 // tunnel is a stretch under way.
 type tunnel struct {
-	idle  time.Duration
-	until time.Time    // zero: any time
-	last  atomic.Int64 // when something was carried, in nanoseconds since 1970
+	client, origin *leg
+	idle           time.Duration
+	until          time.Time    // zero: any time
+	last           atomic.Int64 // when something was carried, in nanoseconds since 1970
 
-	mu   sync.Mutex
-	err  error     // that came first; the other half's follows from it
-	over time.Time // when both halves end after an error
+	mu    sync.Mutex
+	timer *time.Timer // calls watch
+	done  bool        // both halves have ended
+	err   error       // that came first; what else happens follows from it
+	over  time.Time   // when both halves end after an error
 }
 
 var (
@@ -69,29 +74,37 @@ func (t *tunnel) first() error {
 	return t.err
 }
 
-// fail notes an error, and gives the other half, which reads from other, little
-// time to hand on what is on its way.
-func (t *tunnel) fail(err error, other *leg) error {
+// fail notes an error, and gives the other half little time to hand on what is on
+// its way.
+func (t *tunnel) fail(err error) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.err == nil {
-		t.err = err
-	}
-	t.over = time.Now().Add(parting)
-	other.SetReadDeadline(t.over)
+	t.end(err)
 	return err
+}
+
+// end is fail for who has the lock. From here on writes have a deadline too: a
+// half may be waiting for a peer that takes nothing any more.
+func (t *tunnel) end(err error) {
+	if t.err != nil {
+		return
+	}
+	t.err, t.over = err, time.Now().Add(parting)
+	t.client.SetDeadline(t.over)
+	t.origin.SetDeadline(t.over)
 }
 
 // parting is how long the other half may go on after an error in one.
 const parting = time.Second
 
-// atOnce is how much is carried before it is noted that something was.
-const atOnce = 1 << 20
+// atOnce is how much is carried before it is noted that something was: who takes
+// that in the time in which something must move is slow, and no more.
+const atOnce = 64 << 10
 
-// half carries what one side sends, and its end. Reads have deadlines, by which
-// a stretch that is idle or too long is noticed; writes have none, because what
-// was taken and not handed over by then would be lost. A peer that reads nothing
-// is noticed by the other half, in which nothing moves either.
+// half carries what one side sends, and its end. Reads have deadlines, so that it
+// is noted now and then that something was carried; writes have none before the
+// stretch is over, because what was taken and not handed over by then would be
+// lost.
 func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 	for {
 		t.arm(from)
@@ -105,35 +118,62 @@ func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 			to.CloseWrite() // an error means that it is gone, which its own half will see
 			return carried, nil
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			err = t.overdue()
+			err = t.first()
 		}
 		if err != nil {
-			return carried, t.fail(err, to)
+			return carried, t.fail(err)
 		}
 	}
 }
 
-// arm sets the deadline by which a half looks again whether anything moves.
+// arm sets the deadline by which a half comes back.
 func (t *tunnel) arm(from *leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	at := time.Now().Add(t.idle / 4)
-	if !t.until.IsZero() && t.until.Before(at) {
-		at = t.until
-	}
 	if t.err != nil {
 		at = t.over
 	}
 	from.SetReadDeadline(at)
 }
 
+// watch looks whether the stretch must end, and when to look again. The halves
+// cannot: both may be waiting for peers that take nothing.
+func (t *tunnel) watch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.done {
+		return
+	}
+	if err := t.overdue(); err != nil {
+		t.end(err)
+		return
+	}
+	next := t.idle / 4
+	if !t.until.IsZero() {
+		next = min(next, time.Until(t.until))
+	}
+	if t.timer == nil {
+		t.timer = time.AfterFunc(next, t.watch)
+		return
+	}
+	t.timer.Reset(next)
+}
+
+// unwatch ends that.
+func (t *tunnel) unwatch() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.done = true
+	if t.timer != nil {
+		t.timer.Stop()
+	}
+}
+
 // overdue says why the stretch must end, nil when it may go on.
 func (t *tunnel) overdue() error {
 	now := time.Now()
-	first := t.first()
 	switch {
-	case first != nil:
-		return first
 	case !t.until.IsZero() && !now.Before(t.until):
 		return errLong
 	case now.Sub(time.Unix(0, t.last.Load())) >= t.idle:
