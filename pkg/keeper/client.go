@@ -1,16 +1,17 @@
 package keeper
 
 import (
+	"bufio"
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/gob"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
@@ -20,14 +21,25 @@ type Keys struct {
 	conn io.ReadWriteCloser
 	gone chan struct{} // closed when the holder is gone
 
-	mu      sync.Mutex // of the following
-	out     *gob.Encoder
+	out sync.Mutex // of writing to conn
+
+	// mu is of the following. It is never held while something is written: the
+	// holder reads no more requests than it can answer, and listen, which takes the
+	// answers, needs mu for each.
+	mu      sync.Mutex
 	next    uint64
 	waiting map[uint64]chan reply
 	err     error
 }
 
-var errGone = errors.New("the process that holds the keys is gone; start the inspector again")
+// patience is how long the holder may take for an answer. It is a second's
+// fraction in practice; a file system that hangs must not keep handshakes for ever.
+const patience = 30 * time.Second
+
+var (
+	errGone = errors.New("the process that holds the keys is gone; start the inspector again")
+	errSlow = fmt.Errorf("the process that holds the keys has not answered for %s", patience)
+)
 
 // Connect takes the socket over that Start has made.
 func Connect(socket *os.File) (*Keys, error) {
@@ -40,8 +52,8 @@ func Connect(socket *os.File) (*Keys, error) {
 }
 
 func newKeys(conn io.ReadWriteCloser) *Keys {
-	k := &Keys{conn: conn, gone: make(chan struct{}), out: gob.NewEncoder(conn), waiting: make(map[uint64]chan reply)}
-	go k.listen(gob.NewDecoder(conn))
+	k := &Keys{conn: conn, gone: make(chan struct{}), waiting: make(map[uint64]chan reply)}
+	go k.listen(bufio.NewReader(conn))
 	return k
 }
 
@@ -52,22 +64,27 @@ func (k *Keys) Gone() <-chan struct{} { return k.gone }
 func (k *Keys) Close() error { return k.conn.Close() }
 
 // listen hands replies to those who wait for them.
-func (k *Keys) listen(in *gob.Decoder) {
+func (k *Keys) listen(in io.Reader) {
 	defer close(k.gone)
 	for {
 		var r reply
-		if err := in.Decode(&r); err != nil {
+		if err := readMessage(in, maxReply, &r); err != nil {
 			k.lose()
 			return
 		}
-		k.mu.Lock()
-		to := k.waiting[r.ID]
-		delete(k.waiting, r.ID)
-		k.mu.Unlock()
-		if to != nil {
+		if to := k.forget(r.ID); to != nil {
 			to <- r
 		}
 	}
+}
+
+// forget returns who waits for a reply, and takes it from the list.
+func (k *Keys) forget(id uint64) chan reply {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	to := k.waiting[id]
+	delete(k.waiting, id)
+	return to
 }
 
 // lose tells all who wait that there will be no reply.
@@ -83,13 +100,28 @@ func (k *Keys) lose() {
 
 // ask sends a request and waits for its reply.
 func (k *Keys) ask(q request) (reply, error) {
-	to := make(chan reply, 1)
-	if err := k.send(&q, to); err != nil {
+	to, err := k.expect(&q)
+	if err != nil {
 		return reply{}, err
 	}
-	r, ok := <-to
+	defer k.forget(q.ID)
+	if err := k.send(&q); err != nil {
+		return reply{}, errGone
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	select {
+	case r, ok := <-to:
+		return r.judged(ok)
+	case <-late.C:
+		return reply{}, errSlow
+	}
+}
+
+// judged returns a reply, or the error that it is.
+func (r reply) judged(came bool) (reply, error) {
 	switch {
-	case !ok:
+	case !came:
 		return reply{}, errGone
 	case r.Err != "":
 		return reply{}, errors.New(r.Err)
@@ -97,20 +129,24 @@ func (k *Keys) ask(q request) (reply, error) {
 	return r, nil
 }
 
-func (k *Keys) send(q *request, to chan reply) error {
+// expect gives a request its number, and a place for the reply.
+func (k *Keys) expect(q *request) (chan reply, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.err != nil {
-		return k.err
+		return nil, k.err
 	}
 	k.next++
 	q.ID = k.next
+	to := make(chan reply, 1)
 	k.waiting[q.ID] = to
-	if err := k.out.Encode(q); err != nil {
-		delete(k.waiting, q.ID)
-		return errGone
-	}
-	return nil
+	return to, nil
+}
+
+func (k *Keys) send(q *request) error {
+	k.out.Lock()
+	defer k.out.Unlock()
+	return writeMessage(k.conn, q)
 }
 
 // Load implements keyring.Source.
@@ -145,8 +181,6 @@ func (r *remote) Public() crypto.PublicKey { return r.public }
 
 // Sign has the holder sign; it uses its own source of randomness.
 func (r *remote) Sign(_ io.Reader, digest []byte, o crypto.SignerOpts) ([]byte, error) {
-	s := &sign{Key: r.id, Digest: digest}
-	optionsOf(s, o)
-	a, err := r.keys.ask(request{Sign: s})
+	a, err := r.keys.ask(request{Sign: signOf(r.id, digest, o)})
 	return a.Signature, err
 }

@@ -1,10 +1,11 @@
 package keeper
 
 import (
+	"bufio"
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/gob"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -43,13 +44,14 @@ func Hold(socket *os.File, list io.Reader) error {
 
 // holder answers one inspector.
 type holder struct {
-	in    *gob.Decoder
+	in    io.Reader
 	files keyring.Source
 	pairs []keyring.Pair // that may be loaded
 
-	mu   sync.Mutex // of out
-	out  *gob.Encoder
-	turn chan struct{} // signatures at once, as many as there are processors
+	mu      sync.Mutex // of out
+	out     io.Writer
+	turn    chan struct{} // signatures at once, as many as there are processors
+	loading chan struct{} // pairs at once: one
 
 	keys sync.RWMutex // of the following
 	have map[keyID]crypto.Signer
@@ -58,8 +60,8 @@ type holder struct {
 
 func newHolder(conn io.ReadWriter, files keyring.Source, pairs []keyring.Pair) *holder {
 	return &holder{
-		in: gob.NewDecoder(conn), out: gob.NewEncoder(conn), files: files, pairs: pairs,
-		turn: make(chan struct{}, runtime.GOMAXPROCS(0)),
+		in: bufio.NewReader(conn), out: conn, files: files, pairs: pairs,
+		turn: make(chan struct{}, runtime.GOMAXPROCS(0)), loading: make(chan struct{}, 1),
 		have: make(map[keyID]crypto.Signer), last: make(map[keyring.Pair][]keyID),
 	}
 }
@@ -68,41 +70,52 @@ func newHolder(conn io.ReadWriter, files keyring.Source, pairs []keyring.Pair) *
 func (h *holder) serve() error {
 	for {
 		var q request
-		switch err := h.in.Decode(&q); {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		switch err := readMessage(h.in, maxRequest, &q); {
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET):
 			return nil
 		case err != nil:
-			return fmt.Errorf("hold keys: %w", err)
+			return fmt.Errorf("hold keys: read a request: %w", err)
+		case q.Sign != nil:
+			h.turn <- struct{}{}
+			go func() {
+				h.answer(h.sign(&q))
+				<-h.turn
+			}()
+		case q.Load != nil:
+			h.beginLoad(&q)
+		default:
+			h.answer(reply{ID: q.ID, Err: "hold keys: nothing is asked for"})
 		}
-		if q.Sign == nil {
-			h.answer(h.load(&q))
-			continue
-		}
-		h.turn <- struct{}{}
-		go func() {
-			h.answer(h.sign(&q))
-			<-h.turn
-		}()
 	}
 }
 
 func (h *holder) answer(r reply) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.out.Encode(r) // fails when the inspector is gone, which serve notices
+	writeMessage(h.out, r) // fails when the inspector is gone, which serve notices
 }
 
-// load answers a request for a pair, one at a time.
+// beginLoad answers a request for a pair while signatures go on: a file system
+// that hangs must not stop them.
+func (h *holder) beginLoad(q *request) {
+	select {
+	case h.loading <- struct{}{}:
+		go func() {
+			r := h.load(q)
+			<-h.loading // before the answer, after which the next request may come
+			h.answer(r)
+		}()
+	default:
+		h.answer(reply{ID: q.ID, Err: "hold keys: another certificate is still being read"})
+	}
+}
+
 func (h *holder) load(q *request) reply {
-	r := reply{ID: q.ID}
-	var err error
-	if q.Load != nil {
-		r.Loaded, err = h.read(q.Load)
-	}
+	l, err := h.read(q.Load)
 	if err != nil {
-		r.Err = err.Error()
+		return reply{ID: q.ID, Err: err.Error()}
 	}
-	return r
+	return reply{ID: q.ID, Loaded: l}
 }
 
 // read reads a pair that is on the list. Nothing else is ever opened, whatever is
@@ -115,7 +128,8 @@ func (h *holder) read(q *load) (*loaded, error) {
 	if l == nil || err != nil {
 		return nil, err
 	}
-	id := keyID(sha256.Sum256(l.Certificate.Leaf.RawSubjectPublicKeyInfo))
+	sum := sha256.Sum256(l.Certificate.Leaf.RawSubjectPublicKeyInfo)
+	id := keyID(hex.EncodeToString(sum[:]))
 	h.keep(q.Pair, id, l.Certificate.PrivateKey.(crypto.Signer))
 	return &loaded{Stamp: l.Stamp, Chain: l.Certificate.Certificate, Warnings: l.Warnings, Key: id}, nil
 }
@@ -151,8 +165,11 @@ func (h *holder) sign(q *request) reply {
 		r.Err = "hold keys: no such key"
 		return r
 	}
-	var err error
-	if r.Signature, err = key.Sign(rand.Reader, q.Sign.Digest, q.Sign.options()); err != nil {
+	options, err := q.Sign.options(key.Public())
+	if err == nil {
+		r.Signature, err = key.Sign(rand.Reader, q.Sign.Digest, options)
+	}
+	if err != nil {
 		r.Err = "hold keys: sign: " + err.Error()
 	}
 	return r

@@ -13,8 +13,9 @@ package keeper
 
 import (
 	"crypto"
+	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/sha256"
+	"errors"
 
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
@@ -34,9 +35,8 @@ type load struct {
 type sign struct {
 	Key    keyID
 	Digest []byte
-	Hash   crypto.Hash
-	PSS    bool
-	Salt   int // of PSS, as in rsa.PSSOptions
+	Hash   crypto.Hash // that made the digest; 0 with an Ed25519 key, which signs the message itself
+	PSS    bool        // of RSA
 }
 
 // reply answers the request of the same ID.
@@ -55,21 +55,38 @@ type loaded struct {
 	Key      keyID
 }
 
-// keyID names a key: the hash of its public half.
-type keyID [sha256.Size]byte
+// keyID names a key: the hash of its public half, in hexadecimal digits.
+type keyID string
 
-// optionsOf writes down how a digest is to be signed.
-func optionsOf(s *sign, o crypto.SignerOpts) {
-	s.Hash = o.HashFunc()
-	if pss, is := o.(*rsa.PSSOptions); is {
-		s.PSS, s.Salt = true, pss.SaltLength
-	}
+// signOf writes down what is to be signed, and how.
+func signOf(key keyID, digest []byte, o crypto.SignerOpts) *sign {
+	_, pss := o.(*rsa.PSSOptions)
+	return &sign{Key: key, Digest: digest, Hash: o.HashFunc(), PSS: pss}
 }
 
-// options reads it again.
-func (s *sign) options() crypto.SignerOpts {
-	if s.PSS {
-		return &rsa.PSSOptions{SaltLength: s.Salt, Hash: s.Hash}
+var errNoHandshake = errors.New("no handshake of TLS asks for such a signature")
+
+// options reads how it is to be signed with the key of a public half. What
+// handshakes of TLS 1.2 and 1.3 ask for is granted and nothing else: RSA without
+// the name of a hash would put the inspector's own octets under the key.
+func (s *sign) options(public crypto.PublicKey) (crypto.SignerOpts, error) {
+	_, isRSA := public.(*rsa.PublicKey)
+	if _, is := public.(ed25519.PublicKey); is {
+		if s.Hash != 0 || s.PSS {
+			return nil, errNoHandshake
+		}
+		return crypto.Hash(0), nil
 	}
-	return s.Hash
+	switch s.Hash {
+	case crypto.SHA256, crypto.SHA384, crypto.SHA512:
+	default:
+		return nil, errNoHandshake
+	}
+	if len(s.Digest) != s.Hash.Size() || s.PSS && !isRSA {
+		return nil, errNoHandshake
+	}
+	if s.PSS {
+		return &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: s.Hash}, nil // RFC 8446 section 4.2.3
+	}
+	return s.Hash, nil
 }
