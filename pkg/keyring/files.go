@@ -3,6 +3,7 @@ package keyring
 import (
 	"bytes"
 	"crypto"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -96,6 +97,9 @@ func readChain(p Pair) (chain [][]byte, leaf *x509.Certificate, err error) {
 		return nil, nil, err
 	}
 	for block, rest := pem.Decode(data); block != nil; block, rest = pem.Decode(rest) {
+		if strings.HasSuffix(block.Type, "PRIVATE KEY") && p.Chain != p.Key {
+			return nil, nil, fmt.Errorf("%s: the file has a private key in it, which is kept from nobody there; take it out, or name the file under key as well", p.describe())
+		}
 		if block.Type != "CERTIFICATE" {
 			continue
 		}
@@ -117,6 +121,10 @@ func readChain(p Pair) (chain [][]byte, leaf *x509.Certificate, err error) {
 	return chain, leaf, nil
 }
 
+// leastRSA is what clients ask for by default, OpenSSL at its security level 2 for
+// one.
+const leastRSA = 2048
+
 // readKey reads a private key that nobody else can.
 func readKey(p Pair) (crypto.Signer, []string, error) {
 	data, mode, err := readFile(p, p.Key)
@@ -134,6 +142,9 @@ func readKey(p Pair) (crypto.Signer, []string, error) {
 	key, err := parseKey(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: the key %s cannot be used: %w", p.describe(), p.Key, err)
+	}
+	if r, is := key.(*rsa.PrivateKey); is && r.N.BitLen() < leastRSA {
+		warnings = append(warnings, fmt.Sprintf("the key %s is an RSA key of %d bits, which most clients refuse; get a certificate for one of %d", p.Key, r.N.BitLen(), leastRSA))
 	}
 	return key, warnings, nil
 }
@@ -171,7 +182,7 @@ func parseDER(der []byte) (crypto.Signer, error) {
 
 // readFile reads a file with its permissions.
 func readFile(p Pair, name string) ([]byte, fs.FileMode, error) {
-	f, err := os.Open(name)
+	f, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO that nobody writes to would be waited for
 	if err != nil {
 		return nil, 0, unreadable(p, name, err)
 	}
