@@ -120,7 +120,7 @@ func (x *session) next() bool {
 
 // idlers are the commands that move no mail. A few go with each message; a client
 // that says nothing else holds a session for nothing.
-var idlers = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.NOOP, smtp.RSET, smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN)
+var idlers = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.NOOP, smtp.RSET, smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN, smtp.STARTTLS)
 
 // idles counts such commands, those above the limit as errors. It reports
 // whether these have become too many.
@@ -249,7 +249,7 @@ func (x *session) minor() step {
 		return x.claim(smtp.ExtXClient)
 	case v == smtp.XFORWARD:
 		return x.claim(smtp.ExtXForward)
-	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v):
+	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v) && !x.shallSecure(): // nothing goes ahead of the origin's TLS
 		x.forward(entry{verb: v})
 		return barrier
 	case v == smtp.VRFY:

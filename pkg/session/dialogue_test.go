@@ -28,7 +28,8 @@ import (
 //	             for 510 of them
 //	C< text      the client reads exactly this line next
 //	C! eof       the client closes; reset: resets; deaf: reads no more
-//	O> O>| O< O<| O!   the same for the origin
+//	C!| "raw"    the client sends octets and closes at once
+//	O> O>| O< O<| O! O!|   the same for the origin
 //	pace O 30s   the origin takes that long for each write to it
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
@@ -339,6 +340,14 @@ func (s *stage) step(line string) error {
 			return err
 		}
 		return s.hear(word[:1], string(p))
+	case "C!|", "O!|":
+		p, err := raw(arg)
+		if err != nil {
+			return err
+		}
+		s.leg(word[0]).sendLast(p)
+		synctest.Wait()
+		return nil
 	case "C!", "O!":
 		return s.hangUp(word[0], arg)
 	case "pace":

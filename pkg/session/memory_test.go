@@ -156,6 +156,14 @@ func (l *memoryLeg) send(p []byte) {
 	l.cond.Broadcast()
 }
 
+// sendLast makes octets come from the peer, and its end with them.
+func (l *memoryLeg) sendLast(p []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.in, l.inErr = append(l.in, p...), io.EOF
+	l.cond.Broadcast()
+}
+
 // hangUp makes the peer close (io.EOF) or reset the connection.
 func (l *memoryLeg) hangUp(err error) {
 	l.mu.Lock()

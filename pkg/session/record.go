@@ -140,6 +140,14 @@ func (x *session) endRemoved() {
 	x.mark = len(x.text)
 }
 
+// unnoteRemoved forgets the list: another takes its place. It lies behind the
+// greeting.
+func (x *session) unnoteRemoved() {
+	x.mark = len(x.rec.Greeting.Text)
+	x.text = x.text[:x.mark]
+	x.rec.Removed, x.removedNoted = nil, false
+}
+
 // noteSender begins the record of a message.
 func (x *session) noteSender() {
 	x.number++

@@ -107,28 +107,37 @@ func TestNoSecrets(t *testing.T) {
 // took is let go when its session rests, and what the session's own record needs
 // is kept.
 func TestRestKeepsNoMessage(t *testing.T) {
-	t.Run("many recipients", func(t *testing.T) { restAfter(t, maxRecipients, "O> 550 no") })
+	plain := []string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250-FROB\r\n250-NICATE\r\n250 SIZE\r\n"`}
+	t.Run("many recipients", func(t *testing.T) { restAfter(t, plain, maxRecipients, "O> 550 no") })
 	t.Run("long reply", func(t *testing.T) {
-		restAfter(t, 1, "O>| \"550-"+strings.Repeat("x", 400)+"\\r\\n\"*10 \"550 no\\r\\n\"")
+		restAfter(t, plain, 1, "O>| \"550-"+strings.Repeat("x", 400)+"\\r\\n\"*10 \"550 no\\r\\n\"")
 	})
+	inside := []string{"tls mirror", "O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250-XCLEAR\r\n250 STARTTLS\r\n"`,
+		"C> STARTTLS", "O> 220 go", `O>| "SHAKE\r\n"`, `C>| "HELLO\r\n"`,
+		"C> EHLO c", `O>| "250-mx\r\n250-FROB\r\n250-NICATE\r\n250 SIZE\r\n"`}
+	t.Run("inside TLS", func(t *testing.T) { restAfter(t, inside, maxRecipients, "O> 550 no") })
 }
 
-func restAfter(t *testing.T, recipients int, reply string) {
+func restAfter(t *testing.T, begin []string, recipients int, reply string) {
 	t.Helper()
 	recipient := "C> RCPT TO:<" + strings.Repeat("x", 60) + "@" + strings.Repeat("y", 60) + ".example>"
-	steps := []string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250-FROB\r\n250-NICATE\r\n250 SIZE\r\n"`, "C> MAIL FROM:<a@c>", "O> 250 ok"}
+	steps := []string{"C> MAIL FROM:<a@c>", "O> 250 ok"}
 	for range recipients {
 		steps = append(steps, recipient, reply)
 	}
 	synctest.Test(t, func(t *testing.T) {
 		s := newStage(0)
 		defer s.leave()
-		x := open(Options{Sink: s}, s.client)
+		if strings.HasPrefix(begin[0], "tls") {
+			s.play(t, begin[:1])
+			begin = begin[1:]
+		}
+		x := open(Options{Sink: s, TLS: s.tls}, s.client)
 		x.origin.init(s.origin)
 		go func() { s.outcome <- carry(x.outcome(x.run())) }()
 		s.started = true
 		synctest.Wait()
-		s.play(t, steps)
+		s.play(t, append(begin, steps...))
 		text := weak.Make(&x.text[0])
 		s.play(t, []string{"C> RSET", "O> 250 ok", "wait 2s"})
 		if cap(x.text)-x.mark > spareNotes || cap(x.kept) > spareRecipients {

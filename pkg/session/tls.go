@@ -159,12 +159,12 @@ func (x *session) endAhead() *ending {
 	return clientAhead
 }
 
-// hasSent reports whether the client has sent something.
-func (x *session) hasSent() bool {
-	if len(x.client.window()) > 0 {
+// hasSent reports whether the peer has sent something that was not used yet.
+func (s *side) hasSent() bool {
+	if len(s.window()) > 0 {
 		return true
 	}
-	n, _ := x.client.leg.Pending() // an error is met by who reads next
+	n, _ := s.leg.Pending() // an error is met by who reads next
 	return n > 0
 }
 
@@ -173,7 +173,7 @@ func (x *session) hasSent() bool {
 // being protected.
 func (x *session) switchLegs() *ending {
 	x.tls.due = false
-	if x.hasSent() {
+	if x.client.hasSent() {
 		return x.endAhead()
 	}
 	if x.o.TLS.Tunnel != nil {
@@ -188,7 +188,7 @@ func (x *session) switchLegs() *ending {
 			return x.tell(tlsNotNow, event.ReasonOriginTLS)
 		}
 	}
-	if x.hasSent() { // making the origin's TLS took its time
+	if x.client.hasSent() { // making the origin's TLS took its time
 		return x.endAhead()
 	}
 	if e := x.tell(startNow, event.NoReason); e != nil {
@@ -224,7 +224,8 @@ func (x *session) afresh() {
 	x.forget()
 	x.hailed = false
 	x.env.Hello = nil
-	x.rec.Extended, x.rec.Removed, x.removedNoted = false, nil, false
+	x.rec.Extended = false
+	x.unnoteRemoved()
 }
 
 // secureFirst gets TLS for the origin's leg before a greeting is forwarded that
@@ -293,7 +294,7 @@ func (x *session) secureOrigin() *ending {
 	case r.Code != 220:
 		x.rec.OriginTLS = refusedTLS(r)
 		return nil
-	case x.talking(): // a server waits for the client's first octet
+	case x.origin.hasSent(): // a server waits for the client's first octet
 		return x.originAhead()
 	}
 	x.startOrigin()
@@ -366,9 +367,9 @@ func (x *session) passThrough() *ending {
 	case r.Code != 220:
 		x.rec.OriginTLS = refusedTLS(r)
 		return x.pass(r)
-	case x.talking():
+	case x.origin.hasSent():
 		return x.originAhead()
-	case x.hasSent():
+	case x.client.hasSent():
 		return x.endAhead()
 	}
 	if e := x.pass(r); e != nil {
