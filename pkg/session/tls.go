@@ -347,7 +347,11 @@ func (x *session) startOrigin() {
 // empty, as the callers have seen to.
 func (x *session) handshake(s *side, with Starter) event.TLS {
 	s.free()
-	leg, t := with.Start(s.leg, time.Now().Add(x.o.Timeouts.Handshake))
+	by := time.Now().Add(x.o.Timeouts.Handshake)
+	if s == &x.client && !x.limit.IsZero() && x.limit.Before(by) {
+		by = x.limit
+	}
+	leg, t := with.Start(s.leg, by)
 	x.now = time.Now()
 	if t.Active() {
 		s.init(leg)
