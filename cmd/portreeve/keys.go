@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -43,7 +45,7 @@ const itself = "/proc/self/exe"
 // reachKeys returns the way to the private keys of a configuration, nil where it
 // has none. The first time it does not return: it starts the process that holds
 // them, and runs the inspector again in confines that keep it from reading them.
-func reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error) {
+func (e *env) reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error) {
 	pairs := daemon.Pairs(c)
 	if len(pairs) == 0 {
 		return nil, nil
@@ -56,7 +58,7 @@ func reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error) {
 		if socket, err = keeper.Start(pairs, itself, holdVerb); err != nil {
 			return nil, err
 		}
-		if err := confine(pairs, socket); !errors.Is(err, keeper.ErrNoLandlock) {
+		if err := confine(pairs, e.needs(c), socket); !errors.Is(err, keeper.ErrNoLandlock) {
 			return nil, err
 		}
 		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", keeper.ErrNoLandlock)
@@ -87,18 +89,37 @@ func call(name string) {
 	os.WriteFile("/proc/self/comm", []byte(name), 0) // the name matters to people only
 }
 
+// needs returns what the inspector still has to read in its confines, be it kept
+// from everybody else.
+func (e *env) needs(c *config.Config) []string {
+	os.MkdirAll(c.Kernel.RunDir, 0o700) // what comes to be later is in no rule; apply says why it cannot be
+	files := []string{e.file.value, c.Kernel.RunDir, "/run/xtables.lock"}
+	for _, s := range c.Services {
+		files = append(files, s.TLS.Client.CA, s.TLS.Origin.CA)
+	}
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} { // of crypto/x509
+		files = append(files, filepath.SplitList(os.Getenv(name))...)
+	}
+	for i, f := range files {
+		if whole, err := filepath.Abs(f); f != "" && err == nil {
+			files[i] = whole
+		}
+	}
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
+}
+
 // confine runs this program again where it cannot read the keys. It returns only
 // when that cannot be.
-func confine(pairs []keyring.Pair, socket *os.File) error {
-	files := make([]string, len(pairs))
+func confine(pairs []keyring.Pair, needs []string, socket *os.File) error {
+	keys := make([]string, len(pairs))
 	for i, p := range pairs {
-		files[i] = p.Key
+		keys[i] = p.Key
 	}
 	fd := socket.Fd()
 	if _, err := unix.FcntlInt(fd, unix.F_SETFD, 0); err != nil {
 		return fmt.Errorf("hand the keys' socket on: %w", err)
 	}
-	err := keeper.Exec(files, itself, os.Args, append(os.Environ(), keysVariable+"="+strconv.Itoa(int(fd))))
+	err := keeper.Exec(keys, needs, itself, os.Args, append(os.Environ(), keysVariable+"="+strconv.Itoa(int(fd))))
 	unix.CloseOnExec(int(fd))
 	return err
 }

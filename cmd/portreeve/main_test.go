@@ -17,7 +17,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"portreeve": main})
+	testscript.Main(m, map[string]func(){
+		"portreeve": main,
+		"exe":       main, // as which run starts the holder of the keys
+		"taken":     taken,
+	})
 }
 
 // TestScripts runs testdata/script: a command line and what it prints, one

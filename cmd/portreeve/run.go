@@ -44,7 +44,7 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		return err
 	}
 	o := daemon.Options{Config: c, Log: notices(e.stderr)}
-	keys, err := reachKeys(c, o.Log)
+	keys, err := e.reachKeys(c, o.Log)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"unsafe"
 
@@ -16,15 +17,20 @@ import (
 // 5.13, or has Landlock switched off.
 var ErrNoLandlock = errors.New("this kernel has no Landlock (Linux 5.13 and later, with landlock among the lsm= of its command line)")
 
-// Exec replaces the calling process by a program that can read neither the files
+// Exec replaces the calling process by a program that can read neither the keys
 // nor the memory of a process outside, such as the holder: Landlock forbids both.
-// All other files it can read as before, except those that come to stand beside
-// the forbidden ones or above them later.
 //
-// It returns only when it fails; then nothing has changed, except when it is the
-// program that cannot be run.
-func Exec(files []string, program string, args, environ []string) error {
-	ruleset, err := ruleset(files)
+// Beside the keys, and beside the directories on the way to them, the program can
+// read what everybody may read, and what is needed: files, and directories with all
+// below. What is kept from others there is kept from it as well, since it may be a
+// copy of a key (renewal programs leave their old ones in the same directory, with
+// the same key when they are told to reuse it); so is what comes to stand there
+// later. Devices that show a disk or the memory as it is are shut, too.
+//
+// It returns only when it fails; then nothing has changed but what the process may
+// do, except when it is the program that cannot be run.
+func Exec(keys, needed []string, program string, args, environ []string) error {
+	ruleset, err := ruleset(keys, needed, program)
 	if err != nil {
 		return err
 	}
@@ -33,18 +39,28 @@ func Exec(files []string, program string, args, environ []string) error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return fmt.Errorf("give up new privileges: %w", err)
 	}
+	if err := dropBounding(func(c uintptr) bool { return slices.Contains(sights, c) }); err != nil {
+		return err
+	}
 	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
 		return fmt.Errorf("confine the inspector: %w", errno)
 	}
 	return fmt.Errorf("run the inspector again, confined: %w", unix.Exec(program, args, environ))
 }
 
-// ruleset makes a ruleset under which everything can be read except files.
+// sights are the capabilities that open what Landlock does not shut: the memory of
+// the machine in /proc/kcore, and devices made by oneself.
+var sights = []uintptr{unix.CAP_SYS_RAWIO, unix.CAP_SYS_PTRACE, unix.CAP_MKNOD}
+
+// handled is what nobody may without a rule. There is no rule for making devices.
+const handled = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_MAKE_CHAR
+
+// ruleset makes a ruleset for Exec.
 //
 // Landlock knows permissions only, and they hold for all below a directory. So
-// what is beside the way to a forbidden file is permitted, at each step of it.
-func ruleset(files []string) (int, error) {
-	attr := unix.LandlockRulesetAttr{Handled_access_fs: unix.LANDLOCK_ACCESS_FS_READ_FILE}
+// what is beside the way to a key is permitted, at each step of it.
+func ruleset(keys, needed []string, program string) (int, error) {
+	attr := unix.LandlockRulesetAttr{Handled_access_fs: handled}
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Handled_access_fs), 0)
 	switch errno {
 	case 0:
@@ -53,9 +69,10 @@ func ruleset(files []string) (int, error) {
 	default:
 		return -1, fmt.Errorf("confine the inspector: %w", errno)
 	}
-	forbidden, err := resolved(files)
+	w, err := newWay(int(fd), keys, needed)
 	if err == nil {
-		err = permitBeside(int(fd), "/", forbidden)
+		w.permit(program, 0) // running is reading; the program may be in nobody's directory
+		err = w.permitBeside("/", true)
 	}
 	if err != nil {
 		unix.Close(int(fd))
@@ -64,26 +81,78 @@ func ruleset(files []string) (int, error) {
 	return int(fd), nil
 }
 
-// resolved returns the files with the links on their way followed, and the links
-// themselves.
-func resolved(files []string) (map[string]bool, error) {
-	all := make(map[string]bool)
-	for _, f := range files {
+// way is a walk along the ways to the keys.
+type way struct {
+	ruleset int
+	keys    map[string]bool // by all names that are known, without links on the way
+	needed  map[string]bool
+}
+
+func newWay(ruleset int, keys, needed []string) (*way, error) {
+	w := &way{ruleset, make(map[string]bool), make(map[string]bool)}
+	for _, f := range keys {
 		real, err := filepath.EvalSymlinks(f)
 		if err != nil {
 			return nil, fmt.Errorf("confine the inspector: find the key %s: %w", f, err)
 		}
-		all[real] = true
+		w.keys[real] = true
+		for _, name := range mountedNames(real) {
+			w.keys[name] = true
+		}
 		if dir, err := filepath.EvalSymlinks(filepath.Dir(f)); err == nil {
-			all[filepath.Join(dir, filepath.Base(f))] = true // what a renewal puts there is not permitted either
+			w.keys[filepath.Join(dir, filepath.Base(f))] = true // what a renewal puts there is not permitted either
 		}
 	}
-	return all, nil
+	for _, f := range needed {
+		if real, err := filepath.EvalSymlinks(f); err == nil { // who opens it says that it is missing
+			w.needed[real] = true
+		}
+	}
+	return w, nil
 }
 
-// permitBeside permits all entries of a directory that lead to no forbidden
-// file, and goes on in those that do.
-func permitBeside(ruleset int, dir string, forbidden map[string]bool) error {
+// mountedNames returns the names that a file has by further mounts of its file
+// system. No other file system is touched: one over a network may hang.
+func mountedNames(file string) (names []string) {
+	var info unix.Stat_t
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil || unix.Stat(file, &info) != nil {
+		return nil
+	}
+	device := fmt.Sprintf("%d:%d", unix.Major(info.Dev), unix.Minor(info.Dev))
+	for line := range strings.Lines(string(table)) {
+		f := strings.Fields(line) // proc(5): id, parent, device, root, mount point
+		if len(f) < 5 || f[2] != device {
+			continue
+		}
+		// What is mounted begins somewhere on the way to the file.
+		for rest := file; ; rest = afterFirst(rest) {
+			name := filepath.Join(spelled.Replace(f[4]), rest)
+			var other unix.Stat_t
+			if name != file && unix.Stat(name, &other) == nil && other.Dev == info.Dev && other.Ino == info.Ino {
+				names = append(names, name)
+			}
+			if rest == "" {
+				break
+			}
+		}
+	}
+	return names
+}
+
+// spelled undoes what the kernel does to names in that table.
+var spelled = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
+// afterFirst returns a path without its first element.
+func afterFirst(path string) string {
+	_, rest, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	return rest
+}
+
+// permitBeside permits what is in a directory and leads to no key, and goes on in
+// what does. Where not everybody can get into the directory, it is only what is
+// needed.
+func (w *way) permitBeside(dir string, open bool) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("confine the inspector: %w", err)
@@ -91,27 +160,54 @@ func permitBeside(ruleset int, dir string, forbidden map[string]bool) error {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch {
-		case forbidden[path], isOneOf(path, forbidden):
-		case leads(path, forbidden):
-			if err := permitBeside(ruleset, path, forbidden); err != nil {
-				return err
+		case w.isKey(path), e.Type()&os.ModeSymlink != 0: // where a link leads to has a rule of its own
+		case leads(path, w.keys):
+			err = w.permitBeside(path, open && public(e))
+		case path == "/dev":
+			for _, name := range harmless {
+				w.permit(filepath.Join(path, name), unix.O_NOFOLLOW)
 			}
-		case e.Type()&os.ModeSymlink == 0: // where a link leads to has a rule of its own
-			permit(ruleset, path)
+		case w.needed[path], open && public(e):
+			w.permit(path, unix.O_NOFOLLOW)
+		case leads(path, w.needed):
+			err = w.permitBeside(path, false)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// isOneOf reports whether a path is another name of a forbidden file: a rule is
-// about what a name leads to, not about the name.
-func isOneOf(path string, forbidden map[string]bool) bool {
+// harmless are the devices that show nothing of disks or memory.
+var harmless = []string{"null", "zero", "full", "random", "urandom", "tty", "console", "pts", "ptmx", "shm"}
+
+// public reports whether everybody may read a file, or list a directory and enter
+// it.
+func public(e os.DirEntry) bool {
+	info, err := e.Info()
+	if err != nil {
+		return false
+	}
+	need := os.FileMode(0o004)
+	if e.IsDir() {
+		need = 0o005
+	}
+	return info.Mode().Perm()&need == need
+}
+
+// isKey reports whether a path is a name of a key: a rule is about what a name
+// leads to, not about the name.
+func (w *way) isKey(path string) bool {
+	if w.keys[path] {
+		return true
+	}
 	info, err := os.Lstat(path)
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
-	for f := range forbidden {
-		if other, err := os.Stat(f); err == nil && os.SameFile(info, other) {
+	for key := range w.keys {
+		if other, err := os.Stat(key); err == nil && os.SameFile(info, other) {
 			return true
 		}
 	}
@@ -129,12 +225,12 @@ func leads(dir string, to map[string]bool) bool {
 
 // permit permits reading what is at a path and below. What cannot be opened now
 // (it is gone, or a socket) needs no rule.
-func permit(ruleset int, path string) {
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+func (w *way) permit(path string, flags int) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC|flags, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(fd)
 	rule := unix.LandlockPathBeneathAttr{Allowed_access: unix.LANDLOCK_ACCESS_FS_READ_FILE, Parent_fd: int32(fd)}
-	unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
+	unix.Syscall6(unix.SYS_LANDLOCK_ADD_RULE, uintptr(w.ruleset), unix.LANDLOCK_RULE_PATH_BENEATH, uintptr(unsafe.Pointer(&rule)), 0, 0, 0)
 }

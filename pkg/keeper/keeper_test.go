@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -27,7 +28,10 @@ import (
 )
 
 // The test binary plays the holder and the confined inspector, too.
-const role = "KEEPER_TEST_ROLE"
+const (
+	role  = "KEEPER_TEST_ROLE"
+	needs = "KEEPER_TEST_NEEDS" // a file that the confined inspector may read
+)
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
@@ -39,7 +43,7 @@ func TestMain(m *testing.M) {
 	}
 	switch os.Getenv(role) {
 	case "confine":
-		err := Exec([]string{os.Args[2]}, "/proc/self/exe", os.Args, []string{role + "=look"})
+		err := Exec([]string{os.Args[2]}, []string{os.Getenv(needs)}, "/proc/self/exe", os.Args, []string{role + "=look"})
 		fmt.Println("cannot:", err)
 		os.Exit(3)
 	case "look":
@@ -49,9 +53,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// look says which of the files can be read.
+// look says which of the files can be read, or for those with a plus which disks
+// can be made.
 func look(files []string) {
 	for _, f := range files {
+		if disk, is := strings.CutPrefix(f, "+"); is {
+			fmt.Printf("%s %v\n", filepath.Base(disk), unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 0))) == nil)
+			continue
+		}
 		file, err := os.Open(f)
 		if err == nil {
 			_, err = file.ReadAt(make([]byte, 1), 0)
@@ -250,38 +259,112 @@ func TestEnds(t *testing.T) {
 	}
 }
 
-// TestConfined: an inspector that is confined reads everything but the keys, also
-// those that a renewal puts in their place, or reaches by another name.
+// confined returns what an inspector says that is confined by the first of some
+// files and tries to read them all.
+func confined(t *testing.T, needed string, files ...string) string {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", append([]string{"-"}, files...)...)
+	cmd.Env = append(os.Environ(), role+"=confine", needs+"="+needed)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// in makes files below a directory, those whose name ends in "!" for root alone.
+func in(t *testing.T, dir string, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		path, private := strings.CutSuffix(filepath.Join(dir, name), "!")
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		mode := os.FileMode(0o644)
+		if private {
+			mode = 0o600
+		}
+		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestConfined: an inspector that is confined reads everything that is for
+// everybody, and what it needs, but neither the key by any of its names nor what
+// may be a copy of it.
 func TestConfined(t *testing.T) {
 	dir := t.TempDir()
-	for _, sub := range []string{"archive", "live", "beside"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+	in(t, dir, "archive/key1.pem!", "archive/key0.pem!", "archive/cert1.pem", "archive/config.yaml!", "beside/other.pem!", "live/README",
+		"keys/copy.pem!", "shut/copy.pem", "shut/inner/needed")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, "shut"): 0o700} {
+		if err := os.Chmod(path, mode); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, name := range []string{"archive/key1.pem", "archive/cert1.pem", "beside/other.pem"} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+	for name, to := range map[string]string{"live/key.pem": "../archive/key1.pem", "archive/loop": "."} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
-	}
-	key := filepath.Join(dir, "live/key.pem")
-	if err := os.Symlink("../archive/key1.pem", key); err != nil {
-		t.Fatal(err)
 	}
 	if err := os.Link(filepath.Join(dir, "archive/key1.pem"), filepath.Join(dir, "archive/link.pem")); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe", "-", key, filepath.Join(dir, "archive/key1.pem"), filepath.Join(dir, "archive/link.pem"), filepath.Join(dir, "archive/cert1.pem"),
-		filepath.Join(dir, "beside/other.pem"), "/etc/passwd", "/proc/version")
-	cmd.Env = append(os.Environ(), role+"=confine")
-	out, err := cmd.CombinedOutput()
-	if strings.Contains(string(out), ErrNoLandlock.Error()) {
-		t.Log("no Landlock here")
-		return
+	if err := os.Chmod(filepath.Join(dir, "archive/link.pem"), 0o644); err != nil { // so is the key now
+		t.Fatal(err)
 	}
-	want := "key.pem false\nkey1.pem false\nlink.pem false\ncert1.pem true\nother.pem true\npasswd true\nversion true\n"
-	if err != nil || string(out) != want {
-		t.Errorf("%v:\n%s", err, out)
+	var files []string
+	for _, name := range []string{"live/key.pem", "archive/key1.pem", "archive/link.pem", "archive/loop/key1.pem", "archive/key0.pem", "archive/cert1.pem",
+		"archive/config.yaml", "live/README", "beside/other.pem", "shut/copy.pem"} {
+		files = append(files, filepath.Join(dir, name))
+	}
+	got := confined(t, filepath.Join(dir, "archive/config.yaml"), append(files, "/etc/passwd", "/proc/version", "/dev/urandom", "/dev/mem", "/proc/kcore")...)
+	want := `key.pem false
+key1.pem false
+link.pem false
+key1.pem false
+key0.pem false
+cert1.pem true
+config.yaml true
+README true
+other.pem true
+copy.pem false
+passwd true
+version true
+urandom true
+mem false
+kcore false
+`
+	if got != want {
+		t.Errorf("it reads\n%s, not\n%s", got, want)
+	}
+	got = confined(t, filepath.Join(dir, "shut/inner"), files[0], filepath.Join(dir, "shut/inner/needed"), filepath.Join(dir, "shut/copy.pem"))
+	if want := "key.pem false\nneeded true\ncopy.pem false\n"; got != want {
+		t.Errorf("of a directory that is needed it reads\n%s, not\n%s", got, want)
+	}
+}
+
+// TestConfinedByMounts: a key is shut by the names that it has in other mounts, and
+// no disk can be read in place of the files on it.
+func TestConfinedByMounts(t *testing.T) {
+	runtime.LockOSThread() // and never unlocked: the thread's mounts end with it
+	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	in(t, dir, "etc/tls/key.pem!", "chroot/etc/nothing", "a place/nothing")
+	for _, place := range []string{"chroot/etc", "a place"} {
+		if err := unix.Mount(filepath.Join(dir, "etc"), filepath.Join(dir, place), "", unix.MS_BIND, ""); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Unmount(filepath.Join(dir, place), unix.MNT_DETACH) })
+	}
+	got := confined(t, "", filepath.Join(dir, "etc/tls/key.pem"), filepath.Join(dir, "chroot/etc/tls/key.pem"), filepath.Join(dir, "a place/tls/key.pem"), "+"+filepath.Join(dir, "disk"))
+	if want := "key.pem false\nkey.pem false\nkey.pem false\ndisk false\n"; got != want {
+		t.Errorf("it reads\n%s", got)
 	}
 }
 
@@ -289,15 +372,9 @@ func TestConfined(t *testing.T) {
 func TestConfinedCannotLook(t *testing.T) {
 	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
 	start(t, pair)
-	cmd := exec.Command("/proc/self/exe", "-", pair.Key, "/proc/"+child(t)+"/environ", "/proc/self/environ")
-	cmd.Env = append(os.Environ(), role+"=confine")
-	out, err := cmd.CombinedOutput()
-	if strings.Contains(string(out), ErrNoLandlock.Error()) {
-		t.Log("no Landlock here")
-		return
-	}
-	if want := "mx.key false\nenviron false\nenviron true\n"; err != nil || string(out) != want {
-		t.Errorf("%v:\n%s", err, out)
+	got := confined(t, "", pair.Key, "/proc/"+child(t)+"/root/etc/passwd", "/proc/self/root/etc/passwd")
+	if want := "mx.key false\npasswd false\npasswd true\n"; got != want {
+		t.Errorf("it reads\n%s", got)
 	}
 }
 

@@ -94,13 +94,18 @@ func strip() error {
 	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
 		return fmt.Errorf("give up ambient capabilities: %w", err)
 	}
+	return dropBounding(func(c uintptr) bool { return c != unix.CAP_DAC_READ_SEARCH })
+}
+
+// dropBounding takes capabilities from what an exec of this thread can give.
+func dropBounding(which func(uintptr) bool) error {
 	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		if c == unix.CAP_DAC_READ_SEARCH {
+		if !which(c) {
 			continue
 		}
 		switch err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err {
 		case nil, unix.EINVAL: // a capability that this kernel does not know
-		case unix.EPERM: // without CAP_SETPCAP: then we are not root, and the holder has none either
+		case unix.EPERM: // without CAP_SETPCAP: not root, whom an exec gives nothing, or root in bounds that somebody has set
 			return nil
 		default:
 			return fmt.Errorf("give up capability %d: %w", c, err)

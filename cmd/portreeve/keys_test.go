@@ -1,0 +1,356 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/tls"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/testenv/pki"
+)
+
+// taken is an inspector that somebody has taken over: it starts as run does, shows
+// a client its certificate, and then tries to get at the key. It does so again
+// after each line that it reads. Its arguments are the configuration, the key's
+// path, and what to look for in its memory, veiled, so that it is not there.
+func taken() {
+	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	e.file.value = os.Args[1]
+	c, err := e.load()
+	if err != nil {
+		panic(err)
+	}
+	keys, err := e.reachKeys(c, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if err != nil {
+		panic(err)
+	}
+	pairs := daemon.Pairs(c)
+	ring, _, err := keyring.Open(keys, pairs)
+	if err != nil {
+		panic(err)
+	}
+	in := bufio.NewScanner(os.Stdin)
+	for again := true; again; again = in.Scan() {
+		ring.Refresh()
+		fmt.Println("shows", shownBy(ring.Config(keyring.Clients{Pairs: pairs})))
+		for name, try := range burglary(os.Args[2]) {
+			if try() {
+				fmt.Println("can", name)
+			}
+		}
+		for _, veiled := range os.Args[3:] {
+			name, text, _ := strings.Cut(veiled, "=")
+			what, err := hex.DecodeString(text)
+			if err != nil {
+				panic(err)
+			}
+			fmt.Println("remembers", name, inMemory(what))
+		}
+		fmt.Println("done")
+	}
+}
+
+func shownBy(c *tls.Config) string {
+	a, b := net.Pipe()
+	go tls.Server(b, c).Handshake()
+	client := tls.Client(a, &tls.Config{InsecureSkipVerify: true})
+	if err := client.Handshake(); err != nil {
+		return err.Error()
+	}
+	return client.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+// burglary is what one may try who wants a file that another process reads.
+func burglary(key string) map[string]func() bool {
+	holder := strconv.Itoa(childOf(os.Getpid()))
+	beside := func(name string) string { return filepath.Join(filepath.Dir(key), name) }
+	reads := func(path string) func() bool {
+		return func() bool {
+			data, _ := os.ReadFile(path)
+			return len(data) > 0
+		}
+	}
+	tries := map[string]func() bool{
+		"open it":                      reads(key),
+		"open it by its own root":      reads("/proc/self/root" + key),
+		"open it by the init's root":   reads("/proc/1/root" + key),
+		"open it by the holder's root": reads("/proc/" + holder + "/root" + key),
+		"open the holder's memory": func() bool {
+			f, err := os.OpenFile("/proc/"+holder+"/mem", os.O_RDWR, 0)
+			if err == nil {
+				f.Close()
+			}
+			return err == nil
+		},
+		"see the holder's files": func() bool {
+			list, _ := os.ReadDir("/proc/" + holder + "/fd")
+			for _, fd := range list {
+				if _, err := os.Readlink("/proc/" + holder + "/fd/" + fd.Name()); err == nil {
+					return true
+				}
+			}
+			return false
+		},
+		"link it": func() bool {
+			defer os.Remove(beside("linked"))
+			return os.Link(key, beside("linked")) == nil && reads(beside("linked"))()
+		},
+		"link to it": func() bool {
+			defer os.Remove(beside("soft"))
+			return os.Symlink(key, beside("soft")) == nil && reads(beside("soft"))()
+		},
+		"rename it": func() bool {
+			defer os.Rename(beside("renamed"), key)
+			return os.Rename(key, beside("renamed")) == nil && reads(beside("renamed"))()
+		},
+		"trace the holder": func() bool {
+			pid, _ := strconv.Atoi(holder)
+			err := unix.PtraceAttach(pid)
+			unix.PtraceDetach(pid)
+			return err == nil
+		},
+		"reach into the holder": func() bool {
+			pid, _ := strconv.Atoi(holder)
+			local := make([]byte, 1)
+			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{{Base: &local[0], Len: 1}}, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}, 0)
+			return err == nil || err == unix.EFAULT // who is not refused has only to find the place
+		},
+		"mount its directory": func() bool {
+			dir, err := os.MkdirTemp("", "mounted")
+			if err != nil {
+				panic(err)
+			}
+			defer os.Remove(dir)
+			defer unix.Unmount(dir, unix.MNT_DETACH)
+			return unix.Mount(filepath.Dir(key), dir, "", unix.MS_BIND, "") == nil
+		},
+		"find it open": func() bool {
+			list, _ := os.ReadDir("/proc/self/fd")
+			for _, fd := range list {
+				if to, _ := os.Readlink("/proc/self/fd/" + fd.Name()); strings.HasPrefix(to, filepath.Dir(key)) {
+					return true
+				}
+			}
+			return false
+		},
+	}
+	return tries
+}
+
+// childOf returns a child of a process, 0 if it has none.
+func childOf(parent int) int {
+	list, _ := filepath.Glob("/proc/[0-9]*/status")
+	for _, path := range list {
+		status, _ := os.ReadFile(path)
+		if bytes.Contains(status, []byte("\nPPid:\t"+strconv.Itoa(parent)+"\n")) {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			return pid
+		}
+	}
+	return 0
+}
+
+// veil hides octets from those who look for them.
+const veil = 0x5a
+
+func veiled(name string, what []byte) string {
+	other := bytes.Clone(what)
+	for i := range other {
+		other[i] ^= veil
+	}
+	return name + "=" + hex.EncodeToString(other)
+}
+
+// inMemory reports whether this process has what is veiled anywhere.
+func inMemory(what []byte) bool {
+	table, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		panic(err)
+	}
+	memory, err := os.Open("/proc/self/mem")
+	if err != nil {
+		panic(err)
+	}
+	defer memory.Close()
+	part := make([]byte, 1<<20)
+	for line := range strings.Lines(string(table)) {
+		var from, to int64
+		var may string
+		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &may); err != nil || may[0] != 'r' {
+			continue
+		}
+		for at := from; at < to; at += int64(len(part) - len(what)) {
+			n, _ := memory.ReadAt(part[:min(int64(len(part)), to-at)], at)
+			if n > 0 && finds(part[:n], what) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// finds looks without ever having in one place what it looks for.
+func finds(in, what []byte) bool {
+	for i := 0; i+len(what) <= len(in); i++ {
+		n := 0
+		for n < len(what) && in[i+n]^veil == what[n] {
+			n++
+		}
+		if n == len(what) {
+			return true
+		}
+	}
+	return false
+}
+
+// secrets are what must not be in memory: the number that the key is, and a piece
+// of its file.
+func secrets(t *testing.T, name string, p *pki.Pair) []string {
+	t.Helper()
+	number, err := p.Key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{veiled(name+"'s number", number), veiled(name+"'s text", p.KeyPEM()[80:120])}
+}
+
+// TestKeysAreOutOfReach starts what run starts, with keys as certbot lays them out,
+// and lets the inspector try to get at them, before a renewal and after it.
+func TestKeysAreOutOfReach(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	first, second := ca.Issue([]string{"first"}), ca.Issue([]string{"second"})
+	for _, sub := range []string{"archive", "live"} {
+		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	renew(t, dir, 1, first)
+	config := filepath.Join(dir, "live", "portreeve.yaml") // for root alone, and beside the keys
+	if err := os.WriteFile(config, fmt.Appendf(nil, `interfaces: {client: [ext0], origin: [dmz0]}
+kernel: {run_dir: %s}
+services:
+  - name: mx
+    listen: ["192.0.2.1:25"]
+    origins: ["198.51.100.1:25"]
+    tls: {certificates: [{chain: %[1]s/live/fullchain.pem, key: %[1]s/live/privkey.pem}]}
+`, dir), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	looksFor := append(secrets(t, "first", first), secrets(t, "second", second)...)
+	looksFor = append(looksFor, veiled("arguments", []byte(config))) // which shows that looking finds
+	inspector := newTaken(t, append([]string{config, filepath.Join(dir, "live/privkey.pem")}, looksFor...)...)
+
+	want := "shows first\nremembers first's number false\nremembers first's text false\nremembers second's number false\nremembers second's text false\nremembers arguments true\n"
+	if got := inspector.told(t); got != want {
+		t.Errorf("it says\n%s", got)
+	}
+	renew(t, dir, 2, second)
+	want = strings.Replace(want, "shows first", "shows second", 1)
+	if got := inspector.told(t); got != want {
+		t.Errorf("after a renewal it says\n%s", got)
+	}
+	holder := childOf(inspector.cmd.Process.Pid)
+	if err := inspector.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the holder's end", func() bool { return unix.Kill(holder, 0) == unix.ESRCH })
+}
+
+// renew writes a pair as certbot does: files with new names, then the links.
+func renew(t *testing.T, dir string, n int, p *pki.Pair) {
+	t.Helper()
+	for name, data := range map[string][]byte{"privkey": p.KeyPEM(), "fullchain": p.ChainPEM()} {
+		file := fmt.Sprintf("../archive/%s%d.pem", name, n)
+		if err := os.WriteFile(filepath.Join(dir, "live", file), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		link := filepath.Join(dir, "live", name+".pem")
+		if err := os.Symlink(file, link+".new"); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(link+".new", link); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// takenProcess is a running taken.
+type takenProcess struct {
+	cmd   *exec.Cmd
+	in    io.Writer
+	out   *bufio.Scanner
+	begun bool
+}
+
+func newTaken(t *testing.T, args ...string) *takenProcess {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	p := &takenProcess{cmd: exec.CommandContext(ctx, "/proc/self/exe", args...)}
+	p.cmd.Args[0] = "taken"
+	p.cmd.Stderr = os.Stderr
+	in, err := p.cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.in, p.out = in, bufio.NewScanner(out)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+	})
+	return p
+}
+
+// told has it try again, but for the first time, and returns what it says.
+func (p *takenProcess) told(t *testing.T) string {
+	t.Helper()
+	if p.begun {
+		if _, err := io.WriteString(p.in, "\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p.begun = true
+	var all strings.Builder
+	for p.out.Scan() {
+		if p.out.Text() == "done" {
+			return all.String()
+		}
+		all.WriteString(p.out.Text() + "\n")
+	}
+	t.Fatalf("it ended after\n%s", all.String())
+	return ""
+}
+
+// await waits for a condition.
+func await(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("no sign of %s", what)
+		}
+	}
+}
