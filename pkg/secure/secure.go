@@ -107,11 +107,18 @@ func (c *Conn) handshake(by time.Time) error {
 // for SMTP no end of the stream ever means that a message is complete.
 func (c *Conn) Read(p []byte) (int, error) {
 	if !c.has || len(p) == 0 {
-		return c.tls.Read(p)
+		return c.read(p)
 	}
 	p[0], c.has = c.ahead[0], false
 	n, _ := c.readNow(p[1:]) // an error comes again
 	return 1 + n, nil
+}
+
+func (c *Conn) read(p []byte) (int, error) {
+	c.under.reading = true
+	n, err := c.tls.Read(p)
+	c.under.reading = false
+	return n, err
 }
 
 // readNow reads what is there, without waiting.
@@ -120,7 +127,7 @@ func (c *Conn) readNow(p []byte) (int, error) {
 		return 0, nil
 	}
 	c.under.now = true
-	n, err := c.tls.Read(p)
+	n, err := c.read(p)
 	c.under.now = false
 	return n, err
 }
@@ -176,7 +183,10 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 }
 
 // SetWriteDeadline sets the deadline of the leg below.
-func (c *Conn) SetWriteDeadline(t time.Time) error { return c.under.Stream.SetWriteDeadline(t) }
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	c.under.writeBy = t
+	return c.under.Stream.SetWriteDeadline(t)
+}
 
 // Sleep waits until a Read would not wait, see session.Sleeper. What comes below may
 // be no more than a part of a record; then the one who sleeps wakes too early.
@@ -188,7 +198,7 @@ func (c *Conn) Sleep() {
 		below.Sleep()
 		return
 	}
-	n, _ := c.tls.Read(c.ahead[:]) // an error comes again
+	n, _ := c.read(c.ahead[:]) // an error comes again
 	c.has = n > 0
 }
 

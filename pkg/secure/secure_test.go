@@ -255,6 +255,26 @@ func TestHandshakeIsNotInterrupted(t *testing.T) {
 	}
 }
 
+// TestAnswersOfTLSHaveTime: what TLS itself has to say while it reads, an alert or
+// new keys, is said although the deadline of the last write has long passed. Else
+// the session would be lost with it.
+func TestAnswersOfTLSHaveTime(t *testing.T) {
+	server, client := opened(t)
+	past := time.Now().Add(-time.Second)
+	server.SetWriteDeadline(past)
+	client.under.Stream.Write([]byte{23, 3, 3, 0, 17, 16: 0, 21: 0}) // no key has made this record
+	var p [1]byte
+	if _, err := server.Read(p[:]); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a forged record: %v", err)
+	}
+	if _, err := client.Read(p[:]); err == nil || !strings.Contains(err.Error(), "remote error") {
+		t.Errorf("the alert did not come: %v", err)
+	}
+	if _, err := server.under.Stream.Write(p[:]); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the deadline is forgotten: %v", err)
+	}
+}
+
 type deadKey struct{ crypto.Signer }
 
 func (deadKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {

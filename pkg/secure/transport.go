@@ -10,10 +10,12 @@ import (
 // transport is a stream as crypto/tls wants it: a net.Conn.
 type transport struct {
 	Stream
-	until  time.Time // of the handshake; zero: none is under way
-	readBy time.Time // the read deadline outside a handshake
-	now    bool      // reads must not wait
-	held   []byte    // not nil: writes gather here
+	until   time.Time // of the handshake; zero: none is under way
+	readBy  time.Time // the deadlines outside a handshake
+	writeBy time.Time
+	reading bool   // TLS reads: what it writes meanwhile is its own
+	now     bool   // reads must not wait
+	held    []byte // not nil: writes gather here
 }
 
 // Read reads from the stream. A handshake is not interrupted: whoever wants the
@@ -47,10 +49,25 @@ func (t *transport) readNow(p []byte) (int, error) {
 
 // Write writes to the stream, or to what gathers.
 func (t *transport) Write(p []byte) (int, error) {
-	if t.held != nil {
+	switch {
+	case t.held != nil:
 		t.held = append(t.held, p...)
 		return len(p), nil
+	case t.reading:
+		return t.answer(p)
 	}
+	return t.Stream.Write(p)
+}
+
+// courtesy is how long TLS may take to say something of its own.
+const courtesy = 5 * time.Second
+
+// answer writes what TLS has to say to what it reads: an alert, or that it has new
+// keys too. The deadline of the last write, which may have passed long ago, is not
+// for that: new keys of which the peer does not learn are the end of the session.
+func (t *transport) answer(p []byte) (int, error) {
+	t.Stream.SetWriteDeadline(time.Now().Add(courtesy)) // fails only on a closed leg, as will the write
+	defer t.Stream.SetWriteDeadline(t.writeBy)
 	return t.Stream.Write(p)
 }
 

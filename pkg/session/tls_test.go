@@ -13,8 +13,8 @@ import (
 
 // In dialogues TLS is played: the one who starts it sends the line HELLO, the
 // other answers SHAKE, and from then on everything is as
-// before. An end that is told is the line NOTIFY. TestInsideTLS and the tests of
-// package secure have the real one.
+// before. An end that is told is the line NOTIFY. The tests of packages secure and
+// relay have the real one.
 
 // setTLS reads a tls step: a mode and adjectives.
 func (s *stage) setTLS(arg string) error {
