@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -108,7 +109,7 @@ func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS
 	if err != nil && asksDNS(c) {
 		return doctor.TLS{}, err
 	}
-	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}), nil
+	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}, daemon.Policy), nil
 }
 
 func asksDNS(c *config.Config) bool {

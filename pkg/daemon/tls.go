@@ -119,7 +119,7 @@ func (i *inspector) tlsOf(t config.TLS) (*relay.TLS, error) {
 	}
 	if t.Originates() {
 		r.Origins = originConfig(t.Origin)
-		if r.Policy, err = i.policy(t.Origin); err != nil {
+		if r.Policy, err = Policy(t.Origin); err != nil {
 			return nil, err
 		}
 	}
@@ -179,8 +179,8 @@ func originConfig(o config.TLSOrigin) *tls.Config {
 	}
 }
 
-// policy says who an origin has to be.
-func (i *inspector) policy(o config.TLSOrigin) (*trust.Policy, error) {
+// Policy says who an origin has to be. Doctor judges by it, too.
+func Policy(o config.TLSOrigin) (*trust.Policy, error) {
 	p := &trust.Policy{Name: o.Name}
 	switch o.Verify {
 	case config.OriginSystem:

@@ -103,7 +103,6 @@ func TestTLSFilesThatAreMissing(t *testing.T) {
 }
 
 func TestPolicies(t *testing.T) {
-	i := &inspector{}
 	pin := config.Pin{1, 2, 3}
 	for _, k := range []struct {
 		of   config.TLSOrigin
@@ -114,7 +113,7 @@ func TestPolicies(t *testing.T) {
 		{config.TLSOrigin{Verify: config.OriginPin, Pins: []config.Pin{pin}}, trust.Pins},
 		{config.TLSOrigin{Verify: config.OriginDANE}, trust.DANE},
 	} {
-		p, err := i.policy(k.of)
+		p, err := Policy(k.of)
 		if err != nil || p.Method != k.want || (k.want == trust.DANE) != (p.Records != nil) || (k.want == trust.Pins) != (len(p.Pins) == 1 && p.Pins[0] == trust.Pin(pin)) {
 			t.Errorf("%s: %+v, %v", k.of.Verify, p, err)
 		}

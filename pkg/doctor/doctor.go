@@ -9,7 +9,9 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
@@ -72,9 +74,24 @@ type exam struct {
 	m Machine
 }
 
-func (e *exam) info(object, text string)            { e.Add(finding.Info, object, text, "") }
-func (e *exam) warn(object, text, remedy string)    { e.Add(finding.Warning, object, text, remedy) }
-func (e *exam) problem(object, text, remedy string) { e.Add(finding.Error, object, text, remedy) }
+func (e *exam) info(object, text string)            { e.add(finding.Info, object, text, "") }
+func (e *exam) warn(object, text, remedy string)    { e.add(finding.Warning, object, text, remedy) }
+func (e *exam) problem(object, text, remedy string) { e.add(finding.Error, object, text, remedy) }
+
+// add adds a finding that a terminal can show: origins and certificates have a say
+// in its words.
+func (e *exam) add(s finding.Severity, object, text, remedy string) {
+	e.Add(s, printable(object), printable(text), printable(remedy))
+}
+
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ReplaceAll(s, "\n", " "))
+}
 
 // transit reports whether some service intercepts.
 func (e *exam) transit() bool {

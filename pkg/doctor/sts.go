@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -34,44 +37,58 @@ func (s STS) matches(mx string) bool {
 	})
 }
 
-// parsePolicy reads a policy, RFC 8461 section 3.2.
+// parsePolicy reads a policy, RFC 8461 section 3.2. Of a field that may be there
+// once, the first counts.
 func parsePolicy(text string) (s STS, err error) {
-	version := ""
+	first := map[string]string{}
 	for line := range strings.Lines(text) {
 		key, value, found := strings.Cut(strings.TrimSpace(line), ":")
 		value = strings.TrimSpace(value)
-		switch {
+		switch _, again := first[key]; {
 		case !found:
-		case key == "version":
-			version = value
-		case key == "mode":
-			s.Mode = value
 		case key == "mx":
 			s.MX = append(s.MX, strings.ToLower(value))
+		case !again:
+			first[key] = value
 		}
 	}
+	s.Mode = first["mode"]
+	age, err := strconv.ParseUint(first["max_age"], 10, 64)
 	switch {
-	case version != "STSv1":
-		return s, fmt.Errorf("the policy's version is %q, not STSv1", version)
+	case first["version"] != "STSv1":
+		return s, fmt.Errorf("the policy's version is %q, not STSv1", first["version"])
 	case s.Mode != "enforce" && s.Mode != "testing" && s.Mode != "none":
 		return s, fmt.Errorf("the policy's mode is %q, which is none of enforce, testing and none", s.Mode)
+	case err != nil || age > maxAge:
+		return s, fmt.Errorf("the policy's max_age is %q, not a number of seconds up to %d", first["max_age"], maxAge)
 	case s.Mode != "none" && len(s.MX) == 0:
-		return s, fmt.Errorf("the policy names no mail server")
+		return s, errors.New("the policy names no mail server")
 	}
 	return s, nil
 }
 
+// maxAge is the longest that a policy may be kept, in seconds: a year and a day.
+const maxAge = 31557600
+
 // announced reports whether TXT records say that there is a policy, RFC 8461
-// section 3.1: exactly one may.
-func announced(records []string) bool {
-	n := 0
-	for _, r := range records {
-		if strings.HasPrefix(r, "v=STSv1;") {
-			n++
-		}
+// section 3.1. Its error is why senders do not take what says so.
+func announced(records []string) (bool, error) {
+	records = slices.DeleteFunc(slices.Clone(records), func(r string) bool { return !version1.MatchString(r) })
+	switch {
+	case len(records) == 0:
+		return false, nil
+	case len(records) > 1:
+		return true, fmt.Errorf("there are %d TXT records for it, and senders take none of several", len(records))
+	case !withID.MatchString(records[0]):
+		return true, fmt.Errorf("its TXT record %q has no id of 1 to 32 letters and digits", records[0])
 	}
-	return n == 1
+	return true, nil
 }
+
+var (
+	version1 = regexp.MustCompile(`^v=STSv1[ \t]*(;|$)`)
+	withID   = regexp.MustCompile(`;[ \t]*id=[A-Za-z0-9]{1,32}[ \t]*(;|$)`)
+)
 
 // Published is where what an operator has published is read.
 type Published struct {
@@ -84,7 +101,7 @@ type Published struct {
 type Names interface {
 	TXT(ctx context.Context, name string) ([]string, error)
 	MX(ctx context.Context, domain string) ([]string, error)
-	TLSA(ctx context.Context, host string, port uint16) ([]TLSA, error)
+	TLSARecords(ctx context.Context, host string, port uint16) (records []TLSA, secure bool, err error)
 	Addresses(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
@@ -97,8 +114,9 @@ func (p Published) sts(ctx context.Context, domain string) STS {
 	if err != nil {
 		return STS{Announced: true, Err: err}
 	}
-	if !announced(records) {
-		return STS{}
+	is, err := announced(records)
+	if !is || err != nil {
+		return STS{Announced: is, Err: err}
 	}
 	text, err := p.fetch(ctx, "mta-sts."+domain)
 	if err != nil {
@@ -131,7 +149,10 @@ func (p Published) fetch(ctx context.Context, host string) (string, error) {
 	if a.StatusCode != http.StatusOK {
 		return "", fmt.Errorf("%s answers %s", q.URL, a.Status)
 	}
-	text, err := io.ReadAll(io.LimitReader(a.Body, maxPolicy))
+	text, err := io.ReadAll(io.LimitReader(a.Body, maxPolicy+1))
+	if len(text) > maxPolicy {
+		return "", fmt.Errorf("%s is longer than %d KiB", q.URL, maxPolicy>>10)
+	}
 	return string(text), err
 }
 

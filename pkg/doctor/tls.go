@@ -4,8 +4,8 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -24,6 +24,9 @@ func (e *exam) tls() {
 	seen := map[config.Certificate]bool{}
 	asked := map[netip.AddrPort]bool{}
 	for _, s := range e.c.Services {
+		for _, d := range s.TLS.Domains {
+			e.domain(s, d)
+		}
 		if s.TLS.Mode == config.TLSOff {
 			e.warn(e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
 			continue
@@ -40,9 +43,6 @@ func (e *exam) tls() {
 			}
 			asked[o] = true
 		}
-		for _, d := range s.TLS.Domains {
-			e.domain(s, d)
-		}
 	}
 }
 
@@ -51,11 +51,11 @@ func (e *exam) certificate(c config.Certificate) {
 	object := "certificate " + c.Chain
 	shown := e.m.TLS.Certificates[c]
 	if shown.Err != nil {
-		e.problem(object, shown.Err.Error(), "")
+		e.problem(object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
 		return
 	}
 	for _, w := range shown.Warnings {
-		e.warn(object, w, "")
+		e.warn(object, w, "") // says itself what to do
 	}
 	leaf := shown.Chain[0]
 	switch left := leaf.NotAfter.Sub(e.m.Now); {
@@ -107,19 +107,27 @@ func (e *exam) noTLS(s config.Service, object string) {
 	}
 }
 
-// policy judges an origin's certificate as its sessions will.
+// policy says whether sessions take an origin's certificate.
 func (e *exam) policy(s config.Service, object string, o Offer) {
-	t := s.TLS.Origin
-	leaf := o.Chain[0]
-	switch {
-	case t.Verify == config.OriginNone:
-	case t.Verify == config.OriginPin && !slices.Contains(t.Pins, config.Pin(trust.PinOf(leaf))):
-		e.problem(object, "its key is none of those under tls.origin.pins: no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
-	case t.Verify != config.OriginPin && t.Verify != config.OriginDANE && leaf.VerifyHostname(t.Name) != nil:
-		e.problem(object, fmt.Sprintf("its certificate is not for %s: no TLS comes about", t.Name), "set tls.origin.name to a name that it is for")
-	case t.Verify != config.OriginPin && t.Verify != config.OriginDANE && e.m.Now.After(leaf.NotAfter):
-		e.problem(object, "its certificate has expired: no TLS comes about", "renew it")
+	if o.Refused == nil {
+		return
 	}
+	t := s.TLS.Origin
+	if t.Verify == config.OriginPin {
+		e.problem(object, "its key is none of those under tls.origin.pins: no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(o.Chain[0])))
+		return
+	}
+	remedy := "see tls.origin of service " + s.Name
+	var expired x509.CertificateInvalidError
+	switch {
+	case errors.As(o.Refused, &x509.HostnameError{}):
+		remedy = "set tls.origin.name to a name that it is for"
+	case errors.As(o.Refused, &expired) && expired.Reason == x509.Expired:
+		remedy = "renew it"
+	case errors.As(o.Refused, &x509.UnknownAuthorityError{}):
+		remedy = "let the origin send what leads to the root, or name its authority with verify: ca"
+	}
+	e.problem(object, fmt.Sprintf("its certificate is refused, as verify: %s asks (%v): no TLS comes about", t.Verify, o.Refused), remedy)
 }
 
 // names compares how an origin calls itself, which clients read, with the
@@ -171,18 +179,46 @@ func (e *exam) domain(s config.Service, name string) {
 	case !looked:
 		return
 	case d.Err != nil:
-		e.warn(object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "")
+		e.warn(object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "name a DNS server that answers with --resolver")
 	case len(d.MX) == 0:
 		e.warn(object, "it has no MX record", "publish one that names this gateway")
 	}
-	e.sts(s, object, d)
-	for _, mx := range slices.Sorted(maps.Keys(d.TLSA)) {
+	d.MX = here(s, d)
+	e.sts(s, object, name, d)
+	for _, mx := range d.MX {
 		e.dane(s, object, mx, d.TLSA[mx])
 	}
 }
 
+// here returns those of a domain's mail servers whose addresses are the service's:
+// others show certificates of their own. Where none are, something in front has
+// other addresses, and all may be meant.
+func here(s config.Service, d Domain) []string {
+	var ours []string
+	for _, mx := range d.MX {
+		if slices.ContainsFunc(d.Addresses[mx], func(a netip.Addr) bool { return takes(s, a) }) {
+			ours = append(ours, mx)
+		}
+	}
+	if ours == nil {
+		return d.MX
+	}
+	return ours
+}
+
+// takes reports whether connections to an address are the service's.
+func takes(s config.Service, a netip.Addr) bool {
+	contains := func(t config.Target) bool { return t.Prefix.Contains(a) }
+	return slices.ContainsFunc(s.Listen, contains) || slices.ContainsFunc(s.Intercept, contains)
+}
+
+// noneForClients reports whether clients are never offered TLS.
+func noneForClients(s config.Service) bool {
+	return s.TLS.Mode == config.TLSOfOrigin || s.TLS.Mode == config.TLSOff
+}
+
 // sts judges an MTA-STS policy: a sender that knows it delivers to nobody else.
-func (e *exam) sts(s config.Service, object string, d Domain) {
+func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	policy := d.STS
 	say := e.warn
 	if policy.Mode == "enforce" {
@@ -192,7 +228,7 @@ func (e *exam) sts(s config.Service, object string, d Domain) {
 	case !policy.Announced:
 		return
 	case policy.Err != nil:
-		e.warn(object, fmt.Sprintf("it announces an MTA-STS policy that cannot be used: %v", policy.Err), "see https://mta-sts."+object[len("domain "):]+"/.well-known/mta-sts.txt")
+		e.warn(object, fmt.Sprintf("its MTA-STS policy cannot be used: %v", policy.Err), "see the TXT record of _mta-sts."+name+", and https://mta-sts."+name+"/.well-known/mta-sts.txt")
 		return
 	case policy.Mode == "none":
 		return
@@ -201,8 +237,8 @@ func (e *exam) sts(s config.Service, object string, d Domain) {
 		switch {
 		case !policy.matches(mx):
 			say(object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
-		case s.TLS.Mode == config.TLSOfOrigin:
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode origin does not offer to clients", policy.Mode), "write mode: mirror or mode: passthrough")
+		case noneForClients(s):
+			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
 		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:
 			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
 		}
@@ -210,16 +246,31 @@ func (e *exam) sts(s config.Service, object string, d Domain) {
 }
 
 // dane judges the TLSA records of a mail server against what clients are shown.
-func (e *exam) dane(s config.Service, object, mx string, records []TLSA) {
-	if len(records) == 0 || !s.TLS.Terminates() {
+// They bind senders only where DNSSEC vouches for them.
+func (e *exam) dane(s config.Service, object, mx string, records Records) {
+	if len(records.List) == 0 {
+		return
+	}
+	say := e.problem
+	if !records.Secure {
+		say = e.warn
+		e.warn(object, fmt.Sprintf("the DNS server that was asked does not say that DNSSEC vouches for the TLSA records of %s; without it senders do not use them", mx),
+			"ask one that validates with --resolver, and see that the zone is signed")
+	}
+	if noneForClients(s) {
+		say(object, fmt.Sprintf("%s has TLSA records, which ask for TLS, and mode %s does not offer it to clients: senders that use DANE do not deliver", mx, s.TLS.Mode), "write mode: mirror or mode: passthrough")
+		return
+	}
+	if !slices.ContainsFunc(records.List, TLSA.Usable) { // RFC 7672 section 2.2
+		e.warn(object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
 		return
 	}
 	chain := e.presented(s, mx)
-	if chain == nil {
-		return // why is told with the certificate
+	if chain == nil || !s.TLS.Terminates() {
+		return // why is told with the certificate, or it is the origin's own
 	}
-	if err := trust.Match(records, chain, mx); err != nil {
-		e.problem(object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
+	if err := trust.Match(records.List, chain, mx); err != nil {
+		say(object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
 			"publish _25._tcp."+mx+". IN TLSA 3 1 1 "+hashOf(chain[0])+", and wait for the old records' TTL before the certificate is changed")
 		return
 	}

@@ -4,16 +4,19 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/resolve"
 	"github.com/portreeve/portreeve/pkg/trust"
 	"github.com/portreeve/portreeve/testenv/nameserver"
@@ -68,7 +71,7 @@ func order(t *testing.T, p *pki.Pair) TLS {
 		Domains: map[string]Domain{"example.org": {
 			MX:   []string{"mx.example.org"},
 			STS:  STS{Announced: true, Mode: "enforce", MX: []string{"mx.example.org"}},
-			TLSA: map[string][]TLSA{"mx.example.org": {{Usage: 3, Selector: 1, Matching: 1, Data: h[:]}}},
+			TLSA: map[string]Records{"mx.example.org": {List: []TLSA{{Usage: 3, Selector: 1, Matching: 1, Data: h[:]}}, Secure: true}},
 		}},
 	}
 }
@@ -84,6 +87,9 @@ func TestTLSFindings(t *testing.T) {
 			f(l, &o, &d, &s)
 			l.Origins[itsOrigin], l.Domains["example.org"], l.Certificates[itsFiles] = o, d, s
 		}
+	}
+	refused := func(err error) func(*TLS) {
+		return change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { o.Refused = err })
 	}
 	for _, k := range []struct {
 		name, section string
@@ -105,21 +111,34 @@ func TestTLSFindings(t *testing.T) {
 		{"no STARTTLS", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Greeting: "mx.example.org"} }), "warning origin 198.51.100.1:25: it offers no TLS"},
 		{"no STARTTLS, required", withCertificate + ", origin: {require: true}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{} }), "error origin 198.51.100.1:25: it offers no TLS, which service mx requires"},
 		{"origin fails", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Err: fmt.Errorf("alert")} }), "warning origin 198.51.100.1:25: cannot see what it offers: alert"},
-		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", func(*TLS) {}, "error origin 198.51.100.1:25: its key is none of those"},
-		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", func(*TLS) {}, "error origin 198.51.100.1:25: its certificate is not for other.example.org"},
+		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", refused(&trust.Error{Why: event.FailurePin}), "error origin 198.51.100.1:25: its key is none of those"},
+		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", refused(x509.HostnameError{Certificate: good.Certificate, Host: "other.example.org"}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate is valid for mx.example.org, not other.example.org): no TLS comes about; set tls.origin.name"},
+		{"another authority", withCertificate + ", origin: {verify: system, name: mx.example.org}", refused(x509.UnknownAuthorityError{}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate signed by unknown authority): no TLS comes about; let the origin send"},
+		{"off, and a policy", "mode: off, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.Mode, d.TLSA = "enforce", nil }), "error domain example.org: its MTA-STS policy (enforce) asks for TLS, which mode off"},
 		{"no MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { *d = Domain{} }), "warning domain example.org: it has no MX"},
 		{"policy without the MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.MX = []string{"*.mail.example.org"} }), "error domain example.org: its MTA-STS policy (enforce) does not name"},
 		{"policy in testing", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.Mode, d.STS.MX = "testing", nil }), "warning domain example.org: its MTA-STS policy (testing) does not name"},
-		{"policy that cannot be read", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS = STS{Announced: true, Err: fmt.Errorf("404")} }), "warning domain example.org: it announces an MTA-STS policy that cannot be used: 404"},
+		{"policy that cannot be read", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS = STS{Announced: true, Err: fmt.Errorf("404")} }), "warning domain example.org: its MTA-STS policy cannot be used: 404"},
 		{"policy and another name", withCertificate, change(func(l *TLS, _ *Offer, d *Domain, _ *Shown) {
 			d.MX, d.STS.MX, d.TLSA = []string{"mx2.example.org"}, []string{"mx2.example.org"}, nil
 		}), "error domain example.org: its MTA-STS policy (enforce) asks mx2.example.org for a certificate"},
 		{"TLSA of another", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
-			d.TLSA = map[string][]TLSA{"mx.example.org": {{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}}}
+			d.TLSA = map[string]Records{"mx.example.org": {List: []TLSA{{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}}, Secure: true}}
 		}), "error domain example.org: the TLSA records of mx.example.org do not fit"},
 		{"TLSA unusable", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
-			d.TLSA = map[string][]TLSA{"mx.example.org": {{Usage: 1, Selector: 1, Matching: 1, Data: make([]byte, 32)}}}
-		}), "error domain example.org: the TLSA records of mx.example.org do not fit"},
+			d.TLSA = map[string]Records{"mx.example.org": {List: []TLSA{{Usage: 1, Selector: 1, Matching: 1, Data: make([]byte, 32)}}, Secure: true}}
+		}), "warning domain example.org: none of the TLSA records of mx.example.org is of use"},
+		{"TLSA that fit, without DNSSEC", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.TLSA = map[string]Records{"mx.example.org": {List: d.TLSA["mx.example.org"].List}}
+		}), "warning domain example.org: the DNS server that was asked does not say that DNSSEC vouches"},
+		{"others' mail servers beside ours", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.MX = append(d.MX, "backup.example.net")
+			d.Addresses = map[string][]netip.Addr{"mx.example.org": {netip.MustParseAddr("192.0.2.1")}, "backup.example.net": {netip.MustParseAddr("203.0.113.1")}}
+			d.TLSA["backup.example.net"] = Records{List: []TLSA{{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}}, Secure: true}
+		}), ""},
+		{"TLSA where no TLS is offered", "mode: origin, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS = STS{} }), "error domain example.org: mx.example.org has TLSA records, which ask for TLS, and mode origin"},
+		{"policy where no TLS is offered", "mode: origin, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.TLSA = nil }), "error domain example.org: its MTA-STS policy (enforce) asks for TLS, which mode origin"},
+		{"names that would move the cursor", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { o.Greeting = "\x1b[2Jinner\u202e" }), "warning origin 198.51.100.1:25: it calls itself ?[2Jinner?,"},
 	} {
 		l := order(t, good)
 		k.spoil(&l)
@@ -132,6 +151,7 @@ func TestTLSFindings(t *testing.T) {
 			}
 		}
 		switch {
+		case k.name == "off, and a policy" && len(bad) == 2 && strings.HasPrefix(bad[0], k.want): // and that it is off
 		case k.want == "" && len(bad) > 0, k.want != "" && (len(bad) != 1 || !strings.HasPrefix(bad[0], k.want)):
 			t.Errorf("%s: found\n%s\nwant %s", k.name, strings.Join(bad, "\n"), k.want)
 		}
@@ -159,16 +179,18 @@ func TestLookTLS(t *testing.T) {
 		Name: "mx", Origins: []netip.AddrPort{at}, Listen: []config.Target{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25}},
 		TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: chain, Key: key}}, Domains: []string{"example.org"}},
 	}}}
-	got := LookTLS(t.Context(), c, Published{DNS: resolve.New(names.Addr), Roots: ca.Pool(), Port: policyAt})
+	got := LookTLS(t.Context(), c, Published{DNS: resolve.New(names.Addr), Roots: ca.Pool(), Port: policyAt}, func(o config.TLSOrigin) (*trust.Policy, error) {
+		return &trust.Policy{Method: trust.Roots, Name: "other.example.org", Pool: ca.Pool()}, nil
+	})
 	if s := got.Certificates[config.Certificate{Chain: chain, Key: key}]; s.Err != nil || len(s.Chain) != 1 || s.Trusted == nil {
 		t.Errorf("certificate: %+v", s)
 	}
 	o := got.Origins[at]
-	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {
+	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || !errors.As(o.Refused, &x509.HostnameError{}) || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {
 		t.Errorf("origin: %+v", o)
 	}
 	d := got.Domains["example.org"]
-	if d.Err != nil || len(d.MX) != 1 || d.MX[0] != "mx.example.org" || len(d.TLSA["mx.example.org"]) != 1 || !d.STS.Announced || d.STS.Err != nil || !d.STS.matches("mx.example.org") || d.STS.matches("a.mx.example.org") || d.STS.matches("example.org") {
+	if d.Err != nil || len(d.MX) != 1 || d.MX[0] != "mx.example.org" || len(d.TLSA["mx.example.org"].List) != 1 || !d.TLSA["mx.example.org"].Secure || len(d.Addresses["mx.example.org"]) != 1 || !d.STS.Announced || d.STS.Err != nil || !d.STS.matches("mx.example.org") || d.STS.matches("a.mx.example.org") || d.STS.matches("example.org") {
 		t.Errorf("domain: %+v", d)
 	}
 }
@@ -183,12 +205,16 @@ func publish(t *testing.T, ca *pki.Authority, policy string) (*nameserver.Server
 	t.Cleanup(s.Close)
 	s.Secure("_25._tcp.mx.example.org.")
 	if err := s.Add("example.org. 60 IN MX 10 mx.example.org.", "_mta-sts.example.org. 60 IN TXT \"v=STSv1; id=1;\"",
-		"mta-sts.example.org. 60 IN A 127.0.0.1", "_25._tcp.mx.example.org. 60 IN TLSA 3 1 1 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"); err != nil {
+		"mta-sts.example.org. 60 IN A 127.0.0.1", "mx.example.org. 60 IN AAAA 2001:db8::1", "_25._tcp.mx.example.org. 60 IN TLSA 3 1 1 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"); err != nil {
 		t.Fatal(err)
 	}
 	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		if q.Host != "mta-sts.example.org" || q.URL.Path != "/.well-known/mta-sts.txt" {
 			http.NotFound(w, q)
+			return
+		}
+		if strings.HasPrefix(policy, "https:") {
+			http.Redirect(w, q, policy, http.StatusFound)
 			return
 		}
 		fmt.Fprint(w, policy)
@@ -201,22 +227,97 @@ func publish(t *testing.T, ca *pki.Authority, policy string) (*nameserver.Server
 
 func TestPolicies(t *testing.T) {
 	for text, want := range map[string]string{
-		"version: STSv1\r\nmode: none\r\nmax_age: 1\r\n":        "",
-		"version: STSv1\nmode: testing\nmx: a.example\n":        "",
-		"mode: enforce\nmx: a.example\n":                        "version",
-		"version: STSv2\nmode: enforce\nmx: a.example\n":        "version",
-		"version: STSv1\nmode: maybe\nmx: a.example\n":          "mode",
-		"version: STSv1\nmode: enforce\n":                       "names no mail server",
-		"<html>version: STSv1</html>\nmode: enforce\nmx: a.b\n": "version",
+		"version: STSv1\r\nmode: none\r\nmax_age: 1\r\n":                      "",
+		"version: STSv1\nmode: testing\nmx: a.example\nmax_age: 86400\n":      "",
+		"version: STSv1\nmode:testing\nmx: a.example\nmax_age:31557600":       "",
+		"mode: enforce\nmx: a.example\nmax_age: 1\n":                          "version",
+		"version: STSv2\nmode: enforce\nmx: a.example\nmax_age: 1\n":          "version",
+		"version: STSv1\nmode: maybe\nmx: a.example\nmax_age: 1\n":            "mode",
+		"version: STSv1\nmode: enforce\nmax_age: 1\n":                         "names no mail server",
+		"version: STSv1\nmode: enforce\nmx: a.example\n":                      "max_age",
+		"version: STSv1\nmode: enforce\nmx: a.example\nmax_age: 31557601\n":   "max_age",
+		"version: STSv1\nmode: enforce\nmx: a.example\nmax_age: -1\n":         "max_age",
+		"<html>version: STSv1</html>\nmode: enforce\nmx: a.b\nmax_age: 1\n":   "version",
+		"version: STSv2\nversion: STSv1\nmode: none\nmax_age: 1\n":            "version",
+		"version: STSv1\nmode: none\nmode: enforce\nmax_age: 1\nmax_age: x\n": "",
 	} {
 		_, err := parsePolicy(text)
 		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want %q", text, err, want)
 		}
 	}
-	for _, records := range [][]string{nil, {"v=spf1"}, {"v=STSv1; id=1;", "v=STSv1; id=2;"}, {"v=STSv10; id=1"}} {
-		if announced(records) {
-			t.Errorf("%q announces a policy", records)
+}
+
+func TestAnnouncements(t *testing.T) {
+	for _, k := range []struct {
+		records []string
+		is      bool
+		want    string // in the error
+	}{
+		{nil, false, ""},
+		{[]string{"v=spf1", "v=STSv10; id=1", "V=STSv1; id=1;"}, false, ""},
+		{[]string{"v=spf1 -all", "v=STSv1; id=20260101T000000;"}, true, ""},
+		{[]string{"v=STSv1 ;\tid=1"}, true, ""},
+		{[]string{"v=STSv1; x=y; id=1; z=1"}, true, ""},
+		{[]string{"v=STSv1; id=1;", "v=STSv1; id=2;"}, true, "2 TXT records"},
+		{[]string{"v=STSv1;"}, true, "has no id"},
+		{[]string{"v=STSv1"}, true, "has no id"},
+		{[]string{"v=STSv1; id=2026-01-01;"}, true, "has no id"},
+		{[]string{"v=STSv1; id=" + strings.Repeat("1", 33)}, true, "has no id"},
+	} {
+		is, err := announced(k.records)
+		if is != k.is || (err != nil) != (k.want != "") || err != nil && !strings.Contains(err.Error(), k.want) {
+			t.Errorf("%q: %t, %v", k.records, is, err)
 		}
 	}
+}
+
+// TestFetchingPolicies: what senders would not take is told.
+func TestFetchingPolicies(t *testing.T) {
+	ca := pki.New("test")
+	const good = "version: STSv1\nmode: enforce\nmx: *.example.org\nmax_age: 86400\n"
+	for name, k := range map[string]struct {
+		roots  *x509.CertPool
+		policy string // where it begins with "https:", a redirect
+		want   string
+	}{
+		"in order":           {ca.Pool(), good, ""},
+		"a redirect":         {ca.Pool(), "https://elsewhere.example/mta-sts.txt", "302 Found"},
+		"too long":           {ca.Pool(), good + strings.Repeat("#", maxPolicy), "longer than 64 KiB"},
+		"of a bad authority": {pki.New("other").Pool(), good, "unknown authority"},
+		"a page":             {ca.Pool(), "<html>nothing here", "version is"},
+	} {
+		names, port := publish(t, ca, k.policy)
+		got := Published{DNS: resolve.New(names.Addr), Roots: k.roots, Port: port}.sts(t.Context(), "example.org")
+		if !got.Announced || (got.Err != nil) != (k.want != "") || got.Err != nil && !strings.Contains(got.Err.Error(), k.want) {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// FuzzPolicy reads what a stranger has put where a policy should be.
+func FuzzPolicy(f *testing.F) {
+	f.Add("version: STSv1\nmode: enforce\nmx: *.example.org\nmax_age: 86400\n", "v=STSv1; id=1;", "mx.example.org")
+	f.Add("version: STSv1\r\nmode: testing\r\nmx: a\r\nmx: *.\r\nmax_age: 1", "v=STSv1", "")
+	f.Fuzz(func(t *testing.T, text, record, mx string) {
+		s, err := parsePolicy(text)
+		if err == nil && (s.Mode == "" || s.Mode != "none" && len(s.MX) == 0) {
+			t.Errorf("%q is taken for %+v", text, s)
+		}
+		if s.matches(mx) != slices.ContainsFunc(s.MX, func(pattern string) bool { return labelled(pattern, mx) }) {
+			t.Errorf("%q against %q: %t", s.MX, mx, s.matches(mx))
+		}
+		if is, err := announced([]string{record}); is && !strings.HasPrefix(record, "v=STSv1") || !is && err != nil {
+			t.Errorf("%q announces a policy: %t, %v", record, is, err)
+		}
+	})
+}
+
+// labelled says the same label by label.
+func labelled(pattern, name string) bool {
+	p, n := strings.Split(pattern, "."), strings.Split(name, ".")
+	if len(p) > 1 && p[0] == "*" && len(n) > 1 {
+		n[0] = "*"
+	}
+	return slices.Equal(p, n)
 }

@@ -43,36 +43,47 @@ type Offer struct {
 	STARTTLS bool
 	Version  string              // of TLS; empty without a handshake
 	Chain    []*x509.Certificate // that it shows
+	Refused  error               // why sessions do not take it
 	Err      error               // where it went wrong
 }
 
 // Domain is what an operator's domain publishes.
 type Domain struct {
-	MX   []string
-	STS  STS
-	TLSA map[string][]TLSA // by mail server
-	Err  error             // of MX or TLSA
+	MX        []string
+	Addresses map[string][]netip.Addr // by mail server
+	STS       STS
+	TLSA      map[string]Records // by mail server
+	Err       error              // of MX or TLSA
 }
+
+// Records are the TLSA records of a mail server.
+type Records struct {
+	List   []TLSA
+	Secure bool // DNSSEC vouches for them
+}
+
+// PolicyOf makes what judges origins out of what the configuration says.
+type PolicyOf = func(config.TLSOrigin) (*trust.Policy, error)
 
 // LookTLS looks at certificates, origins and what is published. It reads private
 // keys, as the process does that holds them, and opens a connection to each origin,
 // which its log will say.
-func LookTLS(ctx context.Context, c *config.Config, p Published) TLS {
+func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf) TLS {
 	t := TLS{Certificates: map[config.Certificate]Shown{}, Origins: map[netip.AddrPort]Offer{}, Domains: map[string]Domain{}}
 	for _, s := range c.Services {
-		if s.TLS.Mode == config.TLSOff {
-			continue
-		}
 		for _, one := range s.TLS.Certificates {
 			t.Certificates[one] = shown(one)
 		}
-		for _, o := range single(plan.Destinations(s)) {
-			if _, known := t.Origins[o]; !known {
-				t.Origins[o] = offer(ctx, o, s.TLS.Origin)
-			}
-		}
 		for _, d := range s.TLS.Domains {
 			t.Domains[d] = p.domain(ctx, d)
+		}
+		if s.TLS.Mode == config.TLSOff {
+			continue
+		}
+		for _, o := range single(plan.Destinations(s)) {
+			if _, known := t.Origins[o]; !known {
+				t.Origins[o] = offer(ctx, o, s.TLS.Origin, policy)
+			}
 		}
 	}
 	return t
@@ -111,16 +122,20 @@ func within(c *x509.Certificate) time.Time {
 
 // domain asks what a domain publishes.
 func (p Published) domain(ctx context.Context, name string) Domain {
-	d := Domain{STS: p.sts(ctx, name), TLSA: map[string][]TLSA{}}
+	d := Domain{STS: p.sts(ctx, name), TLSA: map[string]Records{}, Addresses: map[string][]netip.Addr{}}
 	if d.MX, d.Err = p.DNS.MX(ctx, name); d.Err != nil {
 		return d
 	}
 	for _, mx := range d.MX {
-		records, err := p.DNS.TLSA(ctx, mx, 25)
-		if err != nil {
+		var err error
+		if d.Addresses[mx], err = p.DNS.Addresses(ctx, mx); err != nil {
 			d.Err = err
 		}
-		d.TLSA[mx] = records
+		var r Records
+		if r.List, r.Secure, err = p.DNS.TLSARecords(ctx, mx, 25); err != nil {
+			d.Err = err
+		}
+		d.TLSA[mx] = r
 	}
 	return d
 }
@@ -128,8 +143,26 @@ func (p Published) domain(ctx context.Context, name string) Domain {
 // offerPatience is how long an origin may take for all of it.
 const offerPatience = 10 * time.Second
 
-// offer talks to an origin as far as a handshake.
-func offer(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin) (o Offer) {
+// offer talks to an origin as far as a handshake, and judges it as sessions do.
+func offer(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin, policy PolicyOf) Offer {
+	o := talkTo(ctx, origin, how)
+	if o.Err != nil || len(o.Chain) == 0 {
+		return o
+	}
+	p, err := policy(how)
+	if err != nil {
+		o.Refused = err
+		return o
+	}
+	judge, err := p.Judge(ctx, origin.Port())
+	if err == nil {
+		_, err = judge(tls.ConnectionState{PeerCertificates: o.Chain})
+	}
+	o.Refused = err
+	return o
+}
+
+func talkTo(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin) (o Offer) {
 	d := net.Dialer{Timeout: probePatience}
 	conn, err := d.DialContext(ctx, "tcp", origin.String())
 	if err != nil {

@@ -73,15 +73,22 @@ const (
 // answer without DNSSEC counts as none: whoever could forge it could as well
 // take STARTTLS away (RFC 7672 section 2.1.1).
 func (r *Resolver) TLSA(ctx context.Context, host string, port uint16) ([]trust.TLSA, error) {
-	name := "_" + strconv.Itoa(int(port)) + "._tcp." + strings.TrimSuffix(host, ".")
-	a, err := r.ask(ctx, question{dns.Fqdn(name), dns.TypeTLSA})
-	if err != nil {
+	all, secure, err := r.TLSARecords(ctx, host, port)
+	if !secure {
 		return nil, err
 	}
-	if !a.secure {
-		return nil, nil
+	return all, err
+}
+
+// TLSARecords returns the TLSA records for a host and port, and whether DNSSEC
+// vouches for them.
+func (r *Resolver) TLSARecords(ctx context.Context, host string, port uint16) (all []trust.TLSA, secure bool, err error) {
+	name := "_" + strconv.Itoa(int(port)) + "._tcp." + strings.TrimSuffix(host, ".")
+	a, err := r.ask(ctx, question{dns.Fqdn(name), dns.TypeTLSA})
+	if err == nil {
+		all, err = tlsa(a.records)
 	}
-	return tlsa(a.records)
+	return all, a.secure, err
 }
 
 func tlsa(records []dns.RR) ([]trust.TLSA, error) {
@@ -117,7 +124,7 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]string, error) {
 	a, err := r.ask(ctx, question{dns.Fqdn(domain), dns.TypeMX})
 	var all []string
 	for _, rr := range a.records {
-		if m, is := rr.(*dns.MX); is {
+		if m, is := rr.(*dns.MX); is && m.Mx != "." { // RFC 7505: no mail at all
 			all = append(all, strings.ToLower(strings.TrimSuffix(m.Mx, ".")))
 		}
 	}
@@ -209,10 +216,25 @@ func exchange(ctx context.Context, network string, m *dns.Msg, server string) (*
 	c := dns.Client{Net: network, Timeout: perTry}
 	for try := 1; ; try++ {
 		in, _, err := c.ExchangeContext(ctx, m, server)
+		if err == nil && !answers(in, m) {
+			err = errOther
+		}
 		if err == nil || try == tries || ctx.Err() != nil {
 			return in, err
 		}
 	}
+}
+
+var errOther = errors.New("the server answers another question")
+
+// answers reports whether a message is about the question of another; that it has
+// its number is seen to by dns.Client.
+func answers(in, m *dns.Msg) bool {
+	if !in.Response || len(in.Question) != 1 {
+		return false
+	}
+	have, want := in.Question[0], m.Question[0]
+	return have.Qtype == want.Qtype && have.Qclass == want.Qclass && strings.EqualFold(have.Name, want.Name)
 }
 
 // lifetime is how long an answer may be remembered.

@@ -106,14 +106,24 @@ func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	m.AuthenticatedData = s.secure[name]
 	m.Rcode = s.fail[name]
 	if m.Rcode == dns.RcodeSuccess {
-		for _, rr := range s.records[name] {
-			if rr.Header().Rrtype == q.Question[0].Qtype {
-				m.Answer = append(m.Answer, rr)
-			}
-		}
+		m.Answer = s.find(name, q.Question[0].Qtype)
 	}
 	if _, small := w.RemoteAddr().(*net.UDPAddr); small {
 		m.Truncate(512)
 	}
 	w.WriteMsg(m)
+}
+
+// find returns the records of a name and type, behind the CNAME that leads there if
+// the name has one.
+func (s *Server) find(name string, kind uint16) (all []dns.RR) {
+	for _, rr := range s.records[name] {
+		if alias, is := rr.(*dns.CNAME); is && kind != dns.TypeCNAME {
+			return append([]dns.RR{rr}, s.find(strings.ToLower(alias.Target), kind)...)
+		}
+		if rr.Header().Rrtype == kind {
+			all = append(all, rr)
+		}
+	}
+	return all
 }
