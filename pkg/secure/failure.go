@@ -15,9 +15,9 @@ import (
 // record makes the record of a handshake.
 func (c *Conn) record(err error) event.TLS {
 	state := c.tls.ConnectionState()
-	r := event.TLS{Name: []byte(state.ServerName)}
+	r := event.TLS{Name: clip(state.ServerName, maxName)}
 	if err != nil {
-		r.Failure, r.Detail = failureOf(err), err.Error()
+		r.Failure, r.Detail = failureOf(err), string(clip(err.Error(), maxWords))
 		return r
 	}
 	r.Version = strings.ReplaceAll(tls.VersionName(state.Version), " ", "")
@@ -45,8 +45,17 @@ func subject(s tls.ConnectionState) event.Text {
 	if len(s.PeerCertificates) == 0 {
 		return nil
 	}
-	return []byte(s.PeerCertificates[0].Subject.String())
+	return clip(s.PeerCertificates[0].Subject.String(), maxWords)
 }
+
+// Bounds on what a stranger can make a record hold, in octets: a host's name, RFC
+// 1035 section 2.3.4, and anything else.
+const (
+	maxName  = 255
+	maxWords = 1024
+)
+
+func clip(s string, most int) []byte { return []byte(s[:min(len(s), most)]) }
 
 // failureOf finds the word for an error of a handshake.
 func failureOf(err error) event.Failure {

@@ -275,6 +275,21 @@ func TestAnswersOfTLSHaveTime(t *testing.T) {
 	}
 }
 
+// TestRecordIsBounded: a stranger's certificate and words fill no record.
+func TestRecordIsBounded(t *testing.T) {
+	long := strings.Repeat("x", 200) + "."
+	ca := pki.New("test")
+	sc := &tls.Config{Certificates: []tls.Certificate{ca.Issue([]string{strings.Repeat(long, 100), "mx.example"}).TLS()}}
+	cc := &tls.Config{RootCAs: ca.Pool(), ServerName: strings.Repeat(long, 20) + "example"}
+	_, _, of, to := shake(t, sc, cc, func(tls.ConnectionState) (event.Verification, error) { return event.Unverified, nil })
+	if len(of.Name) != 255 || len(to.PeerName) != 1024 {
+		t.Errorf("%d octets of a name that was asked for, %d of a subject", len(of.Name), len(to.PeerName))
+	}
+	if _, _, _, to = shake(t, sc, cc, nil); to.Failure != event.FailureName || len(to.Detail) != 1024 {
+		t.Errorf("%q, with %d octets of detail", to.Failure, len(to.Detail))
+	}
+}
+
 type deadKey struct{ crypto.Signer }
 
 func (deadKey) Sign(io.Reader, []byte, crypto.SignerOpts) ([]byte, error) {
