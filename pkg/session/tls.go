@@ -383,6 +383,7 @@ func (x *session) passThrough() *ending {
 		return e
 	}
 	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
+	x.rec.OriginTLS = nil // it may have refused before
 	return x.tunnel()
 }
 
