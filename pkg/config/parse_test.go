@@ -203,7 +203,7 @@ func TestModeByCertificate(t *testing.T) {
 
 // TestRemoteResolver: what it says is validated can be forged on the way.
 func TestRemoteResolver(t *testing.T) {
-	const tail = "    tls: {mode: origin, origin: {verify: dane, name: mx.example.org, resolver: %s}}\n"
+	const tail = "    tls: {mode: origin, origin: {require: true, verify: dane, name: mx.example.org, resolver: %s}}\n"
 	for resolver, warned := range map[string]bool{`"127.0.0.1:53"`: false, `"[::1]:53"`: false, `"192.0.2.53:53"`: true} {
 		c := mustParse(t, string(Minimal)+strings.ReplaceAll(tail, "%s", resolver))
 		if (len(c.Warnings) > 0) != warned {
@@ -412,5 +412,26 @@ func TestManyServices(t *testing.T) {
 	}
 	if c := mustParse(t, b.String()); len(c.Services) != n {
 		t.Errorf("%d services", len(c.Services))
+	}
+}
+
+// TestVerifyWithoutRequire: in mode origin a certificate that is looked at keeps
+// nobody from taking TLS away.
+func TestVerifyWithoutRequire(t *testing.T) {
+	for section, warned := range map[string]bool{
+		"{mode: origin, origin: {verify: system, name: mx.example.org}}":                 true,
+		"{mode: origin, origin: {verify: system, name: mx.example.org, require: true}}":  false,
+		"{mode: origin, origin: {verify: system, name: mx.example.org, implicit: true}}": false,
+		"{mode: origin}": false,
+		"{certificates: [{chain: /a.pem, key: /a.key}], origin: {verify: system, name: mx.example.org}}": false,
+	} {
+		c := mustParse(t, string(Minimal)+"    tls: "+section+"\n")
+		want := ""
+		if warned {
+			want = "test.yaml:7: services[0].tls.origin.verify: what the origin must prove holds for TLS alone: where it offers none, or somebody on the way takes the offer out, mail leaves in clear; add \"require: true\""
+		}
+		if got := c.Warnings.Error(); got != want {
+			t.Errorf("%s: warnings %q", section, got)
+		}
 	}
 }

@@ -280,6 +280,10 @@ func judgeOriginTLS(r *report, at path, t *TLS) {
 	case (o.Verify == OriginDANE) != o.Resolver.IsValid():
 		r.refuse(at.key("resolver"), `write both "verify: dane" and "resolver: ADDRESS:53"`, "%s", together("resolver", o.Verify == OriginDANE))
 	}
+	if o.Verify != OriginNone && t.Mode == TLSOfOrigin && !o.Require && !o.Implicit {
+		r.warn(at.key("verify"), `add "require: true"`,
+			"what the origin must prove holds for TLS alone: where it offers none, or somebody on the way takes the offer out, mail leaves in clear")
+	}
 	if o.Resolver.IsValid() && !o.Resolver.Addr().IsLoopback() {
 		r.warn(at.key("resolver"), "run a validating resolver on this machine",
 			"the answers of %s cross the network, where they can be forged: that they are validated is one bit in them", o.Resolver)
