@@ -368,7 +368,7 @@ func pipe(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 }
 
 // TestRestInsideTLS: a silent client inside TLS costs no goroutine, and is heard
-// when it speaks again, in whole records or octet by octet.
+// when it speaks again.
 func TestRestInsideTLS(t *testing.T) {
 	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, trust.Policy{}))
 	c := g.open()
