@@ -71,6 +71,14 @@ func (d *Dialer) Dial(ctx context.Context, f flow.Flow) (*net.TCPConn, Path, err
 	return nil, path, failures
 }
 
+// DialAgain connects once more to the origin of an earlier path of the same flow,
+// whose connection is gone. The new path continues it. Errors are as of Dial.
+func (d *Dialer) DialAgain(ctx context.Context, f flow.Flow, earlier Path) (*net.TCPConn, Path, error) {
+	a := attempt{d: d, client: f.Client, path: Path{Origin: earlier.Origin, Attempts: earlier.Attempts, Failed: earlier.Failed}}
+	conn, err := a.dial(ctx)
+	return conn, a.path, err
+}
+
 // candidates returns the origins in the order in which they are tried. Where
 // forging is preferred, those that can see the client's address come first.
 func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {

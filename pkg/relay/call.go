@@ -3,6 +3,8 @@ package relay
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/netip"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -84,33 +86,56 @@ func (c *call) reach(d *forward.Dialer) error {
 		return err
 	}
 	c.tried, path.Failed = tried(path.Failed, nil), nil
+	c.take(conn, path)
+	return nil
+}
+
+// again dials the same origin once more, see session.Redialer.
+func (c *call) again() (session.Leg, netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(c.r.dialling, dialPatience)
+	defer cancel()
+	conn, path, err := c.service.Dialer.DialAgain(ctx, c.flow, c.path)
+	if err != nil {
+		c.r.opts.Log.Warn("no second connection to the origin after TLS failed on the first", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
+		return nil, netip.AddrPort{}, err
+	}
+	c.take(conn, path)
+	return c.origin, c.forged(), nil
+}
+
+// take makes a connection to an origin the call's.
+func (c *call) take(conn *net.TCPConn, path forward.Path) {
 	if path.Fallback != nil {
 		c.r.opts.Log.Warn("origin does not see the client's address", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", path.Fallback)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.origin, c.path = newLeg(conn), path // the connection is the call's from here on
+	c.origin, c.path = newLeg(conn), path
 	if c.severed {
 		c.origin.Abort()
 	}
-	return nil
+}
+
+// forged returns the source address of the origin leg where it is the client's.
+func (c *call) forged() netip.AddrPort {
+	if c.path.Forged() {
+		return c.path.Source
+	}
+	return netip.AddrPort{}
 }
 
 // options describes the call to the session.
 func (c *call) options() session.Options {
-	o := session.Options{
+	return session.Options{
 		Flow:      c.flow,
 		Origin:    c.path.Origin,
+		Forged:    c.forged(),
 		Unreached: c.tried,
 		Timeouts:  c.r.opts.Timeouts,
 		Sink:      &c.account,
 		Draining:  c.r.draining.Load,
 		TLS:       c.tls(),
 	}
-	if c.path.Forged() {
-		o.Forged = c.path.Source
-	}
-	return o
 }
 
 // refuse tells the client that there is no origin for it, and closes.

@@ -35,6 +35,9 @@ func (c *call) tls() session.TLS {
 	}
 	if t.Origins != nil {
 		o.OriginSide = originSide{t, c.path.Origin.Port()}
+		if t.Policy.Method == trust.Anybody { // who has to be somebody must not be spared it by failing
+			o.Again = c.again
+		}
 	}
 	if t.Opaque {
 		o.Tunnel = c.tunnel

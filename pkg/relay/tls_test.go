@@ -136,6 +136,27 @@ func TestOriginIsNotTrusted(t *testing.T) {
 	}
 }
 
+// TestOriginFailsTLS: where any certificate would do, a client that is told 454
+// can send in clear, on another connection from its own address.
+func TestOriginFailsTLS(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: &tls.Config{}}, withTLS(mirror, trust.Policy{}))
+	c := g.open()
+	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
+		t.Fatalf("STARTTLS: %v", err)
+	}
+	if reply, err := c.Send(mail); err != nil || reply.Code != 250 {
+		t.Fatalf("message: %q, %v", reply.Raw, err)
+	}
+	c.conn.Close()
+	if r := g.record(); r.OriginTLS.Failure != event.FailureAlert || r.ClientTLS.Failure != event.FailureRefused || r.Messages != 1 {
+		t.Errorf("record: %+v, client %+v, origin %+v", r, r.ClientTLS, r.OriginTLS)
+	}
+	both := func(s []peer.Session) bool { return len(s) == 2 && s[1].Done }
+	if seen := g.await(both); len(seen[1].Messages) != 1 || seen[1].TLS != "" {
+		t.Errorf("the origin saw %+v", seen)
+	}
+}
+
 // TestResolverFails: without knowing whom to expect there is no handshake.
 func TestResolverFails(t *testing.T) {
 	p := trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) { return nil, errors.New("SERVFAIL") }}

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"net/netip"
 	"strconv"
 	"time"
 
@@ -28,10 +29,18 @@ type TLS struct {
 	// Who makes the handshakes, where there are any.
 	ClientSide, OriginSide Starter
 
+	// Again, if not nil, is who makes another origin leg after a handshake with the
+	// origin has failed. The session goes on there in clear.
+	Again Redialer
+
 	// Tunnel, if not nil, is what carries the session after an origin's 220 to
 	// STARTTLS. No side then has TLS of ours.
 	Tunnel Tunnel
 }
+
+// Redialer makes another leg to the same origin, in place of one that was
+// aborted. It returns the source address that this one bears, if it is forged.
+type Redialer func() (origin Leg, forged netip.AddrPort, err error)
 
 // When says when a side gets TLS.
 type When uint8
@@ -78,6 +87,7 @@ type armour struct {
 	client, origin bool // the leg has TLS
 	authentic      bool // the origin is known to be the one that was meant
 	asked          bool // the origin was asked, in clear
+	renewed        bool // the origin's leg is the second
 	due            bool // STARTTLS was said and not yet answered
 }
 
@@ -239,7 +249,7 @@ func (x *session) secureFirst() *ending {
 	if e != nil {
 		return e
 	}
-	if !offers {
+	if !offers.Has(smtp.ExtStartTLS) {
 		x.rec.OriginTLS = &event.TLS{Failure: event.FailureNotOffered}
 	} else if e := x.secureOrigin(); e != nil {
 		return e
@@ -267,24 +277,21 @@ func (x *session) shallSecure() bool {
 	return t.Origin == Always && !x.tls.asked
 }
 
-// askOrigin greets the origin in the client's name and reports whether it offers
-// STARTTLS.
-func (x *session) askOrigin() (offers bool, e *ending) {
+// askOrigin greets the origin in the client's name and returns what it offers.
+func (x *session) askOrigin() (offers smtp.Extensions, e *ending) {
 	x.fwd.b = append(append(append(x.fwd.grow(), "EHLO "...), x.caller...), '\r', '\n')
 	r, e := x.exchange(250)
-	if e != nil {
-		return false, e
-	}
-	if r.Code != 250 {
-		return false, nil
+	if e != nil || r.Code != 250 {
+		return 0, e
 	}
 	_, list, _ := r.Next()
-	return keywordsOf(list).Has(smtp.ExtStartTLS), nil
+	return keywordsOf(list), nil
 }
 
 // secureOrigin says STARTTLS to the origin and makes the handshake. An ending
 // comes of a broken protocol. Else x.tls.origin tells the outcome: after a
-// refusal the leg goes on in clear, after a failed handshake it is dropped.
+// refusal the leg goes on in clear, after a failed handshake another one does, or
+// it is dropped.
 func (x *session) secureOrigin() *ending {
 	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
 	r, e := x.exchange(220)
@@ -298,7 +305,51 @@ func (x *session) secureOrigin() *ending {
 		return x.originAhead()
 	}
 	x.startOrigin()
+	if x.dropped != nil && x.mayRenew() {
+		x.renew()
+	}
 	return nil
+}
+
+// mayRenew reports whether the session may go on in clear, on another leg, after a
+// handshake with the origin has failed. Were client and origin by themselves, it
+// would be the client's to decide so; a client that has TLS already has decided.
+// What it has claimed (XCLIENT, XFORWARD) the new leg would not know.
+func (x *session) mayRenew() bool {
+	t := &x.o.TLS
+	return t.Again != nil && !t.OriginMust && !x.tls.client && !x.tls.renewed && x.claims == nil
+}
+
+// renew takes another leg to the origin. If that cannot be had, or the origin is
+// not as it was, the first one stays dropped.
+func (x *session) renew() {
+	x.tls.renewed = true
+	leg, forged, err := x.o.TLS.Again()
+	if err != nil {
+		return
+	}
+	why := x.dropped
+	x.origin.free()
+	x.origin.init(leg)
+	x.origin.readBy, x.origin.writeBy = time.Time{}, time.Time{}
+	x.o.Forged, x.rec.Forged = forged, forged
+	x.now, x.dropped = time.Now(), nil
+	if !x.greetAgain() {
+		x.drop(why)
+	}
+}
+
+// greetAgain brings a new leg to where the client believes it to be.
+func (x *session) greetAgain() bool {
+	r, e := x.reply(x.o.Timeouts.Greet)
+	if e != nil || r.Code != 220 || len(x.origin.window()) > 0 {
+		return false
+	}
+	if !x.hailed {
+		return true // its greeting comes next
+	}
+	offers, e := x.askOrigin()
+	return e == nil && offers&x.theirs == x.theirs
 }
 
 // refusedTLS notes an origin's refusal, by the first line of its reply.

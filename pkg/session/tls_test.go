@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -37,6 +38,8 @@ func (s *stage) setTLS(arg string) error {
 			s.tls.Client = Implicit
 		case "originimplicit":
 			s.tls.Origin = Implicit
+		case "again":
+			s.tls.Again = s.redial
 		case "authentic":
 			s.tls.OriginSide = &player{peer: event.Verified}
 		default:
@@ -53,6 +56,14 @@ func (s *stage) setTLS(arg string) error {
 		s.tls.OriginSide = &player{}
 	}
 	return nil
+}
+
+// redial makes another origin leg; the steps of the origin are about this one then.
+func (s *stage) redial() (Leg, netip.AddrPort, error) {
+	first := s.origin
+	s.origin = newMemoryLeg()
+	s.origin.atMost = first.atMost
+	return s.origin, netip.MustParseAddrPort("192.0.2.1:50000"), nil
 }
 
 // expectTLS compares what the record says: client=ok origin=refused, "-" where
