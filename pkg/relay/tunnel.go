@@ -108,7 +108,7 @@ const atOnce = 64 << 10
 func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 	for {
 		t.arm(from)
-		n, err := io.CopyN(to.TCPConn, from.TCPConn, atOnce)
+		n, err := carry(to, from)
 		carried += n
 		if n > 0 {
 			t.touch()
@@ -124,6 +124,16 @@ func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 			return carried, t.fail(err)
 		}
 	}
+}
+
+// carry waits for something and hands it on. It waits without the pipe that
+// splice(2) needs: an idle stretch would keep two, and four descriptors.
+func carry(to, from *leg) (int64, error) {
+	n, err := from.Await()
+	if err != nil {
+		return 0, err
+	}
+	return io.CopyN(to.TCPConn, from.TCPConn, int64(min(n, atOnce)))
 }
 
 // arm sets the deadline by which a half comes back.

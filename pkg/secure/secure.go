@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -91,16 +92,27 @@ func (c *Conn) handshake(by time.Time) error {
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
-			if fault := recover(); fault != nil { // it must not end all other sessions
-				done <- fmt.Errorf("fault in the handshake: %v", fault)
+			if value := recover(); value != nil {
+				done <- &fault{value, debug.Stack()}
 			}
 		}()
 		done <- c.tls.Handshake()
 	}()
 	err := <-done
 	c.under.until = time.Time{}
+	if f, is := err.(*fault); is {
+		panic(f) // where it ends this session only, and is reported
+	}
 	return err
 }
+
+// fault is a panic that was carried from one goroutine into another.
+type fault struct {
+	value any
+	stack []byte
+}
+
+func (f *fault) Error() string { return fmt.Sprintf("%v, in the handshake:\n%s", f.value, f.stack) }
 
 // Read reads what is inside TLS. The end is io.EOF, inside a record
 // io.ErrUnexpectedEOF. Whether the peer has told it (close_notify) does not show:

@@ -84,8 +84,8 @@ func (x *session) offer(r smtp.WireReply) *ending {
 	x.out.b = smtp.AppendReplyLine(x.out.grow(), r.Code, text, false)
 	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
 		k, good := smtp.ParseKeyword(text)
-		if good && k.Known && k.Ext == smtp.ExtStartTLS && x.mayStart() {
-			continue // ours comes below
+		if good && k.Known && k.Ext == smtp.ExtStartTLS && (x.mayStart() || x.tls.client) {
+			continue // ours comes below, or has come
 		}
 		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
 			x.noteRemoved(text)

@@ -140,7 +140,9 @@ func (x *session) clear() bool {
 // refuseClear refuses a command without TLS: for good, unless it is the origin's
 // doing that the client cannot start it.
 func (x *session) refuseClear() step {
-	if x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS) {
+	unoffered := x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS)
+	failed := x.rec.OriginTLS != nil && !x.rec.OriginTLS.Active()
+	if unoffered || failed {
 		return x.refuse(cannotMust)
 	}
 	return x.refuse(mustStart)
@@ -207,7 +209,11 @@ func (x *session) switchLegs() *ending {
 	if e := x.flush(); e != nil {
 		return e
 	}
-	return x.startClient()
+	if e := x.startClient(); e != nil {
+		return e
+	}
+	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
+	return nil
 }
 
 // noteStart records why the client was refused TLS.
@@ -223,7 +229,6 @@ func (x *session) startClient() *ending {
 		return &ending{end: event.EndClientTLS, why: event.ReasonClientTLS, detail: t.Failure.String()}
 	}
 	x.tls.client = true
-	x.rec.Used = x.rec.Used.With(smtp.ExtStartTLS)
 	x.afresh()
 	return nil
 }
@@ -293,22 +298,30 @@ func (x *session) askOrigin() (offers smtp.Extensions, e *ending) {
 // refusal the leg goes on in clear, after a failed handshake another one does, or
 // it is dropped.
 func (x *session) secureOrigin() *ending {
-	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
-	r, e := x.exchange(220)
-	switch {
-	case e != nil:
+	if r, e := x.askStartTLS(); e != nil || r.Code != 220 {
 		return e
-	case r.Code != 220:
-		x.rec.OriginTLS = refusedTLS(r)
-		return nil
-	case x.origin.hasSent(): // a server waits for the client's first octet
-		return x.originAhead()
 	}
 	x.startOrigin()
 	if x.dropped != nil && x.mayRenew() {
 		x.renew()
 	}
 	return nil
+}
+
+// askStartTLS says STARTTLS to the origin and returns its reply: 220, or a refusal
+// that is noted.
+func (x *session) askStartTLS() (r smtp.WireReply, e *ending) {
+	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
+	r, e = x.exchange(220)
+	switch {
+	case e != nil:
+		return r, e
+	case r.Code != 220:
+		x.rec.OriginTLS = refusedTLS(r)
+	case x.origin.hasSent(): // a server waits for the client's first octet
+		return r, x.originAhead()
+	}
+	return r, nil
 }
 
 // mayRenew reports whether the session may go on in clear, on another leg, after a
@@ -377,7 +390,7 @@ func (x *session) exchange(agrees smtp.Code) (r smtp.WireReply, e *ending) {
 	case r.Code == 421:
 		return r, x.originClosing(r)
 	case class < 4 && r.Code != agrees:
-		return r, brokenReply("code " + strconv.Itoa(int(r.Code)) + " in place of " + strconv.Itoa(int(agrees)) + " or a refusal")
+		return r, x.wrongReply(r, "code "+strconv.Itoa(int(r.Code))+" in place of "+strconv.Itoa(int(agrees))+" or a refusal")
 	}
 	return r, nil
 }
@@ -414,16 +427,12 @@ func (x *session) handshake(s *side, with Starter) event.TLS {
 // passThrough carries STARTTLS to the origin and, if it agrees, all that
 // follows, unseen.
 func (x *session) passThrough() *ending {
-	x.fwd.b = append(x.fwd.grow(), "STARTTLS\r\n"...)
-	r, e := x.exchange(220)
+	r, e := x.askStartTLS()
 	switch {
 	case e != nil:
 		return e
 	case r.Code != 220:
-		x.rec.OriginTLS = refusedTLS(r)
 		return x.pass(r)
-	case x.origin.hasSent():
-		return x.originAhead()
 	case x.client.hasSent():
 		return x.endAhead()
 	}

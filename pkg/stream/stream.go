@@ -128,6 +128,24 @@ func (s *Conn) Sleep() {
 	}) // whatever went wrong, the next read meets it too
 }
 
+// Await waits as Sleep does, and returns how many octets a Read could take now, at
+// least one; or why it can take none: io.EOF, the read deadline, the connection's
+// error, which is told once.
+func (s *Conn) Await() (n int, err error) {
+	err = s.raw.Read(func(fd uintptr) bool {
+		s.peekNow(fd)
+		if s.see.n > 0 {
+			queued, _ := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+			n = max(queued, 1)
+		}
+		return s.see != look{}
+	})
+	if err == nil {
+		err = s.see.err
+	}
+	return n, err
+}
+
 // receiveNow takes what is there. It returns false when that is nothing: the
 // poller then waits and calls again.
 func (s *Conn) receiveNow(fd uintptr) bool {
