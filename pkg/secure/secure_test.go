@@ -105,23 +105,6 @@ func TestRecord(t *testing.T) {
 	}
 }
 
-// TestLongNames: what strangers choose is cut in the record.
-func TestLongNames(t *testing.T) {
-	sc, cc := configs(t)
-	cc = &tls.Config{ServerName: strings.Repeat("n", 60000), InsecureSkipVerify: true}
-	_, _, of, to := shake(t, sc, cc, nil)
-	if !of.Active() || len(of.Name) != 255 || len(to.Name) != 255 {
-		t.Errorf("%d octets of a name on one side, %d on the other", len(of.Name), len(to.Name))
-	}
-	cc = &tls.Config{InsecureSkipVerify: true}
-	refuse := func(tls.ConnectionState) (event.Verification, error) {
-		return 0, errors.New(strings.Repeat("x", 60000))
-	}
-	if _, _, _, to = shake(t, sc, cc, refuse); to.Active() || len(to.Detail) != 1024 {
-		t.Errorf("%d octets of detail", len(to.Detail))
-	}
-}
-
 // TestFault: a panic in a handshake is one of who waits for it, with its place.
 func TestFault(t *testing.T) {
 	defer func() {
