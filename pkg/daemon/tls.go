@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
@@ -160,7 +158,7 @@ func (i *inspector) clientConfig(t config.TLS) (*tls.Config, error) {
 	}
 	var err error
 	if t.Client.CA != "" {
-		c.Roots, err = roots(t.Client.CA)
+		c.Roots, err = trust.ReadRoots(t.Client.CA)
 	}
 	return i.ring.Config(c), err
 }
@@ -189,7 +187,7 @@ func Policy(o config.TLSOrigin) (*trust.Policy, error) {
 	case config.OriginCA:
 		var err error
 		p.Method = trust.Roots
-		p.Pool, err = roots(o.CA)
+		p.Pool, err = trust.ReadRoots(o.CA)
 		return p, err
 	case config.OriginPin:
 		p.Method = trust.Pins
@@ -210,17 +208,4 @@ func systemRoots(p *trust.Policy) (err error) {
 		return fmt.Errorf("read the authorities that the system trusts: %w", err)
 	}
 	return nil
-}
-
-// roots reads a file of authorities.
-func roots(file string) (*x509.CertPool, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read authorities: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return nil, errors.New("read authorities: " + file + " has no certificate in PEM")
-	}
-	return pool, nil
 }

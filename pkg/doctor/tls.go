@@ -37,6 +37,9 @@ func (e *exam) tls() {
 			}
 			seen[c] = true
 		}
+		if err := e.m.TLS.Authorities[s.TLS.Client.CA]; err != nil {
+			e.problem(e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
+		}
 		for _, o := range single(plan.Destinations(s)) {
 			if !asked[o] {
 				e.offer(s, o)
@@ -80,6 +83,9 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	o, looked := e.m.TLS.Origins[origin]
 	switch {
 	case !looked:
+		return
+	case o.Policy != nil:
+		e.problem(object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", o.Policy), "put the file there, or change tls.origin of service "+s.Name)
 		return
 	case o.Err != nil:
 		e.warn(object, fmt.Sprintf("cannot see what it offers: %v", o.Err), "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect "+origin.String())

@@ -114,6 +114,10 @@ func TestTLSFindings(t *testing.T) {
 		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", refused(&trust.Error{Why: event.FailurePin}), "error origin 198.51.100.1:25: its key is none of those"},
 		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", refused(x509.HostnameError{Certificate: good.Certificate, Host: "other.example.org"}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate is valid for mx.example.org, not other.example.org): no TLS comes about; set tls.origin.name"},
 		{"another authority", withCertificate + ", origin: {verify: system, name: mx.example.org}", refused(x509.UnknownAuthorityError{}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate signed by unknown authority): no TLS comes about; let the origin send"},
+		{"authorities of origins", withCertificate + ", origin: {verify: ca, ca: /ca.pem, name: mx.example.org}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) {
+			*o = Offer{Policy: errors.New("read authorities: open /ca.pem: no such file")}
+		}), "error origin 198.51.100.1:25: nothing of it can be judged as tls.origin asks: read authorities: open /ca.pem: no such file: the inspector does not start; put"},
+		{"authorities of clients", withCertificate + ", client: {verify: always, ca: /ca.pem}", func(l *TLS) { l.Authorities = map[string]error{"/ca.pem": errors.New("no such file")} }, "error test.yaml: service mx: clients' certificates cannot be judged: no such file: the inspector does not start; put"},
 		{"off, and a policy", "mode: off, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.Mode, d.TLSA = "enforce", nil }), "error domain example.org: its MTA-STS policy (enforce) asks for TLS, which mode off"},
 		{"no MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { *d = Domain{} }), "warning domain example.org: it has no MX"},
 		{"policy without the MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.MX = []string{"*.mail.example.org"} }), "error domain example.org: its MTA-STS policy (enforce) does not name"},
@@ -177,13 +181,17 @@ func TestLookTLS(t *testing.T) {
 	at := netip.MustParseAddrPort(ln.Addr().String())
 	c := &config.Config{Services: []config.Service{{
 		Name: "mx", Origins: []netip.AddrPort{at}, Listen: []config.Target{{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25}},
-		TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: chain, Key: key}}, Domains: []string{"example.org"}},
+		TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: chain, Key: key}}, Domains: []string{"example.org"},
+			Client: config.TLSClient{CA: key}},
 	}}}
 	got := LookTLS(t.Context(), c, Published{DNS: resolve.New(names.Addr), Roots: ca.Pool(), Port: policyAt}, func(o config.TLSOrigin) (*trust.Policy, error) {
 		return &trust.Policy{Method: trust.Roots, Name: "other.example.org", Pool: ca.Pool()}, nil
 	})
 	if s := got.Certificates[config.Certificate{Chain: chain, Key: key}]; s.Err != nil || len(s.Chain) != 1 || s.Trusted == nil {
 		t.Errorf("certificate: %+v", s)
+	}
+	if err := got.Authorities[key]; err == nil {
+		t.Error("a key is taken for authorities")
 	}
 	o := got.Origins[at]
 	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || !errors.As(o.Refused, &x509.HostnameError{}) || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {

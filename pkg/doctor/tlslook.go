@@ -24,6 +24,7 @@ type TLSA = trust.TLSA
 // TLS is what was seen of TLS.
 type TLS struct {
 	Certificates map[config.Certificate]Shown
+	Authorities  map[string]error // of clients' certificates, by file: why it cannot be used, nil: it can
 	Origins      map[netip.AddrPort]Offer
 	Domains      map[string]Domain
 }
@@ -43,6 +44,7 @@ type Offer struct {
 	STARTTLS bool
 	Version  string              // of TLS; empty without a handshake
 	Chain    []*x509.Certificate // that it shows
+	Policy   error               // why nothing can be judged by tls.origin; then nobody was asked
 	Refused  error               // why sessions do not take it
 	Err      error               // where it went wrong
 }
@@ -69,10 +71,13 @@ type PolicyOf = func(config.TLSOrigin) (*trust.Policy, error)
 // keys, as the process does that holds them, and opens a connection to each origin,
 // which its log will say.
 func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf) TLS {
-	t := TLS{Certificates: map[config.Certificate]Shown{}, Origins: map[netip.AddrPort]Offer{}, Domains: map[string]Domain{}}
+	t := TLS{Certificates: map[config.Certificate]Shown{}, Authorities: map[string]error{}, Origins: map[netip.AddrPort]Offer{}, Domains: map[string]Domain{}}
 	for _, s := range c.Services {
 		for _, one := range s.TLS.Certificates {
 			t.Certificates[one] = shown(one)
+		}
+		if ca := s.TLS.Client.CA; ca != "" {
+			_, t.Authorities[ca] = trust.ReadRoots(ca)
 		}
 		for _, d := range s.TLS.Domains {
 			t.Domains[d] = p.domain(ctx, d)
@@ -145,13 +150,12 @@ const offerPatience = 10 * time.Second
 
 // offer talks to an origin as far as a handshake, and judges it as sessions do.
 func offer(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin, policy PolicyOf) Offer {
-	o := talkTo(ctx, origin, how)
-	if o.Err != nil || len(o.Chain) == 0 {
-		return o
-	}
 	p, err := policy(how)
 	if err != nil {
-		o.Refused = err
+		return Offer{Policy: err}
+	}
+	o := talkTo(ctx, origin, how)
+	if o.Err != nil || len(o.Chain) == 0 {
 		return o
 	}
 	judge, err := p.Judge(ctx, origin.Port())
