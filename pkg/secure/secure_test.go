@@ -395,20 +395,6 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestFaultInAHandshake ends that handshake and nothing else.
-func TestFaultInAHandshake(t *testing.T) {
-	sc, cc := configs(t)
-	_, client, _, to := shake(t, sc, cc, func(tls.ConnectionState) (event.Verification, error) { panic("judge") })
-	if client != nil || to.Failure != event.FailureProtocol || !strings.Contains(to.Detail, "judge") {
-		t.Errorf("a judge that fails: %+v", to)
-	}
-	sc.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { panic("ring") }
-	sc.Certificates = nil
-	if server, _, of, _ := shake(t, sc, cc, nil); server != nil || !strings.Contains(of.Detail, "ring") {
-		t.Errorf("a ring that fails: %+v", of)
-	}
-}
-
 type pinError struct{}
 
 func (pinError) Error() string          { return "wrong pin" }
