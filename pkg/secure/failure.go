@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"net"
 	"os"
 	"strings"
 	"syscall"
@@ -61,6 +62,7 @@ func clip(s string, most int) []byte { return []byte(s[:min(len(s), most)]) }
 func failureOf(err error) event.Failure {
 	var own interface{ Failure() event.Failure }
 	var header tls.RecordHeaderError
+	var broken syscall.Errno
 	switch {
 	case errors.As(err, &own):
 		return own.Failure()
@@ -68,7 +70,7 @@ func failureOf(err error) event.Failure {
 		return event.FailureTimeout
 	case errors.As(err, &header):
 		return event.FailureNotTLS
-	case isAny(err, io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, os.ErrClosed):
+	case errors.As(err, &broken), isAny(err, io.EOF, io.ErrUnexpectedEOF, net.ErrClosed):
 		return event.FailureClosed
 	}
 	if f := certificateFailure(err); f != event.NoFailure {

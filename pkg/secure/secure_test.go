@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -377,6 +378,14 @@ func TestStallsAndStrangers(t *testing.T) {
 	a.Close()
 	if _, r := Server(b, sc, soon()); r.Failure != event.FailureClosed {
 		t.Errorf("a client that leaves: %+v", r)
+	}
+	_, b = wires(t)
+	time.AfterFunc(time.Millisecond, func() { b.Close() })
+	if _, r := Server(b, sc, soon()); r.Failure != event.FailureClosed {
+		t.Errorf("a session that is cut: %+v", r)
+	}
+	if f := failureOf(&net.OpError{Op: "read", Err: os.NewSyscallError("recvfrom", syscall.EHOSTUNREACH)}); f != event.FailureClosed {
+		t.Errorf("a network that is gone: %s", f)
 	}
 }
 
