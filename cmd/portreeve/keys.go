@@ -55,6 +55,9 @@ func (e *env) reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error
 		return nil, err
 	}
 	if socket == nil {
+		if info, err := os.Stat(e.file.value); err == nil && !info.Mode().IsRegular() {
+			return nil, fmt.Errorf("configuration %s: it is read twice where services show certificates, and is not a file; write it to one", e.file.value)
+		}
 		if socket, err = keeper.Start(pairs, itself, holdVerb); err != nil {
 			return nil, err
 		}

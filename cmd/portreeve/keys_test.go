@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/testenv/pki"
@@ -242,8 +243,8 @@ func TestKeysAreOutOfReach(t *testing.T) {
 		}
 	}
 	renew(t, dir, 1, first)
-	config := filepath.Join(dir, "live", "portreeve.yaml") // for root alone, and beside the keys
-	if err := os.WriteFile(config, fmt.Appendf(nil, `interfaces: {client: [ext0], origin: [dmz0]}
+	file := filepath.Join(dir, "live", "portreeve.yaml") // for root alone, and beside the keys
+	if err := os.WriteFile(file, fmt.Appendf(nil, `interfaces: {client: [ext0], origin: [dmz0]}
 kernel: {run_dir: %s}
 services:
   - name: mx
@@ -254,8 +255,8 @@ services:
 		t.Fatal(err)
 	}
 	looksFor := append(secrets(t, "first", first), secrets(t, "second", second)...)
-	looksFor = append(looksFor, veiled("arguments", []byte(config))) // which shows that looking finds
-	inspector := newTaken(t, append([]string{config, filepath.Join(dir, "live/privkey.pem")}, looksFor...)...)
+	looksFor = append(looksFor, veiled("arguments", []byte(file))) // which shows that looking finds
+	inspector := newTaken(t, append([]string{file, filepath.Join(dir, "live/privkey.pem")}, looksFor...)...)
 
 	want := "shows first\nremembers first's number false\nremembers first's text false\nremembers second's number false\nremembers second's text false\nremembers arguments true\n"
 	if got := inspector.told(t); got != want {
@@ -267,6 +268,12 @@ services:
 		t.Errorf("after a renewal it says\n%s", got)
 	}
 	holder := childOf(inspector.cmd.Process.Pid)
+	if err := unix.Kill(holder, unix.SIGTERM); err != nil { // systemd tells both, and sessions go on until the drain timeout
+		t.Fatal(err)
+	}
+	if got := inspector.told(t); got != want {
+		t.Errorf("after the order to stop it says\n%s", got)
+	}
 	if err := inspector.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -352,5 +359,19 @@ func await(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("no sign of %s", what)
 		}
+	}
+}
+
+// TestConfigurationFromAPipe: what can be read once is refused before it is gone.
+func TestConfigurationFromAPipe(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e := &env{}
+	e.file.value = fifo
+	c := &config.Config{Services: []config.Service{{TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: "/a", Key: "/b"}}}}}}
+	if _, err := e.reachKeys(c, nil); err == nil || !strings.Contains(err.Error(), "is not a file; write it to one") {
+		t.Errorf("got %v", err)
 	}
 }

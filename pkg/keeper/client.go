@@ -18,7 +18,7 @@ import (
 
 // Keys is the inspector's end: a keyring.Source whose keys are elsewhere.
 type Keys struct {
-	conn io.ReadWriteCloser
+	conn net.Conn
 	gone chan struct{} // closed when the holder is gone
 
 	out sync.Mutex // of writing to conn
@@ -51,7 +51,7 @@ func Connect(socket *os.File) (*Keys, error) {
 	return newKeys(conn), nil
 }
 
-func newKeys(conn io.ReadWriteCloser) *Keys {
+func newKeys(conn net.Conn) *Keys {
 	k := &Keys{conn: conn, gone: make(chan struct{}), waiting: make(map[uint64]chan reply)}
 	go k.listen(bufio.NewReader(conn))
 	return k
@@ -143,10 +143,17 @@ func (k *Keys) expect(q *request) (chan reply, error) {
 	return to, nil
 }
 
+// send writes a request. A holder that takes none is as good as gone: all who
+// have something to sign would wait behind it, whatever time their handshakes have.
 func (k *Keys) send(q *request) error {
 	k.out.Lock()
 	defer k.out.Unlock()
-	return writeMessage(k.conn, q)
+	k.conn.SetWriteDeadline(time.Now().Add(patience)) // fails only on a closed connection, as will the write
+	err := writeMessage(k.conn, q)
+	if err != nil {
+		k.conn.Close() // which listen notices
+	}
+	return err
 }
 
 // Load implements keyring.Source.

@@ -14,8 +14,8 @@ import (
 )
 
 // ErrNoLandlock means that the kernel cannot confine a process: it is older than
-// 5.13, or has Landlock switched off.
-var ErrNoLandlock = errors.New("this kernel has no Landlock (Linux 5.13 and later, with landlock among the lsm= of its command line)")
+// 5.13, has Landlock switched off, or a container forbids it.
+var ErrNoLandlock = errors.New("there is no Landlock here (Linux 5.13 and later, with landlock among the lsm= of its command line, and not forbidden by a container)")
 
 // Exec replaces the calling process by a program that can read neither the keys
 // nor the memory of a process outside, such as the holder: Landlock forbids both.
@@ -64,7 +64,7 @@ func ruleset(keys, needed []string, program string) (int, error) {
 	fd, _, errno := unix.Syscall(unix.SYS_LANDLOCK_CREATE_RULESET, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr.Handled_access_fs), 0)
 	switch errno {
 	case 0:
-	case unix.ENOSYS, unix.EOPNOTSUPP:
+	case unix.ENOSYS, unix.EOPNOTSUPP, unix.EPERM: // the last from a filter of system calls, of a container
 		return -1, ErrNoLandlock
 	default:
 		return -1, fmt.Errorf("confine the inspector: %w", errno)

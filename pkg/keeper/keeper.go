@@ -3,12 +3,15 @@
 // The holder reads the files of certificates, checks them and signs; it listens
 // to one socket, which only the inspector has, and to nothing on any network. The
 // inspector, which parses what strangers send, gets chains and signatures and
-// never a key: it does not open the files, and after Confine it cannot, where the
+// never a key: it does not open the files, and after Exec it cannot, where the
 // kernel has Landlock. The verb run starts the holder; nothing else calls this
 // package, but for the holder's own verb.
 //
 // What remains to one who has taken the inspector over is to have signatures made
-// for as long as it lasts; nothing that could be carried away.
+// for as long as it lasts. The key is out of that process's own reach; but where the
+// inspector is root, so are the files by which other programs of the machine are
+// told what to do, and it may load programs into the kernel: narrow those by what
+// starts it (for systemd: ProtectSystem=strict, a bounding set).
 package keeper
 
 import (
