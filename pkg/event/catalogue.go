@@ -1,6 +1,7 @@
 package event
 
 import (
+	"slices"
 	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -47,12 +48,15 @@ var (
 type family struct {
 	*metric
 	words []string
-	of    func(n *counts) []atomic.Uint64
+	of    func(n *counts) []atomic.Uint64 // nil: a service that has none yet
 }
 
 // families are all of them. Each has the label service and one for its words.
 // Nothing is refused for the reasons from ReasonQuit on: they are the client's.
-var families = []family{
+var families = slices.Concat(ofServices, ofTLS("client", func(n *counts) *tlsCounts { return &n.clientTLS }),
+	ofTLS("origin", func(n *counts) *tlsCounts { return &n.originTLS }))
+
+var ofServices = []family{
 	{counter("sessions_total", "Sessions that are over, by why they ended.", "service", "end"),
 		endWords[:], func(n *counts) []atomic.Uint64 { return n.ended[:] }},
 	{counter("messages_total", "Messages that met their end, by what became of them.", "service", "outcome"),
@@ -67,10 +71,6 @@ var families = []family{
 		keywordWords(), func(n *counts) []atomic.Uint64 { return n.removed[:] }},
 	{counter("replies_rewritten_total", "Replies of origins in whose place clients read something else; each one once in a session.", "service"),
 		nil, func(n *counts) []atomic.Uint64 { return n.rewritten[:] }},
-	{counter("client_tls_total", "Sessions that are over, by what became of TLS with the client.", "service", "outcome"),
-		tlsWords[:], func(n *counts) []atomic.Uint64 { return n.clientTLS[:] }},
-	{counter("origin_tls_total", "Sessions that are over, by what became of TLS with the origin.", "service", "outcome"),
-		tlsWords[:], func(n *counts) []atomic.Uint64 { return n.originTLS[:] }},
 	{counter("opaque_bytes_total", "Octets that were carried without being looked at.", "service", "source"),
 		opaqueWords[:], func(n *counts) []atomic.Uint64 { return n.opaque[:] }},
 	{counter("transferred_bytes_total", "Octets of sessions that are over, by side and direction.", "service", "way"),
@@ -94,6 +94,9 @@ func catalogue() []*metric {
 // collect sends the numbers of one service.
 func (f family) collect(out chan<- prometheus.Metric, n *counts, service string) {
 	numbers := f.of(n)
+	if numbers == nil {
+		return
+	}
 	if f.words == nil {
 		f.metric.collect(out, numbers[0].Load(), service)
 		return
@@ -123,13 +126,6 @@ var fateWords = [fates]string{
 	rcptDeferred: "deferred",
 	rcptRefused:  "refused",
 }
-
-// tlsWords are those of the failures, and what there is without one.
-var tlsWords = func() (words [tlsOutcomes]string) {
-	copy(words[:], failureWords[:])
-	words[NoFailure], words[tls12], words[tls13] = "none", "TLS1.2", "TLS1.3"
-	return words
-}()
 
 var opaqueWords = [opaqueWays]string{
 	opaqueFromClient: "client",

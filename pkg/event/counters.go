@@ -36,12 +36,12 @@ type counts struct {
 	rewritten [1]atomic.Uint64                      // replies
 	removed   [smtp.NumExtensions + 1]atomic.Uint64 // EHLO keywords; last: those that we do not know
 	messages  [outcomes]atomic.Uint64
-	clientTLS [tlsOutcomes]atomic.Uint64
-	originTLS [tlsOutcomes]atomic.Uint64
 	opaque    [opaqueWays]atomic.Uint64 // octets
 	said      [classes]atomic.Uint64    // by origins about messages
 	rcpts     [fates]atomic.Uint64
 	content   [1]atomic.Uint64 // octets
+
+	clientTLS, originTLS tlsCounts
 
 	greeting histogram // from the start to the origin's greeting
 	duration histogram // of sessions that were greeted
@@ -167,8 +167,8 @@ func (c *Counters) Session(s *Session) {
 	n.octets[clientOut].Add(uint64(s.ClientOut))
 	n.octets[originIn].Add(uint64(s.OriginIn))
 	n.octets[originOut].Add(uint64(s.OriginOut))
-	n.clientTLS[outcomeOfTLS(s.ClientTLS)].Add(1)
-	n.originTLS[outcomeOfTLS(s.OriginTLS)].Add(1)
+	n.clientTLS.count(s.ClientTLS, s.Opaque != nil)
+	n.originTLS.count(s.OriginTLS, s.Opaque != nil)
 	if s.Opaque != nil {
 		n.opaque[opaqueFromClient].Add(uint64(s.Opaque.FromClient))
 		n.opaque[opaqueFromOrigin].Add(uint64(s.Opaque.FromOrigin))
@@ -184,31 +184,12 @@ func (c *Counters) Session(s *Session) {
 	}
 }
 
-// What became of TLS on one side: none was asked for, a failure, or a version.
-const (
-	tls12       = int(tlsFailures) + iota // TLS1.2
-	tls13                                 // TLS1.3
-	tlsOutcomes                           // how many there are; 0, NoFailure, stands for none
-)
-
 // Octets that were carried without being looked at.
 const (
 	opaqueFromClient = iota
 	opaqueFromOrigin
 	opaqueWays
 )
-
-func outcomeOfTLS(t *TLS) int {
-	switch {
-	case t == nil:
-		return int(NoFailure)
-	case !t.Active():
-		return int(t.Failure)
-	case t.Version == tlsWords[tls12]:
-		return tls12
-	}
-	return tls13
-}
 
 // keywords counts those that were taken out of a reply to EHLO.
 func (n *counts) keywords(removed Text) {

@@ -1,6 +1,7 @@
 package event
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -102,6 +104,93 @@ func TestCounters(t *testing.T) {
 	)
 }
 
+// TestCountersOfTLS: each side by itself, every session in one outcome, and the
+// rest for those that had TLS.
+func TestCountersOfTLS(t *testing.T) {
+	c := someCounters()
+	session := func(client, origin *TLS, o *Opaque) {
+		c.Opened(&someFlow)
+		c.Session(&Session{Flow: someFlow, ClientTLS: client, OriginTLS: origin, Opaque: o})
+	}
+	session(nil, &TLS{Failure: FailureDANE, Peer: Pinned}, nil)
+	session(nil, nil, nil)
+	session(nil, &TLS{Failure: FailureRefused}, &Opaque{FromClient: 3, FromOrigin: 5})
+	expect(t, scrape(t, c),
+		`client_tls_total{outcome="none",service="mx"} 2`,
+		`client_tls_total{outcome="opaque",service="mx"} 1`,
+		`origin_tls_total{outcome="none",service="mx"} 1`,
+		`origin_tls_total{outcome="opaque",service="mx"} 1`, // and not what an earlier STARTTLS had come to
+		`origin_tls_total{outcome="refused",service="mx"} 0`,
+		`origin_tls_total{outcome="dane",service="mx"} 1`,
+		`opaque_bytes_total{service="mx",source="client"} 3`,
+		`opaque_bytes_total{service="mx",source="origin"} 5`,
+	)
+	if page := scrape(t, c); regexp.MustCompile(`_tls_(ciphers|groups|peers|resumed)_total`).MatchString(page) {
+		t.Errorf("details of TLS where there was none:\n%s", page)
+	}
+	session(someSession.ClientTLS, nil, nil)
+	if page := scrape(t, c); !strings.Contains(page, "client_tls_peers") || strings.Contains(page, "origin_tls_peers") {
+		t.Errorf("not the side that had TLS:\n%s", page)
+	}
+	session(someSession.ClientTLS, someSession.OriginTLS, nil)
+	session(&TLS{Version: "TLS1.4", Cipher: "TLS_NEW", Peer: Anonymous}, nil, nil)
+	expect(t, scrape(t, c),
+		`client_tls_total{outcome="TLS1.2",service="mx"} 0`,
+		`client_tls_total{outcome="TLS1.3",service="mx"} 2`,
+		`client_tls_total{outcome="other",service="mx"} 1`,
+		`client_tls_ciphers_total{cipher="TLS_AES_128_GCM_SHA256",service="mx"} 2`,
+		`client_tls_ciphers_total{cipher="other",service="mx"} 1`,
+		`client_tls_groups_total{group="X25519MLKEM768",service="mx"} 2`,
+		`client_tls_groups_total{group="other",service="mx"} 1`,
+		`client_tls_peers_total{peer="verified",service="mx"} 2`,
+		`client_tls_peers_total{peer="anonymous",service="mx"} 1`,
+		`client_tls_resumed_total{service="mx"} 2`,
+		`origin_tls_total{outcome="TLS1.2",service="mx"} 1`,
+		`origin_tls_ciphers_total{cipher="TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",service="mx"} 1`,
+		`origin_tls_ciphers_total{cipher="TLS_AES_128_GCM_SHA256",service="mx"} 0`,
+		`origin_tls_groups_total{group="CurveP256",service="mx"} 1`,
+		`origin_tls_peers_total{peer="dane",service="mx"} 1`,
+		`origin_tls_peers_total{peer="pinned",service="mx"} 0`, // its handshake failed
+		`origin_tls_resumed_total{service="mx"} 0`,
+	)
+}
+
+// TestFailuresOfTLSAreCounted, each by its own word.
+func TestFailuresOfTLSAreCounted(t *testing.T) {
+	for f := NoFailure + 1; f < tlsFailures; f++ {
+		c := someCounters()
+		c.Opened(&someFlow)
+		c.Session(&Session{Flow: someFlow, ClientTLS: &TLS{Failure: f}, OriginTLS: &TLS{Failure: f}})
+		page := scrape(t, c)
+		for _, side := range []string{"client", "origin"} {
+			expect(t, page, fmt.Sprintf(`%s_tls_total{outcome=%q,service="mx"} 1`, side, f))
+			if n := strings.Count(page, "_"+side+"_tls_total{"); n != int(tlsOutcomes) {
+				t.Errorf("%d outcomes of %d", n, tlsOutcomes)
+			}
+		}
+	}
+}
+
+// TestWordsOfCryptoTLS: what crypto/tls agrees on with its defaults is never
+// counted as other, and has the word that schema.md gives it.
+func TestWordsOfCryptoTLS(t *testing.T) {
+	var ciphers, groups, versions []string
+	for _, suite := range tls.CipherSuites() {
+		ciphers = append(ciphers, suite.Name)
+	}
+	for id := range 1 << 16 {
+		if name := tls.CurveID(id).String(); !strings.HasPrefix(name, "CurveID(") {
+			groups = append(groups, name)
+		}
+	}
+	for v := uint16(tls.VersionTLS12); !strings.HasPrefix(tls.VersionName(v), "0x"); v++ { // lower ones are never spoken
+		versions = append(versions, strings.ReplaceAll(tls.VersionName(v), " ", ""))
+	}
+	same(t, "cipher", cipherWords[:], append(ciphers, "other"))
+	same(t, "group", groupWords[:], append(groups, "other"))
+	same(t, "version", versionWords[:], append(versions, "other"))
+}
+
 // TestLiveIsNeverNegative: an end too many is no number of sessions.
 func TestLiveIsNeverNegative(t *testing.T) {
 	c := someCounters()
@@ -127,7 +216,7 @@ func TestPeersMakeNoSeries(t *testing.T) {
 	c := someCounters()
 	f := flow.Flow{Service: "idle"}
 	c.Opened(&f)
-	c.Session(&Session{Flow: f})
+	c.Session(&Session{Flow: f, ClientTLS: someSession.ClientTLS, OriginTLS: someSession.OriginTLS})
 	before := strings.Count(scrape(t, c), "\n")
 	for i := range 100 {
 		f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(i+1))
@@ -136,7 +225,10 @@ func TestPeersMakeNoSeries(t *testing.T) {
 		c.Message(&Message{Flow: f, Hello: odd, Sender: odd, EnvID: odd, Outcome: Outcome(i % int(outcomes)), Recipients: []Recipient{{Address: odd}},
 			Content: 1, Total: 2, Reply: Answer{250, odd}})
 		c.Refused(&f, Reason(i%int(Reasons)))
+		peer := TLS{Version: string(odd), Cipher: string(odd), Group: string(odd), Name: odd, PeerName: odd, Detail: string(odd),
+			Resumed: true, Peer: Verification(i % int(verifications)), Failure: Failure(i % int(tlsFailures))}
 		c.Session(&Session{Flow: f, Hello: odd, Removed: odd, Offence: odd, End: End(i % int(ends)), Detail: string(odd), Greeted: 1,
+			ClientTLS: &peer, OriginTLS: &peer, Mode: string(odd),
 			Unreached: []Unreached{{f.Client, TroubleLoop}}, Refusals: []Tally{{Reason(i % int(Reasons)), 1}}})
 	}
 	page := scrape(t, c)
@@ -208,13 +300,28 @@ func TestMetricsDocumented(t *testing.T) {
 			t.Errorf("metrics.md has %s, which does not exist", name)
 		}
 	}
-	for _, words := range [][]string{fateWords[:], wayWords[:], troubleWords[:], classWords[:]} {
-		for _, w := range words {
-			if !strings.Contains(string(page), "`"+w+"`") {
-				t.Errorf("metrics.md does not name %s", w)
-			}
-		}
+	for label, words := range map[string][]string{
+		"`verdict`": fateWords[:], "`way`": wayWords[:], "`class`": classWords[:], "`source`": opaqueWords[:],
+		"`cipher`": cipherWords[:], "`group`": groupWords[:], "`peer`": verificationWords[:],
+		"`trouble`":        troubleWords[:],
+		"`outcome` of TLS": append([]string{tlsWords[noTLS], tlsWords[tlsOpaque]}, versionWords[:]...),
+	} {
+		same(t, label, wordsOf(t, string(page), label), words)
 	}
+}
+
+// wordsOf returns what the table of labels says of one.
+func wordsOf(t *testing.T, page, label string) (words []string) {
+	t.Helper()
+	_, row, found := strings.Cut(page, "\n| "+label+" | ")
+	if !found {
+		t.Fatalf("metrics.md does not explain %s", label)
+	}
+	row, _, _ = strings.Cut(row, " |\n")
+	for _, word := range quoted.FindAllStringSubmatch(row, -1) {
+		words = append(words, word[1])
+	}
+	return words
 }
 
 func kindWord(m *metric) string {
@@ -228,7 +335,7 @@ func kindWord(m *metric) string {
 }
 
 // TestCollectIsConsistent: the strictest registry finds every metric described,
-// of one type and once.
+// of one type and once, and Prometheus's rules of names find no fault.
 func TestCollectIsConsistent(t *testing.T) {
 	c := someCounters()
 	c.Opened(&someFlow)
@@ -243,5 +350,9 @@ func TestCollectIsConsistent(t *testing.T) {
 	}
 	if len(families) != len(catalogue()) {
 		t.Errorf("%d metrics of %d", len(families), len(catalogue()))
+	}
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	if err != nil || len(problems) > 0 {
+		t.Errorf("promlint: %v %v", problems, err)
 	}
 }

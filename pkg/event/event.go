@@ -59,8 +59,8 @@ type Session struct {
 	Refusals []Tally // replies of ours that refused, by reason
 
 	Mode      string  // of TLS: the word of the configuration; empty: none is configured
-	ClientTLS *TLS    // nil: the client did not ask for it
-	OriginTLS *TLS    // nil: nobody asked the origin for it
+	ClientTLS *TLS    // nil: none was begun, or it is in Opaque
+	OriginTLS *TLS    // the same
 	Opaque    *Opaque // what was carried without being looked at; nil: nothing
 
 	// Octets of SMTP: inside TLS where there is TLS, and without what was opaque.

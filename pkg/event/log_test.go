@@ -4,8 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"io"
+	"maps"
 	"net/netip"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,16 +47,37 @@ var (
 		Commands: 5, Errors: 1, Messages: 1, Unreached: []Unreached{{netip.MustParseAddrPort("198.51.100.9:25"), TroubleTimeout}}, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
 		Closing: Answer{421, Text("bye")}, Rewritten: []Rewrite{{Text("571 no"), 554}, {Text("SIZE 9"), 250}},
+		Mode: "mirror",
+		ClientTLS: &TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Name: Text("mx.example"), Resumed: true,
+			Peer: Verified, PeerName: Text("CN=client.example")},
+		OriginTLS: &TLS{Version: "TLS1.2", Cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", Group: "CurveP256", Name: Text("origin.example"),
+			Peer: DANE, PeerName: Text("CN=origin.example")},
 	}
+
+	// What else can become of TLS: it fails, it is carried unseen, it is off.
+	failedTLS = Session{
+		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOriginTLS, Mode: "mirror",
+		ClientTLS: &TLS{Failure: FailureRefused, Detail: "origin: dane"},
+		OriginTLS: &TLS{Name: Text("origin.example"), Failure: FailureDANE, Detail: "no record fits"},
+	}
+	unseenTLS = Session{
+		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOpaque, Detail: "reset", Mode: "passthrough",
+		Opaque: &Opaque{FromClient: 3000, FromOrigin: 5000, Detail: "reset"},
+	}
+	noTLSAtAll  = Session{Flow: someFlow, Start: someStart, Duration: time.Second, Mode: "off"}
+	someRecords = []*Session{&someSession, &failedTLS, &unseenTLS, &noTLSAtAll}
 )
 
-func jsonLines(t *testing.T) string {
+// written returns what a log of some records has.
+func written(t *testing.T, format func(io.Writer) *Log) string {
 	t.Helper()
 	var out bytes.Buffer
-	l := NewJSON(&out)
+	l := format(&out)
 	l.Opened(&someFlow)
 	l.Message(&someMessage)
-	l.Session(&someSession)
+	for _, s := range someRecords {
+		l.Session(s)
+	}
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -65,88 +90,185 @@ func TestJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := jsonLines(t); got != string(want) {
+	if got := written(t, NewJSON); got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
-// TestSchema: every member and every word is documented.
+// TestSchema: the tables of schema.md have every member and every word, and
+// none that does not exist.
 func TestSchema(t *testing.T) {
-	schema, err := os.ReadFile("schema.md")
+	file, err := os.ReadFile("schema.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	documented := func(word string) {
-		if !strings.Contains(string(schema), "`"+word+"`") {
-			t.Errorf("schema.md does not name %s", word)
-		}
+	page := string(file)
+	for of, words := range map[string][]string{
+		"outcome": outcomeWords[:],
+		"end":     endWords[:],
+		"trouble": troubleWords[:],
+		"reason":  reasonWords[NoReason+1:],
+		"failure": failureWords[NoFailure+1:],
+		"peer":    verificationWords[:],
+		"group":   groupWords[:len(groupWords)-1],
+	} {
+		same(t, of, tableBelow(t, page, "\n| "+of+" | meaning |"), words)
 	}
-	for line := range strings.Lines(jsonLines(t)) {
-		var members map[string]any
-		if err := json.Unmarshal([]byte(line), &members); err != nil {
+	members := map[string]map[string]bool{} // of what: which
+	text := written(t, NewJSON) + string(jsonFormat{}.lost(nil, someStart, 1))
+	for line := range strings.Lines(text) {
+		var record map[string]any
+		if err := json.Unmarshal([]byte(line), &record); err != nil {
 			t.Fatalf("%s: %v", line, err)
 		}
-		for name := range members {
-			documented(name)
+		note(members, record["event"].(string), record)
+	}
+	everywhere := tableBelow(t, page, "## Members of every flow's record")
+	for _, kind := range []string{"message", "session"} {
+		same(t, kind, append(tableBelow(t, page, "## `"+kind+"`"), everywhere...), keys(members[kind]))
+	}
+	same(t, "lost", append(tableBelow(t, page, "## `lost`"), "event", "time"), keys(members["lost"]))
+	same(t, "TLS", tableBelow(t, page, "Members of `client_tls`"), keys(members["client_tls"], members["origin_tls"]))
+	for _, inside := range []string{"to", "reply", "opaque", "unreached", "rewritten"} {
+		for name := range members[inside] {
+			if !strings.Contains(page, "`"+name+"`") {
+				t.Errorf("schema.md does not name %s of %s", name, inside)
+			}
 		}
-	}
-	for e := range ends {
-		documented(e.String())
-	}
-	for o := range outcomes {
-		documented(o.String())
-	}
-	for tr := range troubles {
-		documented(tr.String())
-	}
-	for r := NoReason + 1; r < Reasons; r++ {
-		documented(r.String())
 	}
 }
 
+// note notes the members of an object, and of those that are in it.
+func note(members map[string]map[string]bool, of string, object map[string]any) {
+	if members[of] == nil {
+		members[of] = map[string]bool{}
+	}
+	for name, value := range object {
+		members[of][name] = true
+		list, _ := value.([]any)
+		for _, v := range append(list, value) {
+			if inner, is := v.(map[string]any); is {
+				note(members, name, inner)
+			}
+		}
+	}
+}
+
+func keys(sets ...map[string]bool) []string {
+	all := map[string]bool{}
+	for _, s := range sets {
+		maps.Copy(all, s)
+	}
+	return slices.Collect(maps.Keys(all))
+}
+
+// same compares the words of a table with those that there are.
+func same(t *testing.T, of string, documented, real []string) {
+	t.Helper()
+	documented, real = slices.Clone(documented), slices.Clone(real)
+	slices.Sort(documented)
+	slices.Sort(real)
+	if !slices.Equal(documented, real) {
+		t.Errorf("%s: documented are\n%q, there are\n%q", of, documented, real)
+	}
+}
+
+// tableBelow returns the words in the first column of the first table below a
+// place in a page.
+func tableBelow(t *testing.T, page, place string) (words []string) {
+	t.Helper()
+	_, below, found := strings.Cut(page, place)
+	_, rows, table := strings.Cut(below, "|---|")
+	if !found || !table {
+		t.Fatalf("no table below %q", place)
+	}
+	_, rows, _ = strings.Cut(rows, "\n")
+	for row := range strings.Lines(rows) {
+		if !strings.HasPrefix(row, "|") {
+			break
+		}
+		for _, word := range quoted.FindAllStringSubmatch(strings.Split(row, "|")[1], -1) {
+			words = append(words, word[1])
+		}
+	}
+	return words
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
 func TestText(t *testing.T) {
-	var out bytes.Buffer
-	l := NewText(&out)
-	l.Message(&someMessage)
-	l.Session(&someSession)
-	l.Close()
-	want := `2026-11-22T18:09:00.153456Z message unknown id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 forged=192.0.2.1:51000 from=<alice@example.com> to=<bob@example.net> to=<carol@example.net> size=1234 seconds=0.030 reason="origin-gone" reply="421 4.4.2 lost"
-2026-11-22T18:09:01.123456Z session origin-gone id=0410600000000000 service=mx way=transit client=192.0.2.1:40000 server=[2001:db8::1]:25 zone=lan via=10.0.0.1:41000 origin=198.51.100.1:25 helo=client.example xclient="NAME=c.example" unreached="198.51.100.9:25 timeout" messages=1 errors=1 refused=indirect-address*2 refused=origin-gone*1 removed="STARTTLS X-EXPS" seconds=1.000 reason="why" offence="25 x" rewritten="571 no" rewritten="SIZE 9" reply="421 bye"
-`
-	if out.String() != want {
-		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
+	want, err := os.ReadFile("testdata/records.text")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := written(t, NewText); got != string(want) {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }
 
 // hostile is what a peer may send to get into a log or a terminal.
 var hostile = Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202e\u2028\\x\"é")
 
-func TestHostileText(t *testing.T) {
-	m := someMessage
+// hostileRecords have it wherever a peer has a say.
+func hostileRecords() (m Message, s Session) {
+	m = someMessage
 	m.Hello, m.Sender, m.EnvID, m.XClient, m.XForward = hostile, hostile, hostile, hostile, hostile
 	m.Recipients = []Recipient{{hostile, Answer{250, hostile}, NoReason}}
 	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
-	s := someSession
-	s.Hello, s.XClient, s.Removed, s.Offence, s.Greeting, s.Last = hostile, hostile, hostile, hostile, Answer{220, hostile}, Answer{421, hostile}
-	for name, f := range map[string]format{"json": jsonFormat{}, "text": textFormat{}} {
-		line := f.session(f.message(nil, &m), &s)
+	s = someSession
+	s.Hello, s.XClient, s.Removed, s.Offence, s.Detail = hostile, hostile, hostile, hostile, string(hostile)
+	s.Greeting, s.Last, s.Closing, s.Rewritten = Answer{220, hostile}, Answer{421, hostile}, Answer{421, hostile}, []Rewrite{{hostile, 250}}
+	s.Opaque = &Opaque{Detail: string(hostile)}
+	s.ClientTLS = &TLS{Version: "TLS1.3", Name: hostile, PeerName: hostile}
+	s.OriginTLS = &TLS{Failure: FailureName, Name: hostile, PeerName: hostile, Detail: string(hostile)}
+	return m, s
+}
+
+func TestHostileText(t *testing.T) {
+	m, s := hostileRecords()
+	for _, f := range []struct {
+		name   string
+		format format
+		shown  int // how often, in the message, the session and its TLS; some are in JSON only
+	}{{"json", jsonFormat{}, 9 + 10 + 5}, {"text", textFormat{}, 3 + 7 + 5}} {
+		line := f.format.session(f.format.message(nil, &m), &s)
 		if n := bytes.Count(line, []byte("\n")); n != 2 {
-			t.Errorf("%s: two records became %d lines: %s", name, n, line)
+			t.Errorf("%s: two records became %d lines: %s", f.name, n, line)
+		}
+		if n := bytes.Count(line, appendEscaped(nil, hostile)); n != f.shown {
+			t.Errorf("%s: escaped %d times and not %d: %s", f.name, n, f.shown, line)
 		}
 		for _, r := range strings.ReplaceAll(string(line), "\n", "") {
 			if unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Bidi_Control, r) || r == 0x2028 {
-				t.Errorf("%s: %U in %s", name, r, line)
+				t.Errorf("%s: %U in %s", f.name, r, line)
 			}
 		}
 	}
-	line := jsonFormat{}.message(nil, &m)
-	var got struct{ From string }
-	if err := json.Unmarshal(line, &got); err != nil {
-		t.Fatal(err)
+}
+
+// TestHostileTextInJSON: a reader gets back what was sent, escaped.
+func TestHostileTextInJSON(t *testing.T) {
+	type side struct {
+		SNI      string
+		PeerName string `json:"peer_name"`
+		Detail   string
+	}
+	var got struct {
+		From   string
+		Client side `json:"client_tls"`
+		Origin side `json:"origin_tls"`
+	}
+	m, s := hostileRecords()
+	for _, line := range [][]byte{jsonFormat{}.message(nil, &m), jsonFormat{}.session(nil, &s)} {
+		if err := json.Unmarshal(line, &got); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
 	}
 	want := "a\\x0d\n{\"event\":\"fake\"}\\x00\\x1b[2J\\x7f\\xff\\u009b31m\\u202e\\u2028\\x\"é"
-	if got.From != want {
-		t.Errorf("got %q, want %q", got.From, want)
+	for _, read := range []string{got.From, got.Client.SNI, got.Client.PeerName, got.Origin.SNI, got.Origin.PeerName, got.Origin.Detail} {
+		if read != want {
+			t.Errorf("got %q, want %q", read, want)
+		}
 	}
 }
 

@@ -52,8 +52,9 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = strconv.AppendInt(b, int64(t.Count), 10)
 	}
 	b = appendTextOctets(b, "removed", s.Removed)
-	b = appendTextTLS(b, "client_tls", s.ClientTLS)
-	b = appendTextTLS(b, "origin_tls", s.OriginTLS)
+	b = appendTextMode(b, s.Mode)
+	b = appendTextTLS(b, "client", s.ClientTLS)
+	b = appendTextTLS(b, "origin", s.OriginTLS)
 	b = appendTextOpaque(b, s.Opaque)
 	b = appendDuration(b, s.Duration)
 	b = appendReason(b, s.Detail)
@@ -114,19 +115,49 @@ func appendTextOctets(b []byte, name string, t Text) []byte {
 	return append(appendEscaped(b, t), '"')
 }
 
-func appendTextTLS(b []byte, name string, t *TLS) []byte {
+func appendTextMode(b []byte, mode string) []byte {
+	if mode == "" {
+		return b
+	}
+	b = append(b, " tls="...)
+	return append(b, mode...)
+}
+
+// appendTextTLS appends what is known of one side's TLS: as many of the words of
+// tlsFacts as there are, and what the peer called itself.
+func appendTextTLS(b []byte, side string, t *TLS) []byte {
 	if t == nil {
 		return b
 	}
 	b = append(b, ' ')
-	b = append(b, name...)
-	b = append(b, '=')
-	if t.Failure != NoFailure {
-		return append(b, t.Failure.String()...)
+	b = append(b, side...)
+	b = append(b, "_tls"...)
+	sep := byte('=')
+	for _, word := range tlsFacts(t) {
+		if word != "" {
+			b = append(append(b, sep), word...)
+			sep = ','
+		}
 	}
-	b = append(b, t.Version...)
-	b = append(b, ',')
-	return append(b, t.Peer.String()...)
+	b = appendTextOctets(b, side+"_sni", t.Name)
+	b = appendTextOctets(b, side+"_peer_name", t.PeerName)
+	return appendTextOctets(b, side+"_tls_detail", []byte(t.Detail))
+}
+
+// tlsFacts are words of ours and of crypto/tls, none of a peer's. Who the peer is
+// and why there is no TLS have words in common, so the latter is marked, and
+// never stands beside the former.
+func tlsFacts(t *TLS) (facts [6]string) {
+	facts[0], facts[1], facts[2] = t.Version, t.Cipher, t.Group
+	if t.Resumed {
+		facts[3] = "resumed"
+	}
+	if t.Failure != NoFailure {
+		facts[4], facts[5] = "failed", t.Failure.String()
+	} else {
+		facts[4] = t.Peer.String()
+	}
+	return facts
 }
 
 func appendTextOpaque(b []byte, o *Opaque) []byte {

@@ -1,17 +1,18 @@
 package event
 
 // TLS is what is known of one side's TLS: that it is in force, or why it is not.
+// Who makes the record cuts what a stranger chose.
 type TLS struct {
 	Version  string       // "TLS1.3"; empty: no handshake was completed
 	Cipher   string       // IANA's name of the cipher suite
-	Group    string       // of the key exchange: "X25519MLKEM768"
-	Name     Text         // SNI: the name that was asked for
+	Group    string       // of the key exchange, as crypto/tls calls it: "X25519MLKEM768"
+	Name     Text         // SNI: the name that was asked for, by a client any octets; at most 255
 	Resumed  bool         // an earlier session was taken up, without certificates
 	Peer     Verification // what was found out about the peer's certificate
-	PeerName Text         // subject of the peer's certificate, where it was looked at
+	PeerName Text         // subject of the peer's certificate, where it was looked at; at most 1024 octets
 
 	Failure Failure // why there is no TLS, or none any more
-	Detail  string  // what exactly
+	Detail  string  // what exactly, perhaps in words of the peer; at most 1024 octets
 }
 
 // Active reports whether the side has TLS.
