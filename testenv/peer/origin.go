@@ -40,7 +40,18 @@ type Behaviour struct {
 	Reset      Point             // where every session ends
 	TLS        *tls.Config       // for STARTTLS, which is offered in clear; nil: none
 	Implicit   bool              // TLS comes before the greeting
+	Handshake  Handshake         // what comes in place of a handshake
 }
+
+// Handshake is how an origin breaks off where the handshake of TLS should be.
+type Handshake string
+
+// In place of the handshake an origin
+const (
+	Drop    Handshake = "drop"    // closes the connection
+	Garbage Handshake = "garbage" // sends a line that is no TLS, after the first octet from the client
+	Stall   Handshake = "stall"   // reads, and says nothing
+)
 
 // Session is what an origin saw of one connection.
 type Session struct {
@@ -259,8 +270,21 @@ func (d *dialogue) startTLS() error {
 	return d.secure()
 }
 
-// secure makes the handshake.
+// secure makes the handshake, or what comes in its place.
 func (d *dialogue) secure() error {
+	switch d.origin.behaviour.Handshake {
+	case Drop:
+		return io.EOF
+	case Garbage:
+		if _, err := d.in.ReadByte(); err != nil {
+			return err
+		}
+		io.WriteString(d.conn, "this is a line of text\r\n")
+		fallthrough
+	case Stall:
+		_, err := io.Copy(io.Discard, d.conn)
+		return errors.Join(err, io.EOF)
+	}
 	conn := tls.Server(d.conn, d.origin.behaviour.TLS)
 	if err := conn.Handshake(); err != nil {
 		return err

@@ -37,7 +37,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"postfix": command(startPostfix), // [SETTING…]: a real Postfix on the origin
 	"server":  command(startServer),  // postfix|exim|opensmtpd [SETTING…]: one of these, for log and mail
-	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR] [VERB=FILE]…: an exact origin in its place
+	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…: an exact origin in its place
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
@@ -55,6 +55,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
 	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
+	"halfway":    command(halfway),         // drop|garbage|stall ADDR:PORT: a client that says STARTTLS, and then that, until it is sent away
 	"keyless":    command(keyless),         // NAME: kill the process that holds the keys of a portreeve
 	"steady":     command(steady),          // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
 	"prometheus": command(startPrometheus), // ADDR:PORT: a real Prometheus on the gateway that scrapes it
@@ -213,8 +214,12 @@ func startFake(s *stage, ts *testscript.TestScript, args []string) error {
 	for _, arg := range args {
 		name, value, ok := strings.Cut(arg, "=")
 		switch {
+		case arg == "old" && behaviour.TLS != nil:
+			behaviour.TLS.MinVersion, behaviour.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
 		case !ok:
-			return usage("fake [reset=POINT] [ext=WORD]… [VERB=FILE]…")
+			return usage("fake [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…")
+		case name == "handshake":
+			behaviour.Handshake = peer.Handshake(value)
 		case name == "reset":
 			behaviour.Reset = peer.Point(value)
 		case name == "ext":

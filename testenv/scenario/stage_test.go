@@ -28,18 +28,18 @@ type stage struct {
 	ctx  context.Context
 	work string // directory of the story's files
 
-	env       *testenv.Env
-	processes map[string]*process
-	postfix   *mta.Server
-	origin    *peer.Origin // the fake one
-	locals    []*peer.Origin
-	capture   *testenv.Capture
-	seen      int // packets of the capture before and with the last SYN
-	before    map[string]testenv.Snapshot
-	foreign   []*testenv.ForeignTCX
-	load      *loading
-	authority *pki.Authority
-	steady    *peer.Client
+	env         *testenv.Env
+	processes   map[string]*process
+	postfix     *mta.Server
+	origin      *peer.Origin // the fake one
+	locals      []*peer.Origin
+	capture     *testenv.Capture
+	seen        int // packets of the capture before and with the last SYN
+	before      map[string]testenv.Snapshot
+	foreign     []*testenv.ForeignTCX
+	load        *loading
+	authorities map[string]*pki.Authority // by directory
+	steady      *peer.Client
 }
 
 // process is a command in the background.

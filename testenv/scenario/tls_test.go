@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -56,14 +57,12 @@ func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	if s.authority == nil {
-		s.authority = pki.New("story")
-	}
-	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), s.authority.PEM(), 0o644); err != nil {
+	authority, err := s.authority(dir)
+	if err != nil {
 		return err
 	}
 	var options []pki.Option
-	issue := s.authority.Issue
+	issue := authority.Issue
 	for _, arg := range args[1:] {
 		name, hosts, given := strings.Cut(arg, "=")
 		switch {
@@ -71,7 +70,7 @@ func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
 			options = append(options, pki.Expired)
 			continue
 		case arg == "rsa":
-			issue = func(names []string, o ...pki.Option) *pki.Pair { return s.authority.IssueFor(pki.RSA(), names, o...) }
+			issue = func(names []string, o ...pki.Option) *pki.Pair { return authority.IssueFor(pki.RSA(), names, o...) }
 			continue
 		case !given:
 			return usage(text)
@@ -81,6 +80,19 @@ func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
 		}
 	}
 	return nil
+}
+
+// authority returns the authority of a directory.
+func (s *stage) authority(dir string) (*pki.Authority, error) {
+	if a, made := s.authorities[dir]; made {
+		return a, nil
+	}
+	if s.authorities == nil {
+		s.authorities = make(map[string]*pki.Authority)
+	}
+	a := pki.New("authority of " + filepath.Base(dir))
+	s.authorities[dir] = a
+	return a, os.WriteFile(filepath.Join(dir, "ca.pem"), a.PEM(), 0o644)
 }
 
 // tlsSend delivers a message inside TLS.
@@ -146,6 +158,44 @@ func (s *stage) secureClient(to netip.AddrPort, config *tls.Config, implicit boo
 	}
 	_, err = client.Command("EHLO client.example.net")
 	return client, err
+}
+
+// halfway agrees on TLS and then makes no handshake.
+func halfway(s *stage, _ *testscript.TestScript, args []string) error {
+	if len(args) != 2 || (args[0] != "drop" && args[0] != "garbage" && args[0] != "stall") {
+		return usage("halfway drop|garbage|stall ADDR:PORT")
+	}
+	to, err := netip.ParseAddrPort(args[1])
+	if err != nil {
+		return err
+	}
+	conn, err := s.dial(netip.AddrPort{}, to)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	client := peer.NewClient(conn)
+	if _, err := client.Open("client.example.net"); err != nil {
+		return err
+	}
+	if reply, err := client.Command("STARTTLS"); err != nil || reply.Code != 220 {
+		return fmt.Errorf("STARTTLS: %q, %w", reply.Raw, err)
+	}
+	switch args[0] {
+	case "drop":
+		return nil
+	case "garbage":
+		err = client.Write("this is a line of text, not of TLS\r\n")
+	}
+	// Nothing but TLS may be said to it now: an alert, or nothing.
+	rest, end := io.ReadAll(conn)
+	if len(rest) > 0 && rest[0] != 21 {
+		return fmt.Errorf("it reads %q", rest)
+	}
+	if errors.Is(end, unix.ECONNRESET) {
+		end = nil
+	}
+	return errors.Join(err, end)
 }
 
 // keyless kills the only child of a process.
