@@ -12,7 +12,7 @@ type TLS struct {
 	PeerName Text         // subject of the peer's certificate, where it was looked at; at most 1024 octets
 
 	Failure Failure // why there is no TLS, or none any more
-	Detail  string  // what exactly, perhaps in words of the peer; at most 1024 octets
+	Detail  string  // what exactly; of what the peer said at most 1024 octets
 }
 
 // Active reports whether the side has TLS.
