@@ -166,6 +166,24 @@ func (c *Client) Send(m Message) (Reply, error) {
 	return c.Reply()
 }
 
+// Accepted is Send where a reply other than 250 is an error.
+func (c *Client) Accepted(m Message) error {
+	reply, err := c.Send(m)
+	if err == nil && reply.Code != 250 {
+		err = fmt.Errorf("end of data: %q", reply.Raw)
+	}
+	return err
+}
+
+// Quit says QUIT and closes the connection.
+func (c *Client) Quit() error {
+	reply, err := c.Command("QUIT")
+	if err == nil && reply.Code != 221 {
+		err = fmt.Errorf("QUIT: %q", reply.Raw)
+	}
+	return errors.Join(err, c.conn.Close())
+}
+
 // Deliver is a whole session: greeting, EHLO, one message, QUIT. It returns
 // the reply to the message.
 func (c *Client) Deliver(m Message) (Reply, error) {

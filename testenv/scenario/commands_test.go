@@ -51,11 +51,13 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
-	"load":    command(load),    // start ADDR:PORT | more N | stop
+	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
 	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
 	"halfway":    command(halfway),         // drop|garbage|stall ADDR:PORT: a client that says STARTTLS, and then that, until it is sent away
+	"nameserver": command(startNames),      // FILE: DNS on the origin, at NAMESERVER, with the records of a file; "secure NAME" is vouched for
+	"https":      command(startPages),      // PAIR FILE: HTTPS on the origin, where every page is the file
 	"keyless":    command(keyless),         // NAME: kill the process that holds the keys of a portreeve
 	"steady":     command(steady),          // start ADDR:PORT | stop FILE: a session inside TLS that is held open, and then sends
 	"prometheus": command(startPrometheus), // ADDR:PORT: a real Prometheus on the gateway that scrapes it

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/portreeve/portreeve/testenv"
 	"github.com/portreeve/portreeve/testenv/mta"
+	"github.com/portreeve/portreeve/testenv/nameserver"
 	"github.com/portreeve/portreeve/testenv/peer"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
@@ -40,6 +42,8 @@ type stage struct {
 	load        *loading
 	authorities map[string]*pki.Authority // by directory
 	steady      *peer.Client
+	names       *nameserver.Server
+	pages       *http.Server
 }
 
 // process is a command in the background.
@@ -69,6 +73,12 @@ func (s *stage) close() error {
 	}
 	if s.postfix != nil {
 		failures = append(failures, s.postfix.Stop())
+	}
+	if s.names != nil {
+		s.names.Close()
+	}
+	if s.pages != nil {
+		failures = append(failures, s.pages.Close())
 	}
 	if s.capture != nil {
 		failures = append(failures, s.capture.Close())

@@ -122,7 +122,7 @@ func tlsSend(s *stage, ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return usage(text)
 	}
-	client, err := s.secureClient(to, config, implicit)
+	client, err := s.secureClient(netip.Addr{}, to, config, implicit)
 	if err != nil {
 		return err
 	}
@@ -137,9 +137,10 @@ func tlsSend(s *stage, ts *testscript.TestScript, args []string) error {
 	return errors.Join(err, quit)
 }
 
-// secureClient connects and greets inside TLS.
-func (s *stage) secureClient(to netip.AddrPort, config *tls.Config, implicit bool) (*peer.Client, error) {
-	conn, err := s.dial(netip.AddrPortFrom(s.source(netip.Addr{}, to), 0), to)
+// secureClient connects and greets inside TLS. Without an address to connect from
+// it takes the preferred one.
+func (s *stage) secureClient(from netip.Addr, to netip.AddrPort, config *tls.Config, implicit bool) (*peer.Client, error) {
+	conn, err := s.dial(netip.AddrPortFrom(s.source(from, to), 0), to)
 	if err != nil {
 		return nil, err
 	}
@@ -226,7 +227,7 @@ func steady(s *stage, ts *testscript.TestScript, args []string) error {
 		if err != nil {
 			return err
 		}
-		s.steady, err = s.secureClient(to, &tls.Config{InsecureSkipVerify: true}, false)
+		s.steady, err = s.secureClient(netip.Addr{}, to, &tls.Config{InsecureSkipVerify: true}, false)
 		return err
 	case len(args) == 2 && args[0] == "stop":
 		reply, err := s.steady.Send(message(ts, args[1]))
