@@ -85,6 +85,7 @@ func (c *Client) Command(line string) (Reply, error) {
 // Message is one message as it is on the wire.
 type Message struct {
 	From    string
+	Mail    string // parameters of MAIL, with a space before
 	To      []string
 	Content string // dots doubled, without the final ".\r\n"; ends in CRLF unless empty
 }
@@ -138,7 +139,7 @@ func (c *Client) Open(name string) (ehlo Reply, err error) {
 // Envelope sends MAIL, RCPTs and DATA, each after the reply to the one
 // before, and returns when 354 is there.
 func (c *Client) Envelope(m Message) error {
-	commands := []string{"MAIL FROM:<" + m.From + ">"}
+	commands := []string{"MAIL FROM:<" + m.From + ">" + m.Mail}
 	for _, to := range m.To {
 		commands = append(commands, "RCPT TO:<"+to+">")
 	}

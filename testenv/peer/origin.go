@@ -219,7 +219,8 @@ func (d *dialogue) command(line string) error {
 	case "HELO":
 		return d.answer(verb, AtEHLO, "250 origin.example.org\r\n")
 	case "MAIL":
-		d.message = Message{From: path(line)}
+		_, parameters, _ := strings.Cut(line, ">")
+		d.message = Message{From: path(line), Mail: parameters}
 		return d.answer(verb, AtMAIL, "250 2.1.0 Sender in the test's book\r\n")
 	case "RCPT":
 		d.message.To = append(d.message.To, path(line))

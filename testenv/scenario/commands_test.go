@@ -41,7 +41,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
-	"got":     command(fakeGot),      // COUNT [FILE]: wait for messages at the fake; the last is the file
+	"got":     command(fakeGot),      // COUNT [FILE [PARAMETERS]]: wait for messages at the fake; the last is the file
 	"nothing": command(fakeNothing),  // no session of the fake ended a message; all sessions are over
 
 	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
@@ -54,7 +54,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
-	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE: send inside TLS, print the certificate's subject
+	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] [mail=PARAMETER] ADDR:PORT FILE: send inside TLS, print the certificate's subject
 	"halfway":    command(halfway),         // drop|garbage|stall ADDR:PORT: a client that says STARTTLS, and then that, until it is sent away
 	"nameserver": command(startNames),      // FILE: DNS on the origin, at NAMESERVER, with the records of a file; "secure NAME" is vouched for
 	"https":      command(startPages),      // PAIR FILE: HTTPS on the origin, where every page is the file
@@ -303,6 +303,9 @@ func fakeGot(s *stage, ts *testscript.TestScript, args []string) error {
 	messages, err := s.messages(count)
 	if err != nil || len(args) == 1 {
 		return err
+	}
+	if last := messages[len(messages)-1]; len(args) == 3 && last.Mail != " "+args[2] {
+		return fmt.Errorf("the parameters of MAIL are %q, want %q", last.Mail, args[2])
 	}
 	if want := crlf(ts.ReadFile(args[1])); messages[len(messages)-1].Content != want {
 		return fmt.Errorf("the origin got %q, want %q", messages[len(messages)-1].Content, want)

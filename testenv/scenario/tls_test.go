@@ -97,14 +97,16 @@ func (s *stage) authority(dir string) (*pki.Authority, error) {
 
 // tlsSend delivers a message inside TLS.
 func tlsSend(s *stage, ts *testscript.TestScript, args []string) error {
-	const text = "tlssend [implicit] [ca=FILE] [name=HOST] ADDR:PORT FILE"
+	const text = "tlssend [implicit] [ca=FILE] [name=HOST] [mail=PARAMETER] ADDR:PORT FILE"
 	config := &tls.Config{InsecureSkipVerify: true}
-	implicit := false
+	implicit, parameters := false, ""
 	for len(args) > 2 {
 		name, value, _ := strings.Cut(args[0], "=")
 		switch name {
 		case "implicit":
 			implicit = true
+		case "mail":
+			parameters += " " + value
 		case "name":
 			config.ServerName = value
 		case "ca":
@@ -128,7 +130,9 @@ func tlsSend(s *stage, ts *testscript.TestScript, args []string) error {
 	}
 	state, _ := client.TLS()
 	fmt.Fprintf(ts.Stdout(), "shown %s\n", state.PeerCertificates[0].Subject.CommonName)
-	reply, err := client.Send(message(ts, args[1]))
+	m := message(ts, args[1])
+	m.Mail = parameters
+	reply, err := client.Send(m)
 	printReply(ts.Stdout(), reply)
 	if err == nil && reply.Code != 250 {
 		err = fmt.Errorf("end of data: %q", reply.Raw)
