@@ -268,6 +268,9 @@ services:
 		t.Errorf("after a renewal it says\n%s", got)
 	}
 	holder := childOf(inspector.cmd.Process.Pid)
+	if holder == 0 {
+		t.Fatal("it has no holder")
+	}
 	if err := unix.Kill(holder, unix.SIGTERM); err != nil { // systemd tells both, and sessions go on until the drain timeout
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package keeper
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -154,7 +155,11 @@ func afterFirst(path string) string {
 // needed.
 func (w *way) permitBeside(dir string, open bool) error {
 	entries, err := os.ReadDir(dir)
-	if err != nil {
+	switch {
+	case errors.Is(err, fs.ErrPermission): // not root, and only let through, as by Debian's /etc/ssl/private
+		w.permitNeeded(dir)
+		return nil
+	case err != nil:
 		return fmt.Errorf("confine the inspector: %w", err)
 	}
 	for _, e := range entries {
@@ -177,6 +182,15 @@ func (w *way) permitBeside(dir string, open bool) error {
 		}
 	}
 	return nil
+}
+
+// permitNeeded permits what is needed below a directory that cannot be listed.
+func (w *way) permitNeeded(dir string) {
+	for path := range w.needed {
+		if strings.HasPrefix(path, dir+"/") && !w.isKey(path) && !leads(path, w.keys) {
+			w.permit(path, unix.O_NOFOLLOW)
+		}
+	}
 }
 
 // harmless are the devices that show nothing of disks or memory.

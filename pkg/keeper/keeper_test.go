@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -46,6 +47,13 @@ func TestMain(m *testing.M) {
 		err := Exec([]string{os.Args[2]}, []string{os.Getenv(needs)}, "/proc/self/exe", os.Args, []string{role + "=look"})
 		fmt.Println("cannot:", err)
 		os.Exit(3)
+	case "rules":
+		if _, err := ruleset(os.Args[1:], nil, "/proc/self/exe"); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("ok")
+		os.Exit(0)
 	case "look":
 		look(os.Args[2:])
 		os.Exit(0)
@@ -365,6 +373,25 @@ func TestConfinedByMounts(t *testing.T) {
 	got := confined(t, "", filepath.Join(dir, "etc/tls/key.pem"), filepath.Join(dir, "chroot/etc/tls/key.pem"), filepath.Join(dir, "a place/tls/key.pem"), "+"+filepath.Join(dir, "disk"))
 	if want := "key.pem false\nkey.pem false\nkey.pem false\ndisk false\n"; got != want {
 		t.Errorf("it reads\n%s", got)
+	}
+}
+
+// TestConfinedByAnybody: whoever is let through a directory, and cannot list it, is
+// confined as well.
+func TestConfinedByAnybody(t *testing.T) {
+	dir := t.TempDir()
+	in(t, dir, "private/key.pem")
+	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, "private"): 0o711} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const nobody = 65534
+	cmd := exec.Command("/proc/self/exe", filepath.Join(dir, "private/key.pem"))
+	cmd.Env = []string{role + "=rules"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "ok\n" {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 

@@ -221,6 +221,23 @@ func TestRenewals(t *testing.T) {
 	}
 }
 
+// TestTroubleComesBack: what is well again in between is told again.
+func TestTroubleComesBack(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx"}))
+	ring := open(t, pair)
+	for _, k := range []struct {
+		from, to string
+		news     int
+	}{{pair.Key, pair.Key + ".away", 1}, {pair.Key + ".away", pair.Key, 0}, {pair.Key, pair.Key + ".away", 1}} {
+		if err := os.Rename(k.from, k.to); err != nil {
+			t.Fatal(err)
+		}
+		if news := ring.Refresh(); len(news) != k.news {
+			t.Errorf("after mv %s %s: %+v", k.from, k.to, news)
+		}
+	}
+}
+
 // resumes reports whether a client with a cache takes its session up again.
 func resumes(t *testing.T, c *tls.Config, client *tls.Config) bool {
 	t.Helper()

@@ -105,6 +105,7 @@ func (e *entry) refresh(s Source, p Pair) (Change, bool) {
 		e.failed = err.Error()
 		return Change{Pair: p, Err: err}, true
 	case l == nil:
+		e.failed = "" // the files are those in use, again
 		return Change{}, false
 	}
 	e.stamp, e.failed = l.Stamp, ""

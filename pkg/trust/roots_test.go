@@ -75,31 +75,3 @@ func TestNames(t *testing.T) {
 		}
 	}
 }
-
-// FuzzMatch holds any record against a chain: it is either unusable, or says just
-// what its fields say.
-func FuzzMatch(f *testing.F) {
-	root := pki.New("root")
-	pair := root.Intermediate("between").Issue([]string{name})
-	var chain []*x509.Certificate
-	for _, der := range pair.Chain {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			f.Fatal(err)
-		}
-		chain = append(chain, c)
-	}
-	f.Add(uint8(3), uint8(1), uint8(1), make([]byte, 32))
-	f.Add(uint8(2), uint8(0), uint8(0), chain[1].Raw)
-	f.Add(uint8(3), uint8(1), uint8(0), chain[0].RawSubjectPublicKeyInfo)
-	f.Fuzz(func(t *testing.T, usage, selector, matching uint8, data []byte) {
-		r := TLSA{usage, selector, matching, data}
-		err := Match([]TLSA{r}, chain, name)
-		if err == nil && (!r.Usable() || len(data) < 32) {
-			t.Errorf("%v matches", r)
-		}
-		if (err == errUnusable) == r.Usable() {
-			t.Errorf("%v: %v", r, err)
-		}
-	})
-}
