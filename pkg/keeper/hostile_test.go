@@ -294,6 +294,8 @@ func (a *answers) Write(p []byte) (int, error) {
 }
 
 func (a *answers) Read(p []byte) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	n := copy(p, a.String()[a.read:])
 	a.read += n
 	if n == 0 {
