@@ -163,13 +163,14 @@ func (n *Node) AwaitGreeting(ctx context.Context, to netip.AddrPort) error {
 	return nil
 }
 
-// awaitLinks waits until every device but lo is running and the kernel has
-// done with the IPv6 addresses, which it does in the background.
+// awaitLinks waits until every device but lo is running, or is set down, and the
+// kernel has done with their state and their IPv6 addresses, which it does in the
+// background.
 func (n *Node) awaitLinks(ctx context.Context) error {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		busy, err := n.unsettled()
+		busy, err := n.unsettled(ctx)
 		if err != nil || len(busy) == 0 {
 			return err
 		}
@@ -181,19 +182,20 @@ func (n *Node) awaitLinks(ctx context.Context) error {
 	}
 }
 
-// unsettled names the devices that are not running, and the IPv6 addresses
-// that are tentative or lack a route of those that come with them.
-func (n *Node) unsettled() (busy []string, err error) {
+// unsettled names the devices that are set up and have another state, and the IPv6
+// addresses that are tentative or lack a route of those that come with them. Flags
+// would not tell all: a device counts as running while its state is not yet known.
+func (n *Node) unsettled(ctx context.Context) (busy []string, err error) {
+	links, err := n.Run(ctx, "ip", "-brief", "link", "show", "up")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(links) { // device[@peer], state, address, flags
+		if words := strings.Fields(line); words[0] != "lo" && words[1] != "UP" {
+			busy = append(busy, words[0])
+		}
+	}
 	err = n.Enter(func() error {
-		devices, err := net.Interfaces()
-		if err != nil {
-			return err
-		}
-		for _, d := range devices {
-			if d.Flags&(net.FlagRunning|net.FlagLoopback) == 0 {
-				busy = append(busy, d.Name)
-			}
-		}
 		late, err := lateAddresses()
 		busy = append(busy, late...)
 		return err

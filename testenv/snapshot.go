@@ -19,8 +19,12 @@ type Snapshot struct {
 	sections map[string]string // by the command that shows it
 }
 
-// Snapshot looks at the gateway.
+// Snapshot looks at the gateway, once the kernel has done with links that were set
+// up a moment ago.
 func (e *Env) Snapshot(ctx context.Context) (Snapshot, error) {
+	if err := e.Gateway.awaitLinks(ctx); err != nil {
+		return Snapshot{}, fmt.Errorf("snapshot: %w", err)
+	}
 	s := Snapshot{sections: make(map[string]string)}
 	for _, command := range []string{
 		"iptables-nft-save", "ip6tables-nft-save", "iptables-legacy-save", "ip6tables-legacy-save",
