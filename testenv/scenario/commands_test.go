@@ -139,7 +139,7 @@ func up(s *stage, ts *testscript.TestScript, args []string) error {
 		"GATEWAY4": env.Gateway4.String(), "GATEWAY6": env.Gateway6.String(),
 		"ORIGIN4": env.Origin4.String(), "ORIGIN6": env.Origin6.String(),
 		"PORTREEVE_BPFFS": env.BPFFS, "PORTREEVE_RUN_DIR": env.RunDir,
-		"POSTFIX_DIR": filepath.Join(env.Dir, "postfix"), "EXIM_DIR": filepath.Join(env.Dir, "exim"), "OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"),
+		"OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"),
 	} {
 		ts.Setenv(name, value)
 	}

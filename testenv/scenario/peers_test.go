@@ -119,6 +119,8 @@ var (
 var ways = []way{
 	{name: "mirror", tls: "{mode: mirror, " + known + "}", port: 25, originPort: 25, inTLS: both, clear: &plain},
 	{name: "passthrough", tls: "{mode: passthrough}", port: 26, originPort: 25, inTLS: outcome{opaque: true}, clear: &plain},
+	{name: "passthrough-must", tls: "{mode: passthrough, client: {require: true}}", port: 33, originPort: 25, inTLS: outcome{opaque: true},
+		clear: &outcome{refused: `530 5\.7\.0 Must issue a STARTTLS command first`}},
 	{name: "client", again: true, tls: "{mode: client}", port: 27, originPort: 25, inTLS: outcome{client: true}, clear: &plain},
 	{name: "origin", tls: "{mode: origin, " + known + "}", port: 28, originPort: 25, inTLS: outcome{refused: noTLS.refused, origin: true}, clear: &onward},
 	{name: "client-must", tls: "{mode: mirror, client: {require: true}, " + known + "}", port: 29, originPort: 25, inTLS: both,
