@@ -253,6 +253,30 @@ func TestPassThrough(t *testing.T) {
 	}
 }
 
+// TestDrainWaitsForAnOpaqueSession: nobody knows whether a message is under way in
+// it, so it is let go on, until it ends or is cut.
+func TestDrainWaitsForAnOpaqueSession(t *testing.T) {
+	g := start(t, peer.Behaviour{TLS: certificate(originName)}, passing)
+	c := g.open()
+	if err := c.StartTLS(&tls.Config{RootCAs: authority.Pool(), ServerName: originName}); err != nil {
+		t.Fatal(err)
+	}
+	left := g.drain(t.Context())
+	for range 3 { // before and after the drain interrupts it
+		if reply, err := c.Command("EHLO client.example.net"); err != nil || reply.Code != 250 {
+			t.Fatalf("%q, %v", reply.Raw, err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	c.conn.CloseWrite()
+	if n := <-left; n != 0 {
+		t.Errorf("%d sessions cut", n)
+	}
+	if r := g.record(); r.Opaque == nil || r.Opaque.Detail != "" {
+		t.Errorf("record: %+v, %+v", r, r.Opaque)
+	}
+}
+
 // TestTunnel: octets in both directions, each side's end by itself.
 func TestTunnel(t *testing.T) {
 	client, a := pipe(t)

@@ -58,7 +58,7 @@ type tunnel struct {
 	timer *time.Timer // calls watch
 	done  bool        // both halves have ended
 	err   error       // that came first; what else happens follows from it
-	over  time.Time   // when both halves end after an error
+	over  time.Time   // when both halves end after an error; zero: there was none
 }
 
 var (
@@ -101,10 +101,8 @@ const parting = time.Second
 // that in the time in which something must move is slow, and no more.
 const atOnce = 64 << 10
 
-// half carries what one side sends, and its end. Reads have deadlines, so that it
-// is noted now and then that something was carried; writes have none before the
-// stretch is over, because what was taken and not handed over by then would be
-// lost.
+// half carries what one side sends, and its end. It has no deadlines before the
+// stretch is over: what was taken and not handed over by then would be lost.
 func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 	for {
 		t.arm(from)
@@ -136,15 +134,12 @@ func carry(to, from *leg) (int64, error) {
 	return io.CopyN(to.TCPConn, from.TCPConn, int64(min(n, atOnce)))
 }
 
-// arm sets the deadline by which a half comes back.
+// arm sets the deadline of reads that is in force, which the session, or a drain
+// that means to wake it, has set otherwise.
 func (t *tunnel) arm(from *leg) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at := time.Now().Add(t.idle / 4)
-	if t.err != nil {
-		at = t.over
-	}
-	from.SetReadDeadline(at)
+	from.SetReadDeadline(t.over)
 }
 
 // watch looks whether the stretch must end, and when to look again. The halves
