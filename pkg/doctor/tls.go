@@ -189,9 +189,8 @@ func (e *exam) domain(s config.Service, name string) {
 	case len(d.MX) == 0:
 		e.warn(object, "it has no MX record", "publish one that names this gateway")
 	}
-	d.MX = here(s, d)
 	e.sts(s, object, name, d)
-	for _, mx := range d.MX {
+	for _, mx := range here(s, d) {
 		e.dane(s, object, mx, d.TLSA[mx])
 	}
 }
@@ -239,10 +238,12 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	case policy.Mode == "none":
 		return
 	}
+	ours := here(s, d)
 	for _, mx := range d.MX {
 		switch {
 		case !policy.matches(mx):
 			say(object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
+		case !slices.Contains(ours, mx):
 		case noneForClients(s):
 			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
 		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:

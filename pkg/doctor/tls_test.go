@@ -138,8 +138,13 @@ func TestTLSFindings(t *testing.T) {
 		{"others' mail servers beside ours", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
 			d.MX = append(d.MX, "backup.example.net")
 			d.Addresses = map[string][]netip.Addr{"mx.example.org": {netip.MustParseAddr("192.0.2.1")}, "backup.example.net": {netip.MustParseAddr("203.0.113.1")}}
+			d.STS.MX = append(d.STS.MX, "*.example.net")
 			d.TLSA["backup.example.net"] = Records{List: []TLSA{{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}}, Secure: true}
 		}), ""},
+		{"others' mail servers that the policy does not name", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) {
+			d.MX = append(d.MX, "backup.example.net")
+			d.Addresses = map[string][]netip.Addr{"mx.example.org": {netip.MustParseAddr("192.0.2.1")}, "backup.example.net": {netip.MustParseAddr("203.0.113.1")}}
+		}), "error domain example.org: its MTA-STS policy (enforce) does not name its mail server backup.example.net"},
 		{"TLSA where no TLS is offered", "mode: origin, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS = STS{} }), "error domain example.org: mx.example.org has TLSA records, which ask for TLS, and mode origin"},
 		{"policy where no TLS is offered", "mode: origin, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.TLSA = nil }), "error domain example.org: its MTA-STS policy (enforce) asks for TLS, which mode origin"},
 		{"names that would move the cursor", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { o.Greeting = "\x1b[2Jinner\u202e" }), "warning origin 198.51.100.1:25: it calls itself ?[2Jinner?,"},
