@@ -94,7 +94,10 @@ func newWay(ruleset int, keys, needed []string) (*way, error) {
 	for _, f := range keys {
 		real, err := filepath.EvalSymlinks(f)
 		if err != nil {
-			return nil, fmt.Errorf("confine the inspector: find the key %s: %w", f, err)
+			if e, is := errors.AsType[*fs.PathError](err); is {
+				err = e.Err
+			}
+			return nil, fmt.Errorf("cannot read the key %s: %w; name the right file under tls.certificates", f, err)
 		}
 		w.keys[real] = true
 		for _, name := range mountedNames(real) {

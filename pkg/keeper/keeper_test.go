@@ -355,6 +355,16 @@ kcore false
 	}
 }
 
+// TestNoKeyToConfineBy: what the inspector cannot be kept from is said by the words
+// of whoever has to put it right.
+func TestNoKeyToConfineBy(t *testing.T) {
+	fd, err := ruleset([]string{"/nowhere/mx.key"}, nil, "/proc/self/exe")
+	if want := "cannot read the key /nowhere/mx.key: no such file or directory; name the right file under tls.certificates"; err == nil || err.Error() != want {
+		unix.Close(fd)
+		t.Errorf("got %v", err)
+	}
+}
+
 // TestConfinedByMounts: a key is shut by the names that it has in other mounts, and
 // no disk can be read in place of the files on it.
 func TestConfinedByMounts(t *testing.T) {
