@@ -85,6 +85,7 @@ func (x *session) concludeXClient(r smtp.WireReply) *ending {
 		x.rec.XClient = bytes.TrimPrefix(x.claims.xclient, space)
 		x.rec.Used = x.rec.Used.With(smtp.ExtXClient)
 		x.hailed, x.authenticated = false, false
+		x.greeted = nil
 		x.unclaim()
 		x.again()
 	case r.Code.Class() < 4:

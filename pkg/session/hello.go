@@ -54,6 +54,7 @@ func (x *session) hello() step {
 // concludeHello: a refused greeting changes nothing (RFC 5321 section 4.1.4), an
 // accepted one starts afresh.
 func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
+	r = x.saidBefore(v, r)
 	if !r.Code.Positive() {
 		return x.pass(r)
 	}
@@ -109,6 +110,10 @@ func (x *session) offer(r smtp.WireReply) *ending {
 	x.out.b[last+3] = ' '
 	x.endRemoved()
 	x.rec.Offered = x.offered
+	x.greeted = nil
+	if x.mayGreetAgain() {
+		x.expectAgain(r)
+	}
 	return nil
 }
 

@@ -125,6 +125,7 @@ type session struct {
 	*group        // nil while the session waits for its client
 
 	hailed  bool            // HELO or EHLO was accepted
+	greeted *regreeting     // nil: the origin will not be greeted again
 	theirs  smtp.Extensions // what the origin offers
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so

@@ -289,6 +289,7 @@ func (x *session) askOrigin() (offers smtp.Extensions, e *ending) {
 	if e != nil || r.Code != 250 {
 		return 0, e
 	}
+	x.expectAgain(r)
 	_, list, _ := r.Next()
 	return keywordsOf(list), nil
 }
@@ -404,7 +405,7 @@ func (x *session) startOrigin() {
 		return
 	}
 	x.tls.origin, x.tls.authentic = true, t.Peer.Authentic()
-	x.theirs = 0
+	x.theirs, x.greeted = 0, nil
 }
 
 // handshake replaces a side's leg by the one inside TLS. The side's buffer is
