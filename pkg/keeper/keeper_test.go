@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bufio"
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
@@ -11,11 +12,11 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -47,6 +48,9 @@ func TestMain(m *testing.M) {
 		err := Exec([]string{os.Args[2]}, []string{os.Getenv(needs)}, "/proc/self/exe", os.Args, []string{role + "=look"})
 		fmt.Println("cannot:", err)
 		os.Exit(3)
+	case "start":
+		startAndTell(keyring.Pair{Chain: os.Args[1], Key: os.Args[2]})
+		os.Exit(0)
 	case "rules":
 		if _, err := ruleset(os.Args[1:], nil, "/proc/self/exe"); err != nil {
 			fmt.Println(err)
@@ -235,6 +239,76 @@ func TestHolderIsShut(t *testing.T) {
 	}
 }
 
+const nobody = 65534
+
+// asNobody makes a command of this program in a role, for a user who is not root.
+func asNobody(as string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = []string{role + "=" + as}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	return cmd
+}
+
+// startAndTell starts a holder, says that it has a key, and waits for the end of the
+// input.
+func startAndTell(pair keyring.Pair) {
+	socket, err := Start([]keyring.Pair{pair}, "/proc/self/exe", "hold")
+	if err != nil {
+		panic(err)
+	}
+	keys, err := Connect(socket)
+	if err != nil {
+		panic(err)
+	}
+	if _, err := keys.Load(pair, ""); err != nil {
+		panic(err)
+	}
+	fmt.Println("loaded")
+	io.Copy(io.Discard, os.Stdin)
+}
+
+// TestHolderLeavesNoCore: the kernel keeps a process that must leave no core from
+// its own user, too, by giving what it tells of it to root.
+func TestHolderLeavesNoCore(t *testing.T) {
+	dir := t.TempDir()
+	pair := write(t, dir, "mx", pki.New("test").Issue([]string{"mx"}))
+	for _, path := range []string{filepath.Dir(dir), dir, pair.Key} {
+		if err := os.Chown(path, nobody, nobody); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := asNobody("start", pair.Chain, pair.Key)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer in.Close()
+	if said, err := bufio.NewReader(out).ReadString('\n'); said != "loaded\n" {
+		t.Fatalf("%q, %v", said, err)
+	}
+	pids, err := exec.Command("pgrep", "-P", fmt.Sprint(cmd.Process.Pid)).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for who, pid := range map[string]string{"the holder": strings.TrimSpace(string(pids)), "who has it": fmt.Sprint(cmd.Process.Pid)} {
+		var info unix.Stat_t
+		if err := unix.Stat("/proc/"+pid+"/environ", &info); err != nil {
+			t.Fatal(err)
+		}
+		if shut := info.Uid == 0; shut != (who == "the holder") {
+			t.Errorf("%s: what is told of it is user %d's", who, info.Uid)
+		}
+	}
+}
+
 // child waits until there is no holder but that of this test, and returns its id.
 func child(t *testing.T) string {
 	t.Helper()
@@ -267,154 +341,6 @@ func TestEnds(t *testing.T) {
 	}
 	if _, err := l.Certificate.PrivateKey.(crypto.Signer).Sign(rand.Reader, make([]byte, 32), crypto.SHA256); !errors.Is(err, errGone) {
 		t.Errorf("signed without the holder: %v", err)
-	}
-}
-
-// confined returns what an inspector says that is confined by the first of some
-// files and tries to read them all.
-func confined(t *testing.T, needed string, files ...string) string {
-	t.Helper()
-	cmd := exec.Command("/proc/self/exe", append([]string{"-"}, files...)...)
-	cmd.Env = append(os.Environ(), role+"=confine", needs+"="+needed)
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return string(out)
-}
-
-// in makes files below a directory, those whose name ends in "!" for root alone.
-func in(t *testing.T, dir string, names ...string) {
-	t.Helper()
-	for _, name := range names {
-		path, private := strings.CutSuffix(filepath.Join(dir, name), "!")
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		mode := os.FileMode(0o644)
-		if private {
-			mode = 0o600
-		}
-		if err := os.WriteFile(path, []byte("x"), mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// TestConfined: an inspector that is confined reads everything that is for
-// everybody, and what it needs, but neither the key by any of its names nor what
-// may be a copy of it.
-func TestConfined(t *testing.T) {
-	dir := t.TempDir()
-	in(t, dir, "archive/key1.pem!", "archive/key0.pem!", "archive/cert1.pem", "archive/config.yaml!", "beside/other.pem!", "live/README",
-		"keys/copy.pem!", "shut/copy.pem", "shut/inner/needed")
-	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, "shut"): 0o700} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for name, to := range map[string]string{"live/key.pem": "../archive/key1.pem", "archive/loop": "."} {
-		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Link(filepath.Join(dir, "archive/key1.pem"), filepath.Join(dir, "archive/link.pem")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(filepath.Join(dir, "archive/link.pem"), 0o644); err != nil { // so is the key now
-		t.Fatal(err)
-	}
-	var files []string
-	for _, name := range []string{"live/key.pem", "archive/key1.pem", "archive/link.pem", "archive/loop/key1.pem", "archive/key0.pem", "archive/cert1.pem",
-		"archive/config.yaml", "live/README", "beside/other.pem", "shut/copy.pem"} {
-		files = append(files, filepath.Join(dir, name))
-	}
-	got := confined(t, filepath.Join(dir, "archive/config.yaml"), append(files, "/etc/passwd", "/proc/version", "/dev/urandom", "/dev/mem", "/proc/kcore")...)
-	want := `key.pem false
-key1.pem false
-link.pem false
-key1.pem false
-key0.pem false
-cert1.pem true
-config.yaml true
-README true
-other.pem true
-copy.pem false
-passwd true
-version true
-urandom true
-mem false
-kcore false
-`
-	if got != want {
-		t.Errorf("it reads\n%s, not\n%s", got, want)
-	}
-	got = confined(t, filepath.Join(dir, "shut/inner"), files[0], filepath.Join(dir, "shut/inner/needed"), filepath.Join(dir, "shut/copy.pem"))
-	if want := "key.pem false\nneeded true\ncopy.pem false\n"; got != want {
-		t.Errorf("of a directory that is needed it reads\n%s, not\n%s", got, want)
-	}
-}
-
-// TestNoKeyToConfineBy: what the inspector cannot be kept from is said by the words
-// of whoever has to put it right.
-func TestNoKeyToConfineBy(t *testing.T) {
-	fd, err := ruleset([]string{"/nowhere/mx.key"}, nil, "/proc/self/exe")
-	if want := "cannot read the key /nowhere/mx.key: no such file or directory; name the right file under tls.certificates"; err == nil || err.Error() != want {
-		unix.Close(fd)
-		t.Errorf("got %v", err)
-	}
-}
-
-// TestConfinedByMounts: a key is shut by the names that it has in other mounts, and
-// no disk can be read in place of the files on it.
-func TestConfinedByMounts(t *testing.T) {
-	runtime.LockOSThread() // and never unlocked: the thread's mounts end with it
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		t.Fatal(err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	in(t, dir, "etc/tls/key.pem!", "chroot/etc/nothing", "a place/nothing")
-	for _, place := range []string{"chroot/etc", "a place"} {
-		if err := unix.Mount(filepath.Join(dir, "etc"), filepath.Join(dir, place), "", unix.MS_BIND, ""); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { unix.Unmount(filepath.Join(dir, place), unix.MNT_DETACH) })
-	}
-	got := confined(t, "", filepath.Join(dir, "etc/tls/key.pem"), filepath.Join(dir, "chroot/etc/tls/key.pem"), filepath.Join(dir, "a place/tls/key.pem"), "+"+filepath.Join(dir, "disk"))
-	if want := "key.pem false\nkey.pem false\nkey.pem false\ndisk false\n"; got != want {
-		t.Errorf("it reads\n%s", got)
-	}
-}
-
-// TestConfinedByAnybody: whoever is let through a directory, and cannot list it, is
-// confined as well.
-func TestConfinedByAnybody(t *testing.T) {
-	dir := t.TempDir()
-	in(t, dir, "private/key.pem")
-	for path, mode := range map[string]os.FileMode{filepath.Dir(dir): 0o755, dir: 0o755, filepath.Join(dir, "private"): 0o711} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-	}
-	const nobody = 65534
-	cmd := exec.Command("/proc/self/exe", filepath.Join(dir, "private/key.pem"))
-	cmd.Env = []string{role + "=rules"}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "ok\n" {
-		t.Errorf("%v: %s", err, out)
-	}
-}
-
-// TestConfinedCannotLook: the memory of the holder is shut to a confined root.
-func TestConfinedCannotLook(t *testing.T) {
-	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
-	start(t, pair)
-	got := confined(t, "", pair.Key, "/proc/"+child(t)+"/root/etc/passwd", "/proc/self/root/etc/passwd")
-	if want := "mx.key false\npasswd false\npasswd true\n"; got != want {
-		t.Errorf("it reads\n%s", got)
 	}
 }
 
