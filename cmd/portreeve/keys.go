@@ -54,7 +54,8 @@ func (e *env) reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error
 	if err != nil {
 		return nil, err
 	}
-	if socket == nil {
+	confined := socket != nil
+	if !confined {
 		if info, err := os.Stat(e.file.value); err == nil && !info.Mode().IsRegular() {
 			return nil, fmt.Errorf("configuration %s: it is read twice where services show certificates, and is not a file; write it to one", e.file.value)
 		}
@@ -66,7 +67,7 @@ func (e *env) reachKeys(c *config.Config, log *slog.Logger) (*keeper.Keys, error
 		}
 		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", keeper.ErrNoLandlock)
 	}
-	return keeper.Connect(socket)
+	return keeper.Connect(socket, confined)
 }
 
 // givenSocket returns the socket that an earlier run of this process has left, nil

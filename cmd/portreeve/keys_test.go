@@ -43,13 +43,17 @@ func taken() {
 		panic(err)
 	}
 	pairs := daemon.Pairs(c)
-	ring, _, err := keyring.Open(keys, pairs)
+	ring, news, err := keyring.Open(keys, pairs)
 	if err != nil {
 		panic(err)
 	}
 	in := bufio.NewScanner(os.Stdin)
 	for again := true; again; again = in.Scan() {
-		ring.Refresh()
+		for _, c := range append(news, ring.Refresh()...) {
+			for _, w := range c.Warnings {
+				fmt.Println("warns", w)
+			}
+		}
 		fmt.Println("shows", shownBy(ring.Config(keyring.Clients{Pairs: pairs})))
 		for name, try := range burglary(os.Args[2]) {
 			if try() {

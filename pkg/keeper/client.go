@@ -13,6 +13,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
@@ -20,6 +22,8 @@ import (
 type Keys struct {
 	conn net.Conn
 	gone chan struct{} // closed when the holder is gone
+
+	confined bool // by Exec
 
 	out sync.Mutex // of writing to conn
 
@@ -41,14 +45,17 @@ var (
 	errSlow = fmt.Errorf("the process that holds the keys has not answered for %s", patience)
 )
 
-// Connect takes the socket over that Start has made.
-func Connect(socket *os.File) (*Keys, error) {
+// Connect takes the socket over that Start has made. A process that Exec has
+// confined says so, and then hears of keys that come to where it can read them.
+func Connect(socket *os.File, confined bool) (*Keys, error) {
 	conn, err := net.FileConn(socket)
 	if err != nil {
 		return nil, fmt.Errorf("reach the process that holds the keys: %w", err)
 	}
 	socket.Close()
-	return newKeys(conn), nil
+	k := newKeys(conn)
+	k.confined = confined
+	return k, nil
 }
 
 func newKeys(conn net.Conn) *Keys {
@@ -166,6 +173,9 @@ func (k *Keys) Load(p keyring.Pair, stamp string) (*keyring.Loaded, error) {
 	if err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", p.Chain, err)
 	}
+	if k.confined && opens(p.Key) {
+		r.Loaded.Warnings = append(r.Loaded.Warnings, fmt.Sprintf("the key %s has come to where the inspector can read it; start the inspector again to shut it out", p.Key))
+	}
 	return &keyring.Loaded{
 		Stamp:    r.Loaded.Stamp,
 		Warnings: r.Loaded.Warnings,
@@ -174,6 +184,15 @@ func (k *Keys) Load(p keyring.Pair, stamp string) (*keyring.Loaded, error) {
 			PrivateKey: &remote{k, r.Loaded.Key, leaf.PublicKey},
 		},
 	}, nil
+}
+
+// opens reports whether this process could read a file, and reads nothing.
+func opens(file string) bool {
+	f, err := os.OpenFile(file, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err == nil {
+		f.Close()
+	}
+	return err == nil
 }
 
 // remote is a key that the holder has.

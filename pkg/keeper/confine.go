@@ -26,7 +26,8 @@ var ErrNoLandlock = errors.New("there is no Landlock here (Linux 5.13 and later,
 // below. What is kept from others there is kept from it as well, since it may be a
 // copy of a key (renewal programs leave their old ones in the same directory, with
 // the same key when they are told to reuse it); so is what comes to stand there
-// later. Devices that show a disk or the memory as it is are shut, too.
+// later. Landlock cannot shut what comes to a directory that was on no such way: of
+// that Keys warns. Devices that show a disk or the memory as it is are shut, too.
 //
 // It returns only when it fails; then nothing has changed but what the process may
 // do, except when it is the program that cannot be run.

@@ -98,7 +98,7 @@ func start(t *testing.T, pairs ...keyring.Pair) *Keys {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, err := Connect(socket)
+	k, err := Connect(socket, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,6 +188,20 @@ func TestOnlyTheList(t *testing.T) {
 	}
 }
 
+// TestKeyWithinReach: an inspector that counts on its confines hears of a key that
+// it can read all the same, as after a renewal into another directory.
+func TestKeyWithinReach(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx"}))
+	keys := start(t, pair)
+	for confined, want := range map[bool]int{false: 0, true: 1} {
+		keys.confined = confined
+		l, err := keys.Load(pair, "")
+		if err != nil || len(l.Warnings) != want || want > 0 && !strings.Contains(l.Warnings[0], "start the inspector again to shut it out") {
+			t.Errorf("confined %t: %+v, %v", confined, l, err)
+		}
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	ca, dir := pki.New("test"), t.TempDir()
 	p := ca.Issue([]string{"mx.example"})
@@ -256,7 +270,7 @@ func startAndTell(pair keyring.Pair) {
 	if err != nil {
 		panic(err)
 	}
-	keys, err := Connect(socket)
+	keys, err := Connect(socket, false)
 	if err != nil {
 		panic(err)
 	}
