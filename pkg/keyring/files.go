@@ -139,6 +139,9 @@ func readKey(p Pair) (crypto.Signer, []string, error) {
 	if mode&0o040 != 0 {
 		warnings = append(warnings, fmt.Sprintf("the key %s can be read by its group (mode %#o); chmod 600 %s unless that is meant", p.Key, mode, p.Key))
 	}
+	if n := namesOf(p.Key); n > 1 {
+		warnings = append(warnings, fmt.Sprintf("the key %s is a file of %d names, and the inspector may reach it by another; see find / -xdev -samefile %s", p.Key, n, p.Key))
+	}
 	key, err := parseKey(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: the key %s cannot be used: %w", p.describe(), p.Key, err)
@@ -147,6 +150,18 @@ func readKey(p Pair) (crypto.Signer, []string, error) {
 		warnings = append(warnings, fmt.Sprintf("the key %s is an RSA key of %d bits, which most clients refuse; get a certificate for one of %d", p.Key, r.N.BitLen(), leastRSA))
 	}
 	return key, warnings, nil
+}
+
+// namesOf returns how many names a file has, hard links.
+func namesOf(path string) int {
+	info, err := os.Stat(path)
+	if err != nil {
+		return 0
+	}
+	if sys, ok := info.Sys().(*syscall.Stat_t); ok {
+		return int(sys.Nlink)
+	}
+	return 1
 }
 
 // parseKey finds the private key in a PEM file. Errors tell nothing of it.

@@ -225,6 +225,18 @@ func TestGroupMayRead(t *testing.T) {
 	}
 }
 
+// TestKeyOfTwoNames: only the one that is known is kept from the inspector.
+func TestKeyOfTwoNames(t *testing.T) {
+	p := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	if err := os.Link(p.Key, p.Key+".again"); err != nil {
+		t.Fatal(err)
+	}
+	_, news, err := Open(Files{}, []Pair{p})
+	if err != nil || len(news) != 1 || len(news[0].Warnings) != 1 || !strings.Contains(news[0].Warnings[0], "is a file of 2 names") {
+		t.Errorf("got %+v, %v", news, err)
+	}
+}
+
 func remove(t *testing.T, path string) {
 	t.Helper()
 	if err := os.Remove(path); err != nil {
