@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"io"
 	"log"
-	"net"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -57,7 +56,7 @@ func startPages(s *stage, ts *testscript.TestScript, args []string) error {
 		}
 		s.pages = nil
 	}
-	listener, err := s.env.Origin.Listen(netip.AddrPortFrom(s.env.Origin4, 443))
+	listener, err := s.listen(netip.AddrPortFrom(s.env.Origin4, 443))
 	if err != nil {
 		return err
 	}
@@ -66,6 +65,6 @@ func startPages(s *stage, ts *testscript.TestScript, args []string) error {
 		Handler:  http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write(page) }),
 		ErrorLog: log.New(io.Discard, "", 0), // clients that refuse the certificate are part of the story
 	}
-	go s.pages.Serve(tls.NewListener(net.Listener(listener), &tls.Config{Certificates: []tls.Certificate{pair}}))
+	go s.pages.Serve(tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{pair}}))
 	return nil
 }

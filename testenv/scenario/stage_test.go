@@ -234,7 +234,7 @@ func (s *stage) fake(b peer.Behaviour) error {
 	}
 	var listeners []net.Listener
 	for _, address := range []netip.Addr{s.env.Origin4, s.env.Origin6, s.env.More4, s.env.More6} {
-		listener, err := s.env.Origin.Listen(netip.AddrPortFrom(address, 25))
+		listener, err := s.listen(netip.AddrPortFrom(address, 25))
 		if err != nil {
 			return err
 		}
@@ -242,6 +242,16 @@ func (s *stage) fake(b peer.Behaviour) error {
 	}
 	s.origin = peer.Serve(b, listeners...)
 	return nil
+}
+
+// listen listens on the origin. A process that is being started elsewhere in this
+// one has, for a moment, a copy of a listener that was just closed.
+func (s *stage) listen(at netip.AddrPort) (listener net.Listener, err error) {
+	late := s.await(func() bool {
+		listener, err = s.env.Origin.Listen(at)
+		return !errors.Is(err, unix.EADDRINUSE)
+	})
+	return listener, errors.Join(err, late)
 }
 
 // sessions waits until the fake origin's sessions satisfy a condition.
