@@ -67,6 +67,7 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 	x.forget()
 	x.rec.Extended = v == smtp.EHLO
 	if v == smtp.HELO {
+		x.greeted = nil
 		return x.pass(r)
 	}
 	return x.offer(r)

@@ -31,10 +31,17 @@ func (x *session) mayGreetAgain() bool {
 }
 
 // saidBefore returns the reply that counts: the one before, where the origin
-// refuses to be greeted again in the same name, and has no transaction that the
-// greeting should have ended.
+// refuses to be greeted again in the same name, and has neither a transaction nor
+// claims that the greeting should have ended.
 func (x *session) saidBefore(v smtp.Verb, r smtp.WireReply) smtp.WireReply {
-	if r.Code != 503 || v != smtp.EHLO || x.tx.state != noMail || x.greeted == nil || x.greeted.name != string(x.caller) {
+	switch {
+	case r.Code != 503 || v != smtp.EHLO || x.greeted == nil:
+		return r
+	case x.greeted.name != string(x.caller):
+		return r
+	case x.tx.state != noMail:
+		return r
+	case x.claims != nil:
 		return r
 	}
 	before, n, _ := smtp.CutReply(x.greeted.reply, x.rules.Replies)

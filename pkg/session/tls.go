@@ -347,7 +347,7 @@ func (x *session) renew() {
 	x.origin.init(leg)
 	x.origin.readBy, x.origin.writeBy = time.Time{}, time.Time{}
 	x.o.Forged, x.rec.Forged = forged, forged
-	x.now, x.dropped = time.Now(), nil
+	x.now, x.dropped, x.greeted = time.Now(), nil, nil
 	if !x.greetAgain() {
 		x.drop(why)
 	}
