@@ -18,6 +18,7 @@ import (
 type Idle struct {
 	Sessions int           `json:"sessions"`
 	Rounds   int           `json:"rounds"`
+	Secure   bool          `json:"tls,omitempty"` // on both sides of the subject
 	Subjects []*IdleSeries `json:"subjects"`
 }
 
@@ -42,20 +43,23 @@ type Memory struct {
 const rest = 5 * time.Second
 
 // measureIdle opens sessions with every subject that has a process, and for the
-// kernel's share with none.
-func measureIdle(ctx context.Context, o *options, w work, r *Results) error {
-	r.Idle = &Idle{Sessions: w.sessions, Rounds: w.rounds}
-	err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
-		m, err := s.measureMemory(ctx, subjects[name])
-		if err != nil {
-			return err
-		}
-		r.Idle.add(name, m)
-		fmt.Fprintf(os.Stderr, "idle, round %d of %d: %-10s %5.1f KiB resident per session\n", round+1, w.rounds, name, m.Resident/1024)
-		return nil
-	})
-	r.Idle.compare()
-	return err
+// kernel's share with none. What comes of it is put into a field of the results.
+func measureIdle(section string, field func(*Results) **Idle) func(ctx context.Context, o *options, w work, r *Results) error {
+	return func(ctx context.Context, o *options, w work, r *Results) error {
+		i := &Idle{Sessions: w.sessions, Rounds: w.rounds, Secure: w.secure}
+		*field(r) = i
+		err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
+			m, err := s.measureMemory(ctx, subjects[name])
+			if err != nil {
+				return err
+			}
+			i.add(name, m)
+			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %-10s %5.1f KiB resident per session\n", section, round+1, w.rounds, name, m.Resident/1024)
+			return nil
+		})
+		i.compare()
+		return err
+	}
 }
 
 // measureMemory starts a subject, opens sessions, looks, and ends them again.

@@ -64,6 +64,7 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 		t.Errorf("sections %q, want %q", measured, want)
 	}
 	checkIdle(t, r.Idle)
+	checkIdle(t, r.TLSIdle)
 	checkLatency(t, r.Latency)
 	checkPackets(t, r.Packets)
 	if len(r.Aims) != 8 {

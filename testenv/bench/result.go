@@ -15,6 +15,7 @@ type Results struct {
 	Machine  Machine    `json:"machine"`
 	Sections []*Section `json:"sections,omitempty"`
 	Idle     *Idle      `json:"idle,omitempty"`
+	TLSIdle  *Idle      `json:"tls_idle,omitempty"`
 	Latency  *Latency   `json:"latency,omitempty"`
 	Packets  []Packets  `json:"packets,omitempty"`
 	Aims     []Aim      `json:"aims,omitempty"`

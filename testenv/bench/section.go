@@ -60,7 +60,13 @@ func allSections() []section {
 			name:    "idle",
 			full:    work{rounds: 2, sessions: 5000, parallel: 64, ours: true},
 			short:   work{rounds: 1, sessions: 5000, parallel: 64, ours: true},
-			measure: measureIdle,
+			measure: measureIdle("idle", func(r *Results) **Idle { return &r.Idle }),
+		},
+		{
+			name:    "tls-idle",
+			full:    work{rounds: 1, sessions: 3000, parallel: 32, ours: true, secure: true},
+			short:   work{rounds: 1, sessions: 1000, parallel: 32, ours: true, secure: true},
+			measure: measureIdle("tls-idle", func(r *Results) **Idle { return &r.TLSIdle }),
 		},
 		{
 			name:    "latency",

@@ -24,6 +24,7 @@ func (r *Results) print(out io.Writer) error {
 		fmt.Fprintln(w, "\nMedians; behind the ratios the least and the most of all rounds. CPU is that of the whole\nmachine, with load and origin. portreeve's records go to a file.")
 	}
 	r.Idle.print(w)
+	r.TLSIdle.print(w)
 	r.Latency.print(w)
 	r.printPackets(w)
 	r.printAims(w)
@@ -113,7 +114,11 @@ func (i *Idle) print(w io.Writer) {
 	if i == nil {
 		return
 	}
-	fmt.Fprintf(w, "\n%d × %d sessions that are idle after EHLO\n\n", i.Rounds, i.Sessions)
+	where := ""
+	if i.Secure {
+		where = ", inside TLS on both sides"
+	}
+	fmt.Fprintf(w, "\n%d × %d sessions that are idle after EHLO%s\n\n", i.Rounds, i.Sessions, where)
 	fmt.Fprintln(w, "\tresident KiB/session\t× haproxy\t\tresident MiB in all\tkernel KiB/session\tof it the subject's")
 	direct := i.find("direct")
 	for _, s := range i.Subjects {
