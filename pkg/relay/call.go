@@ -68,7 +68,8 @@ func (c *call) converse() {
 	c.carryOn(session.Begin(o, c.client, c.origin))
 }
 
-// turnAway is the life of a call that is one too many.
+// turnAway is the life of a call that is one too many. It is told in clear, also
+// where clients begin with TLS: a handshake costs more than is to be spared.
 func (c *call) turnAway() {
 	defer c.survive()
 	session.Refuse(c.options(), c.client, full.reply, full.why)

@@ -191,7 +191,7 @@ func (x *session) decide() step {
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
 		return x.stop(draining)
-	case x.clear():
+	case x.needsTLS():
 		return x.refuseClear()
 	case x.tx.state == inChunks:
 		return x.amidChunks()

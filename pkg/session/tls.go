@@ -125,8 +125,8 @@ func (x *session) mayStart() bool {
 	return x.o.TLS.Client == Always
 }
 
-// clear reports whether x.cmd must wait for TLS, RFC 3207 section 4.
-func (x *session) clear() bool {
+// needsTLS reports whether x.cmd must wait for TLS, RFC 3207 section 4.
+func (x *session) needsTLS() bool {
 	if !x.o.TLS.ClientMust || x.tls.client {
 		return false
 	}

@@ -3,8 +3,8 @@
 //
 // It owns the methods: nobody asks, roots of the system or of the operator's own,
 // pinned keys, and DANE. It makes no connections: TLSA records come from a function
-// that its caller gives it, and the handshake is package secure's. Relay, its only
-// caller, asks once per handshake.
+// that its caller gives it, and the handshake is package secure's. Relay asks once
+// per handshake, and doctor once per origin.
 package trust
 
 import (
