@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -194,8 +195,14 @@ func (c *call) recordFault(fault any) {
 	c.account.Session(&event.Session{
 		Flow: c.flow, Origin: o.Origin, Forged: o.Forged, Unreached: o.Unreached,
 		Start: c.start, Duration: time.Since(c.start),
-		End: event.EndFault, Detail: fmt.Sprint(fault),
+		End: event.EndFault, Detail: firstLine(fmt.Sprint(fault)),
 	})
+}
+
+// firstLine leaves out what is for the log: the place of a fault.
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
 }
 
 // sever resets both legs, the origin's first, so that no end of data follows

@@ -452,6 +452,7 @@ func (x *session) passThrough() *ending {
 func (x *session) tunnel() *ending {
 	x.client.free()
 	x.origin.free()
+	x.park()
 	o := x.o.TLS.Tunnel(x.o.Timeouts.End, x.limit)
 	x.now = time.Now()
 	x.rec.Opaque = &o
