@@ -60,13 +60,18 @@ func taken() {
 				fmt.Println("can", name)
 			}
 		}
+		var names []string
+		var whats [][]byte
 		for _, veiled := range os.Args[3:] {
 			name, text, _ := strings.Cut(veiled, "=")
 			what, err := hex.DecodeString(text)
 			if err != nil {
 				panic(err)
 			}
-			fmt.Println("remembers", name, inMemory(what))
+			names, whats = append(names, name), append(whats, what)
+		}
+		for i, found := range inMemory(whats) {
+			fmt.Println("remembers", names[i], found)
 		}
 		fmt.Println("done")
 	}
@@ -183,8 +188,8 @@ func veiled(name string, what []byte) string {
 	return name + "=" + hex.EncodeToString(other)
 }
 
-// inMemory reports whether this process has what is veiled anywhere.
-func inMemory(what []byte) bool {
+// inMemory reports which of some veiled octets this process has anywhere.
+func inMemory(whats [][]byte) []bool {
 	table, err := os.ReadFile("/proc/self/maps")
 	if err != nil {
 		panic(err)
@@ -194,33 +199,41 @@ func inMemory(what []byte) bool {
 		panic(err)
 	}
 	defer memory.Close()
+	found := make([]bool, len(whats))
 	part := make([]byte, 1<<20)
+	const overlap = 1 << 10
 	for line := range strings.Lines(string(table)) {
 		var from, to int64
 		var may string
 		if _, err := fmt.Sscanf(line, "%x-%x %s", &from, &to, &may); err != nil || may[0] != 'r' {
 			continue
 		}
-		for at := from; at < to; at += int64(len(part) - len(what)) {
+		for at := from; at < to; at += int64(len(part) - overlap) {
 			n, _ := memory.ReadAt(part[:min(int64(len(part)), to-at)], at)
-			if n > 0 && finds(part[:n], what) {
-				return true
+			for i, what := range whats {
+				found[i] = found[i] || finds(part[:n], what)
 			}
 		}
 	}
-	return false
+	return found
 }
 
 // finds looks without ever having in one place what it looks for.
 func finds(in, what []byte) bool {
-	for i := 0; i+len(what) <= len(in); i++ {
-		n := 0
-		for n < len(what) && in[i+n]^veil == what[n] {
+	for len(in) >= len(what) {
+		next := bytes.IndexByte(in, what[0]^veil)
+		if next < 0 || len(in)-next < len(what) {
+			return false
+		}
+		in = in[next:]
+		n := 1
+		for n < len(what) && in[n]^veil == what[n] {
 			n++
 		}
 		if n == len(what) {
 			return true
 		}
+		in = in[1:]
 	}
 	return false
 }
