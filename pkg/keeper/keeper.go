@@ -69,9 +69,11 @@ func signOf(key keyID, digest []byte, o crypto.SignerOpts) *sign {
 
 var errNoHandshake = errors.New("no handshake of TLS asks for such a signature")
 
-// options reads how it is to be signed with the key of a public half. What
-// handshakes of TLS 1.2 and 1.3 ask for is granted and nothing else: RSA without
-// the name of a hash would put the inspector's own octets under the key.
+// options reads how it is to be signed with the key of a public half. Only the forms
+// that handshakes of TLS 1.2 and 1.3 ask for are granted: RSA without the name of a
+// hash would put the inspector's own octets under the key. What is signed in them is
+// the inspector's to say: any digest, and with Ed25519 any message as long as a
+// request can be.
 func (s *sign) options(public crypto.PublicKey) (crypto.SignerOpts, error) {
 	_, isRSA := public.(*rsa.PublicKey)
 	if _, is := public.(ed25519.PublicKey); is {
