@@ -115,6 +115,37 @@ func TestOriginsInOrder(t *testing.T) {
 	}
 }
 
+// TestDialAgain: the same origin whatever others are configured before it, and an
+// account that goes on.
+func TestDialAgain(t *testing.T) {
+	families(t, func(t *testing.T, n network) {
+		other, o := listen(t, n.second), listen(t, n.origin)
+		d := forge(config.ForgeAlways, config.PortExact, other.addr, o.addr)
+		before := errors.New("it was away")
+		conn, path, err := d.DialAgain(t.Context(), n.flow(40019), Path{Origin: o.addr, Rung: RungRandom, Attempts: 2, Failed: before})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if want := (Path{Origin: o.addr, Source: netip.AddrPortFrom(n.client, 40019), Rung: RungClient, Attempts: 3, Failed: before}); path != want {
+			t.Errorf("path %+v, want %+v", path, want)
+		}
+		if seen := o.seen(t); seen != path.Source || len(other.accepted) != 0 {
+			t.Errorf("origin saw %s, the other %d connections", seen, len(other.accepted))
+		}
+	})
+}
+
+// TestDialAgainFails: no other origin takes the place of the one that is gone.
+func TestDialAgainFails(t *testing.T) {
+	o, gone := listen(t, four.origin), closedPort(t, four.second)
+	d := forge(config.ForgeAlways, config.PortAny, o.addr, gone)
+	_, path, err := d.DialAgain(t.Context(), four.flow(40020), Path{Origin: gone, Attempts: 1})
+	if !errors.Is(err, ErrRefused) || path.Attempts != 2 || len(o.accepted) != 0 {
+		t.Errorf("%v after %d attempts, the other saw %d connections", err, path.Attempts, len(o.accepted))
+	}
+}
+
 func TestAllOriginsFail(t *testing.T) {
 	refused, unreachable := closedPort(t, four.origin), netip.MustParseAddrPort("198.18.0.1:25")
 	err := fails(t, forge(config.ForgeAlways, config.PortAny, refused, unreachable), four.flow(40014))

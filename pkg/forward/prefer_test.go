@@ -28,6 +28,37 @@ func TestPreferFallsBackOnSilence(t *testing.T) {
 	})
 }
 
+// TestPreferAgain: whether the first connection was forged does not bind the second.
+func TestPreferAgain(t *testing.T) {
+	o := listen(t, four.origin)
+	d := forge(config.ForgePrefer, config.PortAny, o.addr)
+	d.Timeout = brief
+	f := four.flow(41007)
+	again := func(t *testing.T, earlier Path) Path {
+		t.Helper()
+		conn, path, err := d.DialAgain(t.Context(), f, earlier)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Close()
+		if seen := o.seen(t); seen != path.Source || path.Forged() != (seen.Addr() == four.client) {
+			t.Errorf("origin saw %s; path %+v", seen, path)
+		}
+		return path
+	}
+	path := Path{Origin: o.addr, Rung: RungAny, Attempts: 1}
+	t.Run("silence", func(t *testing.T) {
+		silence(t, four, four.client)
+		if path = again(t, path); path.Forged() || path.Attempts != 3 || !errors.Is(path.Fallback, ErrTimeout) {
+			t.Errorf("path %+v", path)
+		}
+	})
+	d.Timeout = timeout
+	if path = again(t, path); !path.Forged() || path.Attempts != 4 || path.Fallback != nil {
+		t.Errorf("path %+v", path)
+	}
+}
+
 func TestPreferFallsBackOnATakenPort(t *testing.T) {
 	families(t, func(t *testing.T, n network) {
 		o := listen(t, n.origin)

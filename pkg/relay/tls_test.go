@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
@@ -141,8 +142,12 @@ func TestOriginIsNotTrusted(t *testing.T) {
 // TestOriginFailsTLS: where any certificate would do, a client that is told 454
 // can send in clear, on another connection from its own address.
 func TestOriginFailsTLS(t *testing.T) {
-	g := start(t, peer.Behaviour{TLS: &tls.Config{}}, withTLS(mirror, trust.Policy{}))
-	c := g.open()
+	g := start(t, peer.Behaviour{TLS: &tls.Config{}}, forging, withTLS(mirror, trust.Policy{}))
+	from := netip.MustParseAddr("127.0.0.99")
+	c := g.dialFrom(from, g.addr())
+	if _, err := c.Open("client.example.net"); err != nil {
+		t.Fatal(err)
+	}
 	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
 		t.Fatalf("STARTTLS: %v", err)
 	}
@@ -150,12 +155,17 @@ func TestOriginFailsTLS(t *testing.T) {
 		t.Fatalf("message: %q, %v", reply.Raw, err)
 	}
 	c.conn.Close()
-	if r := g.record(); r.OriginTLS.Failure != event.FailureAlert || r.ClientTLS.Failure != event.FailureRefused || r.Messages != 1 {
+	r := g.record()
+	if r.OriginTLS.Failure != event.FailureAlert || r.ClientTLS.Failure != event.FailureRefused || r.Messages != 1 {
 		t.Errorf("record: %+v, client %+v, origin %+v", r, r.ClientTLS, r.OriginTLS)
 	}
 	both := func(s []peer.Session) bool { return len(s) == 2 && s[1].Done }
-	if seen := g.await(both); len(seen[1].Messages) != 1 || seen[1].TLS != "" {
+	seen := g.await(both)
+	if len(seen[1].Messages) != 1 || seen[1].TLS != "" {
 		t.Errorf("the origin saw %+v", seen)
+	}
+	if second := seen[1].Client; second.Addr() != from || r.Forged != second || seen[0].Client == second {
+		t.Errorf("the origin saw it come from %s and %s; record: %s", seen[0].Client, second, r.Forged)
 	}
 }
 
@@ -368,6 +378,7 @@ func TestTunnelIsBounded(t *testing.T) {
 // when the other half has ended.
 func TestTunnelToTheDeaf(t *testing.T) {
 	const soon = 200 * time.Millisecond
+	flood := make([]byte, 64<<20) // more than the kernel takes
 	for _, ends := range []bool{false, true} {
 		for want, run := range map[string]func(*call) event.Opaque{
 			"neither side": func(c *call) event.Opaque { return c.tunnel(soon, time.Time{}) },
@@ -380,7 +391,7 @@ func TestTunnelToTheDeaf(t *testing.T) {
 				if ends {
 					client.CloseWrite()
 				}
-				go origin.Write(make([]byte, 64<<20)) // more than the kernel takes
+				go origin.Write(flood)
 				done := make(chan event.Opaque, 1)
 				go func() { done <- run(&call{client: newLeg(a), origin: newLeg(b)}) }()
 				select {
