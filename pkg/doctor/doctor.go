@@ -9,6 +9,7 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -79,9 +80,12 @@ func (e *exam) warn(object, text, remedy string)    { e.add(finding.Warning, obj
 func (e *exam) problem(object, text, remedy string) { e.add(finding.Error, object, text, remedy) }
 
 // add adds a finding that a terminal can show: origins and certificates have a say
-// in its words.
+// in its words. What services have in common is told once.
 func (e *exam) add(s finding.Severity, object, text, remedy string) {
-	e.Add(s, printable(object), printable(text), printable(remedy))
+	f := finding.Finding{Severity: s, Object: printable(object), Text: printable(text), Remedy: printable(remedy)}
+	if !slices.Contains(e.List, f) {
+		e.List = append(e.List, f)
+	}
 }
 
 func printable(s string) string {

@@ -22,7 +22,6 @@ const renewBefore = 14 * 24 * time.Hour
 // tls judges certificates, origins and what is published.
 func (e *exam) tls() {
 	seen := map[config.Certificate]bool{}
-	asked := map[netip.AddrPort]bool{}
 	for _, s := range e.c.Services {
 		for _, d := range s.TLS.Domains {
 			e.domain(s, d)
@@ -41,10 +40,7 @@ func (e *exam) tls() {
 			e.problem(e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
 		}
 		for _, o := range single(plan.Destinations(s)) {
-			if !asked[o] {
-				e.offer(s, o)
-			}
-			asked[o] = true
+			e.offer(s, o)
 		}
 	}
 }
@@ -77,15 +73,18 @@ func (e *exam) certificate(c config.Certificate) {
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
-// offer judges what an origin offers.
+// offer judges what an origin offers, for one of the services whose it is. What is
+// the same for several is told once.
 func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	object := fmt.Sprintf("origin %s", origin)
-	o, looked := e.m.TLS.Origins[origin]
+	judgement := e.m.TLS.Judgements[Judge{s.Name, origin}]
+	if judgement.Policy != nil {
+		e.problem(object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
+		return
+	}
+	o, looked := e.m.TLS.Offers[asked(s, origin)]
 	switch {
 	case !looked:
-		return
-	case o.Policy != nil:
-		e.problem(object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", o.Policy), "put the file there, or change tls.origin of service "+s.Name)
 		return
 	case o.Err != nil:
 		e.warn(object, fmt.Sprintf("cannot see what it offers: %v", o.Err), "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect "+origin.String())
@@ -96,7 +95,7 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	}
 	leaf := o.Chain[0]
 	e.info(object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
-	e.policy(s, object, o)
+	e.policy(s, object, leaf, judgement.Refused)
 	e.names(s, object, o)
 }
 
@@ -113,27 +112,27 @@ func (e *exam) noTLS(s config.Service, object string) {
 	}
 }
 
-// policy says whether sessions take an origin's certificate.
-func (e *exam) policy(s config.Service, object string, o Offer) {
-	if o.Refused == nil {
+// policy says why sessions of a service refuse an origin's certificate.
+func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, refused error) {
+	if refused == nil {
 		return
 	}
 	t := s.TLS.Origin
 	if t.Verify == config.OriginPin {
-		e.problem(object, "its key is none of those under tls.origin.pins: no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(o.Chain[0])))
+		e.problem(object, "its key is none of those under tls.origin.pins of service "+s.Name+": no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
 		return
 	}
 	remedy := "see tls.origin of service " + s.Name
 	var expired x509.CertificateInvalidError
 	switch {
-	case errors.As(o.Refused, &x509.HostnameError{}):
+	case errors.As(refused, &x509.HostnameError{}):
 		remedy = "set tls.origin.name to a name that it is for"
-	case errors.As(o.Refused, &expired) && expired.Reason == x509.Expired:
+	case errors.As(refused, &expired) && expired.Reason == x509.Expired:
 		remedy = "renew it"
-	case errors.As(o.Refused, &x509.UnknownAuthorityError{}):
+	case errors.As(refused, &x509.UnknownAuthorityError{}):
 		remedy = "let the origin send what leads to the root, or name its authority with verify: ca"
 	}
-	e.problem(object, fmt.Sprintf("its certificate is refused, as verify: %s asks (%v): no TLS comes about", t.Verify, o.Refused), remedy)
+	e.problem(object, fmt.Sprintf("its certificate is refused, as verify: %s of service %s asks (%v): no TLS comes about", t.Verify, s.Name, refused), remedy)
 }
 
 // names compares how an origin calls itself, which clients read, with the

@@ -65,9 +65,10 @@ func order(t *testing.T, p *pki.Pair) TLS {
 	h := sha256.Sum256(p.Certificate.RawSubjectPublicKeyInfo)
 	return TLS{
 		Certificates: map[config.Certificate]Shown{itsFiles: {Chain: chainOf(t, p)}},
-		Origins: map[netip.AddrPort]Offer{itsOrigin: {
+		Offers: map[Asked]Offer{{Origin: itsOrigin}: {
 			Greeting: "mx.example.org", Hello: "mx.example.org", STARTTLS: true, Version: "TLS 1.3", Chain: chainOf(t, p),
 		}},
+		Judgements: map[Judge]Judgement{},
 		Domains: map[string]Domain{"example.org": {
 			MX:   []string{"mx.example.org"},
 			STS:  STS{Announced: true, Mode: "enforce", MX: []string{"mx.example.org"}},
@@ -83,13 +84,17 @@ func TestTLSFindings(t *testing.T) {
 	good := ca.Issue([]string{"mx.example.org"})
 	change := func(f func(*TLS, *Offer, *Domain, *Shown)) func(*TLS) {
 		return func(l *TLS) {
-			o, d, s := l.Origins[itsOrigin], l.Domains["example.org"], l.Certificates[itsFiles]
+			o, d, s := l.Offers[Asked{Origin: itsOrigin}], l.Domains["example.org"], l.Certificates[itsFiles]
 			f(l, &o, &d, &s)
-			l.Origins[itsOrigin], l.Domains["example.org"], l.Certificates[itsFiles] = o, d, s
+			l.Offers[Asked{Origin: itsOrigin}], l.Domains["example.org"], l.Certificates[itsFiles] = o, d, s
 		}
 	}
-	refused := func(err error) func(*TLS) {
-		return change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { o.Refused = err })
+	judged := func(j Judgement) func(*TLS) { return func(l *TLS) { l.Judgements[Judge{"mx", itsOrigin}] = j } }
+	named := func(name string, why error) func(*TLS) {
+		return func(l *TLS) {
+			judged(Judgement{Refused: why})(l)
+			l.Offers[Asked{Origin: itsOrigin, Name: name}] = l.Offers[Asked{Origin: itsOrigin}]
+		}
 	}
 	for _, k := range []struct {
 		name, section string
@@ -111,12 +116,10 @@ func TestTLSFindings(t *testing.T) {
 		{"no STARTTLS", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Greeting: "mx.example.org"} }), "warning origin 198.51.100.1:25: it offers no TLS"},
 		{"no STARTTLS, required", withCertificate + ", origin: {require: true}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{} }), "error origin 198.51.100.1:25: it offers no TLS, which service mx requires"},
 		{"origin fails", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Err: fmt.Errorf("alert")} }), "warning origin 198.51.100.1:25: cannot see what it offers: alert"},
-		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", refused(&trust.Error{Why: event.FailurePin}), "error origin 198.51.100.1:25: its key is none of those"},
-		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", refused(x509.HostnameError{Certificate: good.Certificate, Host: "other.example.org"}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate is valid for mx.example.org, not other.example.org): no TLS comes about; set tls.origin.name"},
-		{"another authority", withCertificate + ", origin: {verify: system, name: mx.example.org}", refused(x509.UnknownAuthorityError{}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system asks (x509: certificate signed by unknown authority): no TLS comes about; let the origin send"},
-		{"authorities of origins", withCertificate + ", origin: {verify: ca, ca: /ca.pem, name: mx.example.org}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) {
-			*o = Offer{Policy: errors.New("read authorities: open /ca.pem: no such file")}
-		}), "error origin 198.51.100.1:25: nothing of it can be judged as tls.origin asks: read authorities: open /ca.pem: no such file: the inspector does not start; put"},
+		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", judged(Judgement{Refused: &trust.Error{Why: event.FailurePin}}), "error origin 198.51.100.1:25: its key is none of those under tls.origin.pins of service mx"},
+		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", named("other.example.org", x509.HostnameError{Certificate: good.Certificate, Host: "other.example.org"}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system of service mx asks (x509: certificate is valid for mx.example.org, not other.example.org): no TLS comes about; set tls.origin.name"},
+		{"another authority", withCertificate + ", origin: {verify: system, name: mx.example.org}", named("mx.example.org", x509.UnknownAuthorityError{}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system of service mx asks (x509: certificate signed by unknown authority): no TLS comes about; let the origin send"},
+		{"authorities of origins", withCertificate + ", origin: {verify: ca, ca: /ca.pem, name: mx.example.org}", judged(Judgement{Policy: errors.New("read authorities: open /ca.pem: no such file")}), "error origin 198.51.100.1:25: nothing of it can be judged as tls.origin asks: read authorities: open /ca.pem: no such file: the inspector does not start; put"},
 		{"authorities of clients", withCertificate + ", client: {verify: always, ca: /ca.pem}", func(l *TLS) { l.Authorities = map[string]error{"/ca.pem": errors.New("no such file")} }, "error test.yaml: service mx: clients' certificates cannot be judged: no such file: the inspector does not start; put"},
 		{"off, and a policy", "mode: off, domains: [example.org]", change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { d.STS.Mode, d.TLSA = "enforce", nil }), "error domain example.org: its MTA-STS policy (enforce) asks for TLS, which mode off"},
 		{"no MX", withCertificate, change(func(_ *TLS, _ *Offer, d *Domain, _ *Shown) { *d = Domain{} }), "warning domain example.org: it has no MX"},
@@ -198,13 +201,70 @@ func TestLookTLS(t *testing.T) {
 	if err := got.Authorities[key]; err == nil {
 		t.Error("a key is taken for authorities")
 	}
-	o := got.Origins[at]
-	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || !errors.As(o.Refused, &x509.HostnameError{}) || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {
+	o := got.Offers[Asked{Origin: at}]
+	if why := got.Judgements[Judge{"mx", at}]; why.Policy != nil || !errors.As(why.Refused, &x509.HostnameError{}) {
+		t.Errorf("judgement: %+v", why)
+	}
+	if o.Err != nil || !o.STARTTLS || o.Version == "" || o.Greeting != "origin.example.org" || len(o.Chain) != 1 || trust.PinOf(o.Chain[0]) != trust.PinOf(inner.Certificate) {
 		t.Errorf("origin: %+v", o)
 	}
 	d := got.Domains["example.org"]
 	if d.Err != nil || len(d.MX) != 1 || d.MX[0] != "mx.example.org" || len(d.TLSA["mx.example.org"].List) != 1 || !d.TLSA["mx.example.org"].Secure || len(d.Addresses["mx.example.org"]) != 1 || !d.STS.Announced || d.STS.Err != nil || !d.STS.matches("mx.example.org") || d.STS.matches("a.mx.example.org") || d.STS.matches("example.org") {
 		t.Errorf("domain: %+v", d)
+	}
+}
+
+// TestServicesOfOneOrigin: each service judges it by its own policy, and what it
+// offers is told once.
+func TestServicesOfOneOrigin(t *testing.T) {
+	ca := pki.New("test")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	origin := peer.Serve(peer.Behaviour{TLS: &tls.Config{Certificates: []tls.Certificate{ca.Issue([]string{"origin.example.org"}).TLS()}}}, ln)
+	defer origin.Close()
+	at := netip.MustParseAddrPort(ln.Addr().String())
+	service := func(name string, mode config.TLSMode, o config.TLSOrigin) config.Service {
+		return config.Service{Name: name, Origins: []netip.AddrPort{at}, TLS: config.TLS{Mode: mode, Origin: o}}
+	}
+	c := &config.Config{Services: []config.Service{
+		service("carries", config.TLSPassthrough, config.TLSOrigin{}),
+		service("pins", config.TLSMirror, config.TLSOrigin{Verify: config.OriginPin}),
+		service("pins-too", config.TLSMirror, config.TLSOrigin{Verify: config.OriginPin}),
+		service("names", config.TLSMirror, config.TLSOrigin{Verify: config.OriginCA, Name: "other.example.org"}),
+		service("cannot", config.TLSMirror, config.TLSOrigin{Verify: config.OriginCA, CA: "/ca.pem"}),
+	}}
+	seen := LookTLS(t.Context(), c, Published{}, func(o config.TLSOrigin) (*trust.Policy, error) {
+		switch {
+		case o.CA != "":
+			return nil, errors.New("no such file")
+		case o.Verify == config.OriginPin:
+			return &trust.Policy{Method: trust.Pins, Pins: []trust.Pin{{}}}, nil
+		case o.Verify == config.OriginCA:
+			return &trust.Policy{Method: trust.Roots, Name: o.Name, Pool: ca.Pool()}, nil
+		}
+		return &trust.Policy{}, nil
+	})
+	e := &exam{c: c, m: Machine{TLS: seen, Now: time.Now()}}
+	e.tls()
+	want := []string{
+		"offers TLS 1.3, ",
+		"its key is none of those under tls.origin.pins of service pins:",
+		"its key is none of those under tls.origin.pins of service pins-too:",
+		"its certificate is refused, as verify: ca of service names asks",
+		"nothing of it can be judged as tls.origin asks: no such file",
+	}
+	if len(e.List) != len(want) {
+		t.Fatalf("found\n%+v", e.List)
+	}
+	for i, f := range e.List {
+		if f.Object != "origin "+at.String() || !strings.HasPrefix(f.Text, want[i]) {
+			t.Errorf("found %s, want %s", f, want[i])
+		}
+	}
+	if n := len(origin.Sessions()); n != 2 { // with the name and without it
+		t.Errorf("the origin was asked %d times", n)
 	}
 }
 

@@ -25,7 +25,8 @@ type TLSA = trust.TLSA
 type TLS struct {
 	Certificates map[config.Certificate]Shown
 	Authorities  map[string]error // of clients' certificates, by file: why it cannot be used, nil: it can
-	Origins      map[netip.AddrPort]Offer
+	Offers       map[Asked]Offer
+	Judgements   map[Judge]Judgement
 	Domains      map[string]Domain
 }
 
@@ -44,9 +45,32 @@ type Offer struct {
 	STARTTLS bool
 	Version  string              // of TLS; empty without a handshake
 	Chain    []*x509.Certificate // that it shows
-	Policy   error               // why nothing can be judged by tls.origin; then nobody was asked
-	Refused  error               // why sessions do not take it
 	Err      error               // where it went wrong
+}
+
+// Asked is an origin and how it was talked to. Services that talk to one in the same
+// way get the same from it.
+type Asked struct {
+	Origin   netip.AddrPort
+	Implicit bool
+	Name     string // that the handshake asks for
+}
+
+// asked returns how a service talks to an origin.
+func asked(s config.Service, origin netip.AddrPort) Asked {
+	return Asked{Origin: origin, Implicit: s.TLS.Origin.Implicit, Name: s.TLS.Origin.Name}
+}
+
+// Judge is a service, which has a policy of its own, and the origin that it judges.
+type Judge struct {
+	Service string
+	Origin  netip.AddrPort
+}
+
+// Judgement is what a service's sessions make of what an origin shows.
+type Judgement struct {
+	Policy  error // why nothing can be judged by tls.origin; then nobody was asked for this service
+	Refused error // why sessions do not take it
 }
 
 // Domain is what an operator's domain publishes.
@@ -69,9 +93,9 @@ type PolicyOf = func(config.TLSOrigin) (*trust.Policy, error)
 
 // LookTLS looks at certificates, origins and what is published. It reads private
 // keys, as the process does that holds them, and opens a connection to each origin,
-// which its log will say.
+// one for each way in which services talk to it, which its log will say.
 func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf) TLS {
-	t := TLS{Certificates: map[config.Certificate]Shown{}, Authorities: map[string]error{}, Origins: map[netip.AddrPort]Offer{}, Domains: map[string]Domain{}}
+	t := TLS{Certificates: map[config.Certificate]Shown{}, Authorities: map[string]error{}, Offers: map[Asked]Offer{}, Judgements: map[Judge]Judgement{}, Domains: map[string]Domain{}}
 	for _, s := range c.Services {
 		for _, one := range s.TLS.Certificates {
 			t.Certificates[one] = shown(one)
@@ -86,9 +110,7 @@ func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf
 			continue
 		}
 		for _, o := range single(plan.Destinations(s)) {
-			if _, known := t.Origins[o]; !known {
-				t.Origins[o] = offer(ctx, o, s.TLS.Origin, policy)
-			}
+			t.look(ctx, s, o, policy)
 		}
 	}
 	return t
@@ -148,27 +170,40 @@ func (p Published) domain(ctx context.Context, name string) Domain {
 // offerPatience is how long an origin may take for all of it.
 const offerPatience = 10 * time.Second
 
-// offer talks to an origin as far as a handshake, and judges it as sessions do.
-func offer(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin, policy PolicyOf) Offer {
-	p, err := policy(how)
+// look talks to an origin of a service, unless it was talked to in the same way
+// already, and judges it as the service's sessions do.
+func (t *TLS) look(ctx context.Context, s config.Service, origin netip.AddrPort, policy PolicyOf) {
+	judge, how := Judge{s.Name, origin}, asked(s, origin)
+	p, err := policy(s.TLS.Origin)
 	if err != nil {
-		return Offer{Policy: err}
+		t.Judgements[judge] = Judgement{Policy: err}
+		return
 	}
-	o := talkTo(ctx, origin, how)
+	o, known := t.Offers[how]
+	if !known {
+		o = talkTo(ctx, how)
+		t.Offers[how] = o
+	}
+	t.Judgements[judge] = Judgement{Refused: refused(ctx, p, origin, o)}
+}
+
+// refused says why a policy does not take what an origin shows; nil: it does, or
+// there was nothing to judge.
+func refused(ctx context.Context, p *trust.Policy, origin netip.AddrPort, o Offer) error {
 	if o.Err != nil || len(o.Chain) == 0 {
-		return o
+		return nil
 	}
 	judge, err := p.Judge(ctx, origin.Port())
 	if err == nil {
 		_, err = judge(tls.ConnectionState{PeerCertificates: o.Chain})
 	}
-	o.Refused = err
-	return o
+	return err
 }
 
-func talkTo(ctx context.Context, origin netip.AddrPort, how config.TLSOrigin) (o Offer) {
+// talkTo talks to an origin as far as a handshake.
+func talkTo(ctx context.Context, how Asked) (o Offer) {
 	d := net.Dialer{Timeout: probePatience}
-	conn, err := d.DialContext(ctx, "tcp", origin.String())
+	conn, err := d.DialContext(ctx, "tcp", how.Origin.String())
 	if err != nil {
 		return Offer{Err: err}
 	}
