@@ -29,9 +29,23 @@ const (
 )
 
 // Usable reports whether the record counts for SMTP, RFC 7672 section 3.1.3: the
-// usages that rest on public authorities do not.
+// usages that rest on public authorities do not, nor does a digest that none can
+// match.
 func (r TLSA) Usable() bool {
-	return (r.Usage == usageTA || r.Usage == usageEE) && r.Selector <= selectKey && r.Matching <= 2
+	return (r.Usage == usageTA || r.Usage == usageEE) && r.Selector <= selectKey && r.fits()
+}
+
+// fits reports whether the data is as long as the matching type has it.
+func (r TLSA) fits() bool {
+	switch r.Matching {
+	case 0:
+		return len(r.Data) > 0
+	case 1:
+		return len(r.Data) == sha256.Size
+	case 2:
+		return len(r.Data) == sha512.Size
+	}
+	return false
 }
 
 // Matches reports whether a certificate is what the record says.

@@ -98,7 +98,7 @@ func TestDANE(t *testing.T) {
 		failure event.Failure
 	}{
 		{"no records", nil, s, event.Unverified, 0},
-		{"unusable records", []TLSA{{0, 0, 1, key256[:]}, {1, 1, 1, key256[:]}, {3, 7, 1, nil}, {3, 1, 9, nil}}, s, event.Unverified, 0},
+		{"unusable records", []TLSA{{0, 0, 1, key256[:]}, {1, 1, 1, key256[:]}, {3, 7, 1, key256[:]}, {3, 1, 9, key256[:]}, {3, 1, 0, nil}, {3, 1, 1, key256[:31]}, {3, 1, 2, key256[:]}}, s, event.Unverified, 0},
 		{"3 1 1", []TLSA{{3, 1, 1, key256[:]}}, s, event.DANE, 0},
 		{"3 1 2", []TLSA{{3, 1, 2, key512[:]}}, s, event.DANE, 0},
 		{"3 0 0", []TLSA{{3, 0, 0, good.Certificate.Raw}}, s, event.DANE, 0},
