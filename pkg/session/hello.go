@@ -43,8 +43,11 @@ func (x *session) hello() step {
 	}
 	x.noteHello()
 	if x.shallSecure() {
-		if e := x.secureFirst(); e != nil {
+		switch answered, e := x.secureFirst(); {
+		case e != nil:
 			return x.stop(e)
+		case answered:
+			return proceed
 		}
 	}
 	x.forward(entry{verb: x.cmd.Verb})

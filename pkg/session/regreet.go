@@ -48,5 +48,6 @@ func (x *session) saidBefore(v smtp.Verb, r smtp.WireReply) smtp.WireReply {
 	if n == 0 {
 		return r
 	}
+	x.noteRewritten(r.Raw(), before.Code)
 	return before
 }

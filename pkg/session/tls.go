@@ -245,27 +245,31 @@ func (x *session) afresh() {
 
 // secureFirst gets TLS for the origin's leg before a greeting is forwarded that
 // must not be, or shall not be, in clear. It greets the origin itself to learn
-// whether it offers STARTTLS.
-func (x *session) secureFirst() *ending {
+// whether it offers STARTTLS. A refusal says nothing about that, but for a client
+// that knows no EHLO either: it is passed on, and answers the client's greeting.
+func (x *session) secureFirst() (answered bool, e *ending) {
 	x.held = true // x.cmd refers to the client's buffer, which is not to be given back
 	defer func() { x.held = false }()
-	x.tls.asked = true
-	offers, e := x.askOrigin()
-	if e != nil {
-		return e
+	r, offers, e := x.askOrigin()
+	switch {
+	case e != nil:
+		return false, e
+	case r.Code != 250 && x.cmd.Verb == smtp.EHLO:
+		return true, x.pass(r)
 	}
+	x.tls.asked = true
 	if !offers.Has(smtp.ExtStartTLS) {
 		x.rec.OriginTLS = &event.TLS{Failure: event.FailureNotOffered}
 	} else if e := x.secureOrigin(); e != nil {
-		return e
+		return false, e
 	}
 	switch {
 	case x.dropped != nil:
-		return x.dropped
+		return false, x.dropped
 	case !x.tls.origin && (x.o.TLS.OriginMust || x.o.TLS.Origin == Mirror):
-		return originPlain
+		return false, originPlain
 	}
-	return nil
+	return false, nil
 }
 
 // shallSecure reports whether the origin's leg shall have TLS before the client's
@@ -282,16 +286,17 @@ func (x *session) shallSecure() bool {
 	return t.Origin == Always && !x.tls.asked
 }
 
-// askOrigin greets the origin in the client's name and returns what it offers.
-func (x *session) askOrigin() (offers smtp.Extensions, e *ending) {
+// askOrigin greets the origin in the client's name and returns its reply, and what
+// that offers.
+func (x *session) askOrigin() (r smtp.WireReply, offers smtp.Extensions, e *ending) {
 	x.fwd.b = append(append(append(x.fwd.grow(), "EHLO "...), x.caller...), '\r', '\n')
-	r, e := x.exchange(250)
+	r, e = x.exchange(250)
 	if e != nil || r.Code != 250 {
-		return 0, e
+		return r, 0, e
 	}
 	x.expectAgain(r)
 	_, list, _ := r.Next()
-	return keywordsOf(list), nil
+	return r, keywordsOf(list), nil
 }
 
 // secureOrigin says STARTTLS to the origin and makes the handshake. An ending
@@ -328,10 +333,15 @@ func (x *session) askStartTLS() (r smtp.WireReply, e *ending) {
 // mayRenew reports whether the session may go on in clear, on another leg, after a
 // handshake with the origin has failed. Were client and origin by themselves, it
 // would be the client's to decide so; a client that has TLS already has decided.
-// What it has claimed (XCLIENT, XFORWARD) the new leg would not know.
+// What it has claimed (XCLIENT, XFORWARD) the new leg would not know. And nobody needs
+// one who may not go on in clear, is gone, or is about to be sent away.
 func (x *session) mayRenew() bool {
 	t := &x.o.TLS
-	return t.Again != nil && !t.OriginMust && !x.tls.client && !x.tls.renewed && x.claims == nil
+	if t.Again == nil || t.OriginMust || t.ClientMust || x.tls.client || x.tls.renewed || x.claims != nil {
+		return false
+	}
+	_, gone := x.client.leg.Pending()
+	return gone == nil && !x.o.Draining()
 }
 
 // renew takes another leg to the origin. If that cannot be had, or the origin is
@@ -339,16 +349,18 @@ func (x *session) mayRenew() bool {
 func (x *session) renew() {
 	x.tls.renewed = true
 	leg, forged, err := x.o.TLS.Again()
+	x.now = time.Now()
 	if err != nil {
 		return
 	}
-	why := x.dropped
+	why, offence := x.dropped, x.rec.Offence
 	x.origin.free()
 	x.origin.init(leg)
 	x.origin.readBy, x.origin.writeBy = time.Time{}, time.Time{}
 	x.o.Forged, x.rec.Forged = forged, forged
-	x.now, x.dropped, x.greeted = time.Now(), nil, nil
+	x.dropped, x.greeted = nil, nil
 	if !x.greetAgain() {
+		x.rec.Offence = offence // the session ends for what was before
 		x.drop(why)
 	}
 }
@@ -362,7 +374,7 @@ func (x *session) greetAgain() bool {
 	if !x.hailed {
 		return true // its greeting comes next
 	}
-	offers, e := x.askOrigin()
+	_, offers, e := x.askOrigin()
 	return e == nil && offers&x.theirs == x.theirs
 }
 
