@@ -39,7 +39,7 @@ func (f fault) leg(p *play) *modelLeg {
 	if f.client {
 		return p.client.leg
 	}
-	return p.origin.leg
+	return p.struck.leg
 }
 
 // octetFaults are the ways in which a connection ends after so many octets, in
@@ -66,8 +66,8 @@ func octetFaults(client bool, at int) []fault {
 func TestFaultAtEachOctet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cases := 0
-		for _, c := range conversations {
-			whole := newPlay(c)
+		for _, c := range bases() {
+			whole := c.play()
 			whole.run()
 			cases += faultsAtOctets(t, c, true, max(whole.client.sent, int(whole.session.ClientOut)))
 			cases += faultsAtOctets(t, c, false, max(int(whole.session.OriginIn), int(whole.session.OriginOut)))
@@ -79,11 +79,11 @@ func TestFaultAtEachOctet(t *testing.T) {
 	})
 }
 
-func faultsAtOctets(t *testing.T, c conversation, client bool, length int) (cases int) {
+func faultsAtOctets(t *testing.T, c base, client bool, length int) (cases int) {
 	for at := 0; at <= length; at += *stride {
 		for _, f := range octetFaults(client, at) {
 			for _, atMost := range []int{0, 1} {
-				p := newPlay(c)
+				p := c.play()
 				f.apply(p, f.leg(p))
 				p.client.leg.atMost, p.origin.leg.atMost = atMost, atMost
 				p.run()
@@ -134,7 +134,7 @@ func stepFaults(client bool) []fault {
 func TestFaultAtEachStep(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cases := 0
-		for _, c := range conversations {
+		for _, c := range bases() {
 			for _, how := range []pace{{}, {atMost: 7}, {dozes: true}} {
 				for _, client := range []bool{true, false} {
 					for _, f := range stepFaults(client) {
@@ -156,9 +156,9 @@ type pace struct {
 	dozes  bool // the client is silent now and then
 }
 
-func faultAtSteps(t *testing.T, c conversation, f fault, how pace) (cases int) {
+func faultAtSteps(t *testing.T, c base, f fault, how pace) (cases int) {
 	for step := 0; ; step++ {
-		p := newPlay(c)
+		p := c.play()
 		l := f.leg(p)
 		l.strikeAt, l.onRead, l.strike = step, f.onRead, func(l *modelLeg) { f.apply(p, l) }
 		p.client.leg.atMost, p.origin.leg.atMost = how.atMost, how.atMost
@@ -180,7 +180,7 @@ func faultAtSteps(t *testing.T, c conversation, f fault, how pace) (cases int) {
 // promises checks what must hold however a conversation went, and returns what
 // does not.
 func (p *play) promises(f fault) string {
-	for _, check := range []func(fault) string{p.counted, p.complete, p.doubt, p.told} {
+	for _, check := range []func(fault) string{p.counted, p.complete, p.doubt, p.told, p.left} {
 		if problem := check(f); problem != "" {
 			return problem
 		}
@@ -263,6 +263,19 @@ func (p *play) told(f fault) string {
 	}
 	if last := p.client.replies; len(last) == 0 || last[len(last)-1][0] < '4' {
 		return fmt.Sprintf("%s, and the client was told %q", p.outcome.End, last)
+	}
+	return ""
+}
+
+// left: the leg that another one took the place of is gone, and had no message.
+func (p *play) left(fault) string {
+	switch first := p.first; {
+	case first == nil:
+		return ""
+	case !first.leg.aborted:
+		return "the first leg to the origin is still there"
+	case len(first.messages) > 0 || first.sender != "":
+		return fmt.Sprintf("over the first leg the origin has %q and %q", first.sender, first.messages)
 	}
 	return ""
 }

@@ -426,6 +426,9 @@ type play struct {
 	conversation
 	client  *modelClient
 	origin  *modelOrigin
+	struck  *modelOrigin // whose leg faults are about
+	first   *modelOrigin // whose leg another one took the place of
+	tls     TLS
 	rules   inspect.Protocol
 	outcome Outcome
 	session event.Session
@@ -456,26 +459,33 @@ func (p *play) Message(m *event.Message) {
 
 func newPlay(c conversation) *play {
 	cl := &modelLeg{cutIn: -1, cutOut: -1, strikeAt: -1}
-	ol := &modelLeg{cutIn: -1, cutOut: -1, strikeAt: -1}
 	p := &play{
 		conversation: c,
 		rules:        inspect.Default(),
 		client:       &modelClient{leg: cl, turns: c.turns, waiting: 1},
-		origin:       &modelOrigin{leg: ol, dialect: strict, ehlo: c.ehlo, answers: c.answers, uses: map[string]int{}},
+		origin:       newModelOrigin(c.ehlo, c.answers),
 	}
 	if c.chunked != nil && c.chunked.rules != nil {
 		c.chunked.rules(&p.rules)
 	}
-	cl.heard, ol.heard = p.client.hear, p.origin.hear
-	p.origin.say("220", "mx")
+	cl.heard, p.struck = p.client.hear, p.origin
 	return p
+}
+
+// newModelOrigin returns an origin that has greeted.
+func newModelOrigin(ehlo string, answers map[string]string) *modelOrigin {
+	l := &modelLeg{cutIn: -1, cutOut: -1, strikeAt: -1}
+	o := &modelOrigin{leg: l, dialect: strict, ehlo: ehlo, answers: answers, uses: map[string]int{}}
+	l.heard = o.hear
+	o.say("220", "mx")
+	return o
 }
 
 func (p *play) run() { p.runOn(p.client.leg) }
 
 // runOn plays with the client's leg in another form.
 func (p *play) runOn(client Leg) {
-	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}}, client, p.origin.leg)
+	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}, TLS: p.tls}, client, p.origin.leg)
 }
 
 // content with every kind of line that conforms.
