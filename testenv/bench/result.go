@@ -47,6 +47,7 @@ type Load struct {
 	Sources  int `json:"sources"`  // client addresses
 
 	Pipelined bool `json:"pipelined,omitempty"`
+	Secure    bool `json:"tls,omitempty"` // on both sides of the subject
 }
 
 // Measurement is one run of the load through one subject. Times are in
