@@ -419,9 +419,10 @@ func TestManyServices(t *testing.T) {
 // nobody from taking TLS away.
 func TestVerifyWithoutRequire(t *testing.T) {
 	for section, warned := range map[string]bool{
-		"{mode: origin, origin: {verify: system, name: mx.example.org}}":                 true,
-		"{mode: origin, origin: {verify: system, name: mx.example.org, require: true}}":  false,
-		"{mode: origin, origin: {verify: system, name: mx.example.org, implicit: true}}": false,
+		"{mode: origin, origin: {verify: system, name: mx.example.org}}":                           true,
+		"{mode: origin, origin: {verify: system, name: mx.example.org, require: true}}":            false,
+		"{mode: origin, origin: {verify: system, name: mx.example.org, implicit: true}}":           false,
+		"{mode: origin, origin: {verify: dane, name: mx.example.org, resolver: \"127.0.0.1:53\"}}": false,
 		"{mode: origin}": false,
 		"{certificates: [{chain: /a.pem, key: /a.key}], origin: {verify: system, name: mx.example.org}}": false,
 	} {

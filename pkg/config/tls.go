@@ -280,7 +280,7 @@ func judgeOriginTLS(r *report, at path, t *TLS) {
 	case (o.Verify == OriginDANE) != o.Resolver.IsValid():
 		r.refuse(at.key("resolver"), `write both "verify: dane" and "resolver: ADDRESS:53"`, "%s", together("resolver", o.Verify == OriginDANE))
 	}
-	if o.Verify != OriginNone && t.Mode == TLSOfOrigin && !o.Require && !o.Implicit {
+	if o.Verify != OriginNone && o.Verify != OriginDANE && t.Mode == TLSOfOrigin && !o.Require && !o.Implicit {
 		r.warn(at.key("verify"), `add "require: true"`,
 			"what the origin must prove holds for TLS alone: where it offers none, or somebody on the way takes the offer out, mail leaves in clear")
 	}

@@ -29,7 +29,9 @@ type call struct {
 	client  *leg
 	account account
 
-	service Service // set by serve
+	// Set by serve.
+	service Service
+	must    bool // no mail without TLS to this origin, whatever the service asks
 
 	mu      sync.Mutex
 	origin  *leg // nil before there is one
@@ -55,6 +57,7 @@ func (c *call) serve() {
 		c.refuse(refusalFor(err))
 		return
 	}
+	c.must = c.demandsTLS()
 	// Dialling takes more stack than a session needs while it waits, and a
 	// goroutine keeps a stack of which it uses a quarter: one goroutine for both
 	// would cost each idle session 4 KiB more.

@@ -30,6 +30,7 @@ func (c *call) tls() session.TLS {
 		return session.TLS{}
 	}
 	o := t.Session
+	o.OriginMust = o.OriginMust || c.must
 	if t.Clients != nil {
 		o.ClientSide = clientSide{t.Clients}
 	}
@@ -43,6 +44,17 @@ func (c *call) tls() session.TLS {
 		o.Tunnel = c.tunnel
 	}
 	return o
+}
+
+// demandsTLS asks whether the origin is known to have TLS, whatever it offers.
+func (c *call) demandsTLS() bool {
+	t := c.service.TLS
+	if t == nil || t.Policy == nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(c.r.dialling, dialPatience)
+	defer cancel()
+	return t.Policy.Demands(ctx, c.path.Origin.Port())
 }
 
 // clientSide makes the handshakes with clients.

@@ -169,15 +169,15 @@ func TestOriginFailsTLS(t *testing.T) {
 	}
 }
 
-// TestResolverFails: without knowing whom to expect there is no handshake.
+// TestResolverFails: without knowing whom to expect there is no handshake, and no
+// mail.
 func TestResolverFails(t *testing.T) {
 	p := trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) { return nil, errors.New("SERVFAIL") }}
 	g := start(t, peer.Behaviour{TLS: certificate(originName)}, withTLS(mirror, p))
-	c := g.open()
-	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454 4.7.0") {
-		t.Fatalf("STARTTLS: %v", err)
+	c := g.dial()
+	if ehlo, err := c.Open("client.example.net"); err != nil || !strings.HasPrefix(ehlo.Raw, "421 4.7.0") {
+		t.Fatalf("EHLO: %q, %v", ehlo.Raw, err)
 	}
-	c.conn.Close()
 	if r := g.record(); r.OriginTLS.Failure != event.FailureResolver {
 		t.Errorf("origin %+v", r.OriginTLS)
 	}
@@ -520,8 +520,33 @@ func TestDANE(t *testing.T) {
 		names.Secure(record)
 	}
 	names.Fail(record, dns.RcodeServerFailure)
-	c := g.open()
-	if err := c.StartTLS(believing()); err == nil || !strings.Contains(err.Error(), "454") {
-		t.Errorf("without an answer: %v", err)
+	c := g.dial()
+	if ehlo, err := c.Open("client.example.net"); err != nil || ehlo.Code != 421 {
+		t.Errorf("without an answer: %q, %v", ehlo.Raw, err)
+	}
+}
+
+// TestDANEInsists: who takes the origin's offer of STARTTLS out gets no mail, where
+// the origin has TLSA records of use; in no mode, and whatever the client does.
+func TestDANEInsists(t *testing.T) {
+	usable := trust.TLSA{Usage: 3, Selector: 1, Matching: 1, Data: make([]byte, 32)}
+	for _, s := range []session.TLS{mirror, {Mode: "origin", Origin: session.Always}} {
+		for _, k := range []struct {
+			name    string
+			records []trust.TLSA
+			code    int
+		}{
+			{"a record", []trust.TLSA{usable}, 421},
+			{"a record of no use", []trust.TLSA{{Usage: 1, Selector: 1, Matching: 1, Data: make([]byte, 32)}}, 250},
+			{"none", nil, 250},
+		} {
+			p := trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) { return k.records, nil }}
+			g := start(t, peer.Behaviour{}, withTLS(s, p))
+			c := g.dial()
+			if ehlo, err := c.Open("client.example.net"); err != nil || ehlo.Code != k.code {
+				t.Errorf("%s, %s: %q, %v", s.Mode, k.name, ehlo.Raw, err)
+			}
+			c.conn.Close()
+		}
 	}
 }

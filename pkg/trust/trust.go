@@ -14,6 +14,7 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
@@ -62,6 +63,18 @@ func (p *Policy) Judge(ctx context.Context, port uint16) (Judge, error) {
 		return dane{p.Name, records}.judge, nil
 	}
 	return anybody, nil
+}
+
+// Demands reports whether no mail may go without TLS to the origin at a port: with
+// DANE, where it has TLSA records that are usable (RFC 7672 section 2.2), and where
+// nobody can tell whether it has. Whoever takes its offer of STARTTLS out would else
+// get what its certificate is to keep from them.
+func (p *Policy) Demands(ctx context.Context, port uint16) bool {
+	if p.Method != DANE {
+		return false
+	}
+	records, err := p.Records(ctx, p.Name, port)
+	return err != nil || slices.ContainsFunc(records, TLSA.Usable)
 }
 
 // Error is a certificate that is not trusted, or one that cannot be judged.
