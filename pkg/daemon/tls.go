@@ -201,8 +201,8 @@ func Policy(o config.TLSOrigin) (*trust.Policy, error) {
 	return p, nil
 }
 
-// systemRoots reads the system's roots now, before the process gives up reading
-// files.
+// systemRoots reads the system's roots now: what is wrong with them is told at the
+// start, and not by the first handshake.
 func systemRoots(p *trust.Policy) (err error) {
 	if p.Pool, err = x509.SystemCertPool(); err != nil {
 		return fmt.Errorf("read the authorities that the system trusts: %w", err)

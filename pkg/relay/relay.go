@@ -4,7 +4,8 @@
 // It owns both connections of a flow from accept and forward to their close,
 // and is the only one that closes them. It reads the PROXY header where there
 // must be one, and never reads or writes SMTP: what is said, also when there is no
-// origin, the session says. The daemon calls it.
+// origin, the session says. What the session leaves to it after a STARTTLS that was
+// passed through it carries without looking. The daemon calls it.
 package relay
 
 import (

@@ -480,8 +480,8 @@ func TestRestInsideTLS(t *testing.T) {
 	if err := c.StartTLS(believing()); err != nil {
 		t.Fatal(err)
 	}
-	for range 2 {
-		time.Sleep(1500 * time.Millisecond) // longer than the session's patience
+	for n := range 2 {
+		g.awaitRest(n + 1)
 		if reply, err := c.Command("EHLO client.example.net"); err != nil || reply.Code != 250 {
 			t.Fatalf("%q, %v", reply.Raw, err)
 		}

@@ -32,8 +32,9 @@ type Stream interface {
 // way. An error ends it; one with a method Failure() event.Failure says why.
 type Judge func(tls.ConnectionState) (event.Verification, error)
 
-// Conn is a leg inside TLS, with the methods of a session.Leg. As with every leg
-// one goroutine at a time may use it; setting deadlines is free to all.
+// Conn is a leg inside TLS, with the methods of a session.Leg. One goroutine at a
+// time may use it. Who wants to end its wait sets a deadline of the leg below, or
+// closes that.
 type Conn struct {
 	tls   *tls.Conn
 	under *transport

@@ -9,7 +9,8 @@
 // One goroutine serves a session, one side at a time: read commands from the
 // client, write them to the origin, read its replies, write them to the client.
 // Everything that reaches the origin is generated from values by package smtp
-// and written in origin.go, and nowhere else.
+// and written in origin.go, and nowhere else; but for what follows a STARTTLS that
+// is passed through, which a Tunnel carries unseen.
 //
 // Read buffers are taken from pools when there is something to read, and given
 // back when a wait lasts: a session that waits keeps one at most for each side,

@@ -122,10 +122,7 @@ func (s *Conn) Pending() (int, error) {
 // the connection is broken, or the read deadline has passed. It takes nothing. A
 // Watch does the same for less.
 func (s *Conn) Sleep() {
-	s.raw.Read(func(fd uintptr) bool {
-		s.peekNow(fd)
-		return s.see != look{}
-	}) // whatever went wrong, the next read meets it too
+	s.Await() // what went wrong is met by who reads next, if only as an end
 }
 
 // Await waits as Sleep does, and returns how many octets a Read could take now, at

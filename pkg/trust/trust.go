@@ -4,7 +4,8 @@
 // It owns the methods: nobody asks, roots of the system or of the operator's own,
 // pinned keys, and DANE. It makes no connections: TLSA records come from a function
 // that its caller gives it, and the handshake is package secure's. Relay asks once
-// per handshake, and doctor once per origin.
+// per session whether the origin must have TLS, and once per handshake who it is;
+// doctor asks once per origin.
 package trust
 
 import (
