@@ -218,21 +218,7 @@ func silence(t *testing.T, to netip.AddrPort) {
 // pair returns both ends of a connection.
 func pair(t *testing.T) (ours, theirs *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	dialled, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	accepted, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { dialled.Close(); accepted.Close() })
-	ours, theirs = accepted.(*net.TCPConn), dialled.(*net.TCPConn)
+	theirs, ours = pipe(t)
 	theirs.SetDeadline(time.Now().Add(patience))
 	return ours, theirs
 }

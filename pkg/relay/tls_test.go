@@ -455,21 +455,12 @@ func TestTunnelResetAfterTheEnd(t *testing.T) {
 // pipe returns the two ends of a connection.
 func pipe(t *testing.T) (*net.TCPConn, *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	a, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := ln.Accept()
+	a, b, err := peer.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close(); b.Close() })
-	return a.(*net.TCPConn), b.(*net.TCPConn)
+	return a, b
 }
 
 // TestRestInsideTLS: a silent client inside TLS costs no goroutine, and is heard

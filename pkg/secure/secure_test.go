@@ -15,6 +15,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/stream"
+	"github.com/portreeve/portreeve/testenv/peer"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
 
@@ -35,21 +36,12 @@ func (l *tap) Write(p []byte) (int, error) {
 // wires returns the two ends of a connection.
 func wires(t *testing.T) (*tap, *tap) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	a, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := ln.Accept()
+	a, b, err := peer.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { a.Close(); b.Close() })
-	return &tap{Conn: stream.New(a.(*net.TCPConn))}, &tap{Conn: stream.New(b.(*net.TCPConn))}
+	return &tap{Conn: stream.New(a)}, &tap{Conn: stream.New(b)}
 }
 
 func configs(t *testing.T) (server, client *tls.Config) {

@@ -11,25 +11,18 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/testenv/peer"
 )
 
 // pair returns a Conn and the other end of its connection.
 func pair(t testing.TB) (ours *Conn, theirs *net.TCPConn) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	conn, theirs, err := peer.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()
-	conn, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, theirs = New(conn.(*net.TCPConn)), other.(*net.TCPConn)
+	ours = New(conn)
 	t.Cleanup(func() { ours.Close(); theirs.Close() })
 	return ours, theirs
 }
