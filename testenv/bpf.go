@@ -45,6 +45,17 @@ type queryAttr struct {
 	revision    uint64
 }
 
+// Programs lists the BPF programs attached to the node's network namespace, a line
+// for each: where ("sk_lookup", "ext0 tcx ingress"), number, name and link. clsact
+// filters are not among them.
+func (n *Node) Programs() (list string, err error) {
+	err = n.Enter(func() (err error) {
+		list, err = attachments()
+		return err
+	})
+	return list, err
+}
+
 // attachments lists the BPF programs attached to the network namespace of the
 // calling thread: sk_lookup programs, and TCX programs of each device, in the
 // order in which they run.

@@ -138,7 +138,7 @@ func (e *Env) build(ctx context.Context) error {
 		return err
 	}
 	for _, n := range e.Nodes() {
-		if err := e.assign(ctx, n); err != nil {
+		if err := e.Assign(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -188,8 +188,9 @@ func (e *Env) connect(ctx context.Context) error {
 	return nil
 }
 
-// assign runs machine.sh in a node.
-func (e *Env) assign(ctx context.Context, n *Node) error {
+// Assign gives a node its addresses and routes, as when it was made: for tests that
+// have put another device in the place of one, under the same name.
+func (e *Env) Assign(ctx context.Context, n *Node) error {
 	cmd := n.Command(ctx, "sh", "-c", machineScript, "machine.sh", n.Role)
 	cmd.Env = append(os.Environ(), e.environ()...)
 	cmd.Env = append(cmd.Env, "ROUTER=yes")

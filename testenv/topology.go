@@ -22,6 +22,7 @@ type Topology struct {
 	MoreClients6     []netip.Addr // and IPv6 ones
 	Gateway4         netip.Addr   // of ext0, where clients come in
 	Gateway6         netip.Addr
+	Router4, Router6 netip.Addr // of the router, towards the gateway
 	Origin4, Origin6 netip.Addr // the origin's preferred source
 	More4, More6     netip.Addr // a second address of the origin
 
@@ -50,6 +51,7 @@ func (t *Topology) addresses() error {
 	for name, field := range map[string]*netip.Addr{
 		"CLIENT4": &t.Client4, "CLIENT6": &t.Client6,
 		"GATEWAY_EXT4": &t.Gateway4, "GATEWAY_EXT6": &t.Gateway6,
+		"ROUTER_WAN4": &t.Router4, "ROUTER_WAN6": &t.Router6,
 		"ORIGIN4": &t.Origin4, "ORIGIN6": &t.Origin6,
 		"ORIGIN_MORE4": &t.More4, "ORIGIN_MORE6": &t.More6,
 	} {

@@ -173,6 +173,7 @@ var wantedModules = []string{
 	"kernel/drivers/net/ifb.",
 	"kernel/drivers/net/tun.",
 	"kernel/drivers/net/vrf.",
+	"kernel/drivers/net/vxlan/",
 }
 
 // selectModules reads modules.dep, where each line names a module and all that

@@ -24,7 +24,8 @@ func TestNewestKernel(t *testing.T) {
 
 func TestSelectModules(t *testing.T) {
 	const dep = `kernel/drivers/net/veth.ko.xz:
-kernel/drivers/net/vxlan/vxlan.ko.xz: kernel/net/ipv4/udp_tunnel.ko.xz
+kernel/drivers/net/geneve.ko.xz: kernel/net/ipv4/udp_tunnel.ko.xz
+kernel/drivers/net/vxlan/vxlan.ko.xz: kernel/lib/libcrc32c.ko.xz
 kernel/net/netfilter/xt_CT.ko.xz: kernel/net/netfilter/x_tables.ko.xz kernel/arch/x86/libneeded.ko.xz
 kernel/net/netfilter/x_tables.ko.xz:
 kernel/sound/soundcore.ko.xz:
@@ -32,6 +33,8 @@ kernel/sound/soundcore.ko.xz:
 	want := []string{
 		"kernel/arch/x86/libneeded.ko.xz",
 		"kernel/drivers/net/veth.ko.xz",
+		"kernel/drivers/net/vxlan/vxlan.ko.xz",
+		"kernel/lib/libcrc32c.ko.xz",
 		"kernel/net/netfilter/x_tables.ko.xz",
 		"kernel/net/netfilter/xt_CT.ko.xz",
 	}

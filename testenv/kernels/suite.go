@@ -29,6 +29,9 @@ var elsewhere = []string{"testenv/bench", "testenv/demo", "testenv/differential"
 // MB, and that, HAProxy and TLS are no kernel's affair.
 const leftOut = "^Test(Monitored|Balanced|TLS)$"
 
+// ownFlags are those that a package's tests have besides.
+var ownFlags = map[string]string{"testenv/clothes": "-packets=50000"}
+
 // packageTimeout bounds one test binary, so that a test that hangs shows its
 // goroutines before the guest's time is up.
 const packageTimeout = 40 * time.Minute
@@ -39,7 +42,7 @@ var allowedSkipsFile string
 // suite is what runs on each kernel.
 type suite struct {
 	packages []string // paths below the root of the tree, in the order of running
-	binaries string   // directory of PACKAGE.test, portreeve and the file "list"
+	binaries string   // directory of PACKAGE.test, portreeve and the file "list": a package and flags of its own a line
 	pattern  string   // of the tests to run; empty: all
 	allowed  []allowedSkip
 }
@@ -69,8 +72,11 @@ func buildSuite(ctx context.Context, space *space, o options) (*suite, error) {
 			return nil, err
 		}
 	}
-	list := strings.Join(s.packages, "\n") + "\n"
-	return s, os.WriteFile(filepath.Join(s.binaries, "list"), []byte(list), 0o644)
+	var list strings.Builder
+	for _, p := range s.packages {
+		fmt.Fprintln(&list, p, ownFlags[p])
+	}
+	return s, os.WriteFile(filepath.Join(s.binaries, "list"), []byte(list.String()), 0o644)
 }
 
 // flags are those of each test binary. An emulated kernel is some twenty times
