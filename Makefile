@@ -8,13 +8,16 @@ TIMEOUT ?= 20m
 # each fuzz target runs this long
 FUZZTIME ?= 30s
 BENCHFLAGS ?=
+# SYNs on each kind of link, and more flags: -complete, -seed=N, -links=veth,TUN
+PACKETS ?= 20000
+CLOTHESFLAGS ?= -seed=0
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels mutants faults differential bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels clothes mutants faults differential bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -40,6 +43,10 @@ test: root ## run every test, as root; installs the Debian packages that are mis
 test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on this one, as root
 	scripts/install-deps build test kernels
 	$(GO) run ./testenv/kernels
+
+clothes: root ## SYNs in every dress at a closed service, of which the origin may see none, as root; PACKETS=350000
+	scripts/install-deps build test
+	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestClothes$$' ./testenv/clothes -args -packets=$(PACKETS) $(CLOTHESFLAGS)
 
 mutants: ## break the inspector's checks one by one; every defect must fail the tests that are named for it
 	$(GO) test -count=1 -timeout 1h -tags mutants -v -run '^TestMutants$$' ./pkg/session
