@@ -63,8 +63,9 @@ var plays = []play{
 }
 
 // TestClothes sends SYNs to a transit service that fails closed, whatever they wear,
-// and allows the origin no word about any of them: SYN-ACK, RST or ICMP. Before
-// portreeve is attached the same closet is sent to the same origin, so that silence
+// and allows the origin no word about any of them: SYN-ACK, RST or ICMP (which is
+// counted, and allowed, where it is about what shows no SYN: a later fragment, whose
+// first one did not arrive). Before portreeve is attached the same closet is sent to the same origin, so that silence
 // means something.
 func TestClothes(t *testing.T) {
 	seed := *seedFlag

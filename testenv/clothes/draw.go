@@ -6,6 +6,7 @@ import "math/rand/v2"
 type Wearable struct {
 	V4, V6   bool // the families that it carries
 	Ethernet bool // frames have a link header
+	Shared   bool // the origin is on it too: what is for all does not need the gateway
 }
 
 // Closet draws outfits at random. The same seed and serial give the same outfit.
@@ -250,7 +251,7 @@ func (c *Closet) link() {
 	if c.rare(3) {
 		c.put(Frame, 1+c.r.IntN(frameOther), 0)
 	}
-	if c.rare(2) {
+	if !c.Shared && c.rare(2) {
 		c.put(Cast, 1+c.r.IntN(2), 0)
 	}
 }

@@ -131,7 +131,7 @@ func (s *stage) show(b *strings.Builder, l *leak, serial uint32) {
 func (c *scene) leakedHandmade() string {
 	var names []string
 	for serial, h := range c.handmade {
-		if v, answered := c.answers[serial]; answered {
+		if v, answered := c.answers[serial]; answered && v < Unreadable {
 			names = append(names, h.Name+" ("+v.String()+")")
 		}
 	}

@@ -22,12 +22,13 @@ const (
 	Parameter  // ICMP: a header that the sender ought not to have sent
 	ICMP       // any other
 	Strange    // anything else
+	Unreadable // ICMP about a packet that shows no SYN, see showsSYN
 	Silence
 	Verdicts // their number
 )
 
 func (v Verdict) String() string {
-	return [...]string{"SYN-ACK", "RST", "ICMP reassembly", "ICMP parameter", "ICMP", "strange", "silence"}[v]
+	return [...]string{"SYN-ACK", "RST", "ICMP reassembly", "ICMP parameter", "ICMP", "strange", "ICMP about no SYN", "silence"}[v]
 }
 
 // Answer is a packet to the source of a SYN.
@@ -195,9 +196,9 @@ func readAnswer(b []byte) (Answer, bool) {
 		a.Port, a.Ack = binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[8:])
 		a.Verdict = tcpVerdict(payload[13])
 	case protocol == unix.IPPROTO_ICMP && len(payload) >= 8:
-		a.Verdict = icmpVerdict(payload[0], payload[1], 11, 12)
+		a.Verdict = icmpVerdict(payload, 11, 12)
 	case protocol == unix.IPPROTO_ICMPV6 && len(payload) >= 8:
-		a.Verdict = icmpVerdict(payload[0], payload[1], 3, 4)
+		a.Verdict = icmpVerdict(payload, 3, 4)
 	}
 	return a, true
 }
@@ -212,13 +213,71 @@ func tcpVerdict(flags byte) Verdict {
 	return Strange
 }
 
-// icmpVerdict takes the types of "time exceeded" and "parameter problem".
-func icmpVerdict(kind, code, time, parameter byte) Verdict {
-	switch {
+// icmpVerdict takes an ICMP error and the types of "time exceeded" and "parameter
+// problem".
+func icmpVerdict(b []byte, time, parameter byte) Verdict {
+	switch kind, code := b[0], b[1]; {
+	case !showsSYN(b[8:]):
+		return Unreadable
 	case kind == time && code == 1:
 		return Reassembly
 	case kind == parameter:
 		return Parameter
 	}
 	return ICMP
+}
+
+// showsSYN says whether a packet that an ICMP error quotes is a SYN to smtpPort, or a
+// first fragment that ends before it shows what it is of. Others may have been made of
+// a SYN, but nobody who sees them can know: later fragments, and packets that their
+// length, or connection tracking on the way (which writes to the wrong octet when a
+// fragment header lies behind the first 255), made into something else.
+func showsSYN(b []byte) bool {
+	switch {
+	case len(b) >= 20 && b[0]>>4 == 4:
+		fragment, header := binary.BigEndian.Uint16(b[6:]), int(b[0]&15)*4
+		if fragment&0x1fff != 0 || b[9] != unix.IPPROTO_TCP {
+			return false
+		}
+		more := fragment&0x2000 != 0 || int(binary.BigEndian.Uint16(b[2:])) > len(b)
+		return isSYN(b[min(header, len(b)):], more)
+	case len(b) >= 40 && b[0]>>4 == 6:
+		size := int(binary.BigEndian.Uint16(b[4:]))
+		return showsSYN6(b[6], b[40:min(40+size, len(b))], size > len(b)-40)
+	}
+	return false
+}
+
+// showsSYN6 walks past extension headers. more says that the packet goes on behind
+// the octets.
+func showsSYN6(next byte, b []byte, more bool) bool {
+	for next != unix.IPPROTO_TCP {
+		if len(b) < 8 {
+			return more
+		}
+		size := int(b[1])*8 + 8
+		switch next {
+		case extFragment:
+			field := binary.BigEndian.Uint16(b[2:])
+			if field&^7 != 0 {
+				return false
+			}
+			more = more || field&1 != 0
+			size = 8
+		case extAuth:
+			size = int(b[1])*4 + 8
+		case extHop, extRouting, extDestination, extMobility, extHIP, extShim:
+		default:
+			return false
+		}
+		next, b = b[0], b[min(size, len(b)):]
+	}
+	return isSYN(b, more)
+}
+
+func isSYN(b []byte, more bool) bool {
+	if len(b) < 14 {
+		return more
+	}
+	return binary.BigEndian.Uint16(b[2:]) == smtpPort && b[13]&0x12 == flagSYN
 }

@@ -37,7 +37,7 @@ var kinds = []kind{
 	}},
 	{name: "TUN", Wearable: bare, build: buildTun},
 	over("VXLAN", ethernet, "type vxlan id 25 dstport 4789 local HERE4 remote THERE4", false),
-	{name: "one-armed", Wearable: ethernet, origin: "ext0", build: buildOneArmed},
+	{name: "one-armed", Wearable: Wearable{V4: true, V6: true, Ethernet: true, Shared: true}, origin: "ext0", build: buildOneArmed},
 	over("VLAN", ethernet, "link low0 type vlan id 5", true),
 	over("GRE", bare, "type gre local HERE4 remote THERE4", true),
 	over("GRETAP", ethernet, "type gretap local HERE4 remote THERE4", true),

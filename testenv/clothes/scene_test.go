@@ -135,11 +135,12 @@ func (c *scene) note(a Answer) {
 	}
 }
 
-// leaks are the serials that the origin answered, the worst and earliest first.
+// leaks are the serials that the origin answered, the worst and earliest first. An
+// error about what shows no SYN is none: whoever wants it need not send one.
 func (c *scene) leaks() []uint32 {
 	list := slices.Collect(func(yield func(uint32) bool) {
-		for serial := range c.answers {
-			if !c.probes[serial] && !yield(serial) {
+		for serial, verdict := range c.answers {
+			if verdict < Unreadable && !c.probes[serial] && !yield(serial) {
 				return
 			}
 		}
@@ -171,10 +172,8 @@ func (s *stage) awaitLate() {
 
 // line says what became of a scene's SYNs.
 func (c *scene) line() string {
-	answered := 0
 	var words []string
 	for v := range Silence {
-		answered += c.counts[v]
 		if c.counts[v] > 0 {
 			words = append(words, fmt.Sprintf("%d %s", c.counts[v], v))
 		}

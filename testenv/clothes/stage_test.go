@@ -124,7 +124,7 @@ func (s *stage) prepare() {
 func (s *stage) open(tun *Tun) {
 	s.t.Helper()
 	e := s.env
-	a := Address{Wearable: s.Wearable, Origin4: e.Origin4, Origin6: e.Origin6, Gateway4: e.Gateway4, Port: 25}
+	a := Address{Wearable: s.Wearable, Origin4: e.Origin4, Origin6: e.Origin6, Gateway4: e.Gateway4, Port: smtpPort}
 	var err error
 	if s.Ethernet {
 		err = errors.Join(hardware(e.Gateway, "ext0", &a.GatewayMAC), hardware(e.Router, "wan0", &a.OurMAC))
@@ -132,7 +132,7 @@ func (s *stage) open(tun *Tun) {
 	s.tailor = NewTailor(a)
 	var listeners []net.Listener
 	for _, target := range []netip.Addr{e.Origin4, e.Origin6} {
-		l, failure := e.Origin.Listen(netip.AddrPortFrom(target, 25))
+		l, failure := e.Origin.Listen(netip.AddrPortFrom(target, smtpPort))
 		err = errors.Join(err, failure)
 		listeners = append(listeners, l)
 	}
@@ -152,7 +152,7 @@ func (s *stage) open(tun *Tun) {
 		s.judge, err = NewJudge("dmz0")
 		return err
 	}), e.Gateway.Enter(func() (err error) {
-		s.counter, err = NewCounter("ext0", 25)
+		s.counter, err = NewCounter("ext0", smtpPort)
 		return err
 	}))
 	if err != nil {
@@ -179,10 +179,10 @@ func (s *stage) greeted() {
 	defer cancel()
 	var err error
 	if s.V4 {
-		err = s.env.Client.AwaitGreeting(ctx, netip.AddrPortFrom(s.env.Origin4, 25))
+		err = s.env.Client.AwaitGreeting(ctx, netip.AddrPortFrom(s.env.Origin4, smtpPort))
 	}
 	if s.V6 {
-		err = errors.Join(err, s.env.Client.AwaitGreeting(ctx, netip.AddrPortFrom(s.env.Origin6, 25)))
+		err = errors.Join(err, s.env.Client.AwaitGreeting(ctx, netip.AddrPortFrom(s.env.Origin6, smtpPort)))
 	}
 	if err != nil {
 		s.t.Fatal(err)
@@ -230,7 +230,7 @@ func (s *stage) flush() {
 	light := MaxSerial + 1 + s.beacon%0xffff
 	s.tailor.Port = beaconPort
 	s.tailor.Dress(&Outfit{Serial: light, V6: !s.V4 || s.V6 && s.beacon%2 == 0})
-	s.tailor.Port = 25
+	s.tailor.Port = smtpPort
 	if s.hold {
 		s.must(s.unresolve())
 	}

@@ -21,6 +21,9 @@ var (
 	Sources6 = netip.MustParsePrefix("fd00:99::/64")
 )
 
+// smtpPort is what the SYNs are for.
+const smtpPort = 25
+
 // MaxSerial is the highest serial that a source address can tell.
 const MaxSerial = 1<<24 - 1<<16
 

@@ -13,7 +13,7 @@ import (
 var address = Address{
 	Wearable: ethernet,
 	Origin4:  netip.MustParseAddr("172.16.20.254"), Origin6: netip.MustParseAddr("fd00:20::fe"),
-	Gateway4: netip.MustParseAddr("172.16.40.1"), Port: 25,
+	Gateway4: netip.MustParseAddr("172.16.40.1"), Port: smtpPort,
 }
 
 func TestSameSeedSameClothes(t *testing.T) {
@@ -182,7 +182,7 @@ func examine(segment, frame []byte, serial uint32) string {
 	switch {
 	case checksum(segment, sum) != 0:
 		return "the checksum is wrong"
-	case binary.BigEndian.Uint16(segment[2:]) != 25:
+	case binary.BigEndian.Uint16(segment[2:]) != smtpPort:
 		return "it is for another port"
 	case segment[13]&0x17 != flagSYN:
 		return fmt.Sprintf("its flags are %#x", segment[13])
@@ -227,6 +227,9 @@ func TestWithout(t *testing.T) {
 
 // Who answers names the SYN, by the address that he answers.
 func TestReadAnswer(t *testing.T) {
+	tailor := NewTailor(Address{Wearable: bare, Origin4: address.Origin4, Port: smtpPort})
+	tailor.Dress(&Outfit{})
+	quoted := tailor.Frame(0)
 	for serial := range uint32(3) {
 		serial = serial * 0x123456
 		for _, c := range []struct {
@@ -253,7 +256,8 @@ func TestReadAnswer(t *testing.T) {
 				four, six = append(four, segment...), append(six, segment...)
 			} else {
 				four[9], six[6] = 1, 58
-				four, six = append(four, c.icmp[0], c.icmp[1], 0, 0, 0, 0, 0, 0), append(six, c.icmp6[0], c.icmp6[1], 0, 0, 0, 0, 0, 0)
+				four = append(append(four, c.icmp[0], c.icmp[1], 0, 0, 0, 0, 0, 0), quoted...)
+				six = append(append(six, c.icmp6[0], c.icmp6[1], 0, 0, 0, 0, 0, 0), quoted...)
 			}
 			for _, packet := range [][]byte{four, six} {
 				a, ok := readAnswer(packet)
@@ -267,5 +271,36 @@ func TestReadAnswer(t *testing.T) {
 	stranger[0] = 0x45
 	if _, ok := readAnswer(stranger); ok {
 		t.Error("an answer to nobody was taken")
+	}
+}
+
+// An error counts if it is about a SYN, or about a first fragment that does not show
+// what it is of; however deep the fragment header lies.
+func TestShowsSYN(t *testing.T) {
+	tailor := NewTailor(Address{Wearable: bare, Origin4: address.Origin4, Origin6: address.Origin6, Port: smtpPort})
+	for _, c := range []struct {
+		outfit Outfit
+		shows  []bool // by frame
+	}{
+		{dressed(false), []bool{true}},
+		{dressed(false, Garment{Option, optRecord, 8}, Garment{Cut, 1, 0}), []bool{true, false}},
+		{dressed(false, Garment{Length, -20, 0}), []bool{true}}, // for all that the quoted octets say
+		{dressed(false, Garment{Data, 40, 0}, Garment{Cut, 3, 0}, Garment{Order, 1, 0}), []bool{false, true}},
+		{dressed(true, Garment{Header, extFragment, 0}, Garment{Header, extAuth, 0}), []bool{true}},
+		{dressed(true, Garment{Header, extDestination, 2}, Garment{Header, extAuth, 0}, Garment{Header, extHIP, 0}, Garment{Outside, 3, 0}, Garment{Cut, 1, 0}), []bool{true, false}},
+		{dressed(true, Garment{Header, extDestination, 2}, Garment{Cut, 1, 0}), []bool{true, false}},
+		{dressed(true, Garment{Cut, 2, 0}, Garment{Again, 1, 0}), []bool{true, false, false, false}},
+		{dressed(true, Garment{Length, -20, 0}), []bool{false}}, // no TCP header is left
+		{dressed(true, Garment{Flags, 0x10, 0}), []bool{false}},
+	} {
+		tailor.Clear()
+		tailor.Dress(&c.outfit)
+		var got []bool
+		for n := range tailor.Len() {
+			got = append(got, showsSYN(tailor.Frame(n)))
+		}
+		if diff := cmp.Diff(c.shows, got); diff != "" {
+			t.Errorf("%s: %s", &c.outfit, diff)
+		}
 	}
 }
