@@ -10,9 +10,12 @@
  * The verdict is always TC_NEXT, so that everybody's later programs run; but
  * for the drop that a closed service asks for. Packets are never changed and
  * never assigned to a socket: the mark routes, sk_lookup picks the listener.
+ *
+ * This is the first wall as well: what could be the beginning of a connection
+ * to an origin, and does not show it, is dropped. No honest sender makes it.
  */
 #include "flow.h"
-#include "service.h"
+#include "wall.h"
 
 static __always_inline int client_mark(struct __sk_buff *skb, const struct settings *set, enum reason reason)
 {
@@ -86,11 +89,28 @@ static __always_inline int client_known(struct __sk_buff *skb, const struct sett
 	return client_leave(REASON_CLIENT_FORWARDED);
 }
 
-static __always_inline const struct binding *client_transit(const struct prefix *key)
+/* Judges what does not show whether it begins a connection to a closed service. */
+static __always_inline int client_hidden(const struct ip *ip)
 {
-	const struct binding *b = bpf_map_lookup_elem(&bindings, key);
+	const struct settings *set = get_settings();
 
-	return b && b->flags & (BINDING_TRANSIT | BINDING_BYPASS) ? b : NULL;
+	if (!set || !set->client_mark || !is_target(ip))
+		return TC_NEXT;
+	if (!guards_hidden(set, true))
+		return client_leave(REASON_CLIENT_HIDDEN_OPEN);
+	count(REASON_CLIENT_HIDDEN);
+	return TC_SHOT;
+}
+
+/* Behind so many tags may be anything, for anybody. */
+static __always_inline int client_tags(void)
+{
+	const struct settings *set = get_settings();
+
+	if (!set || !set->client_mark || !guards_hidden(set, true))
+		return TC_NEXT;
+	count(REASON_CLIENT_TAGS);
+	return TC_SHOT;
 }
 
 /*
@@ -101,18 +121,21 @@ static __always_inline const struct binding *client_transit(const struct prefix 
 static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, struct spare *spare)
 {
 	const struct settings *set = get_settings();
-	const struct endpoints *ports = look(c, &spare->tcp, sizeof(*ports));
+	const struct endpoints *ports;
 	const struct binding *b;
 	const struct tcphdr *tcp;
 	struct prefix key;
 
+	if (unlikely(ip->fragment) && ends_before(c, ip, sizeof(*ports)))
+		return client_hidden(ip);
+	ports = look(c, &spare->tcp, sizeof(*ports));
 	if (!ports || !is_bound(bpf_ntohs(ports->dest)) || !set || !set->client_mark)
 		return TC_NEXT;
 	destination_prefix(&key, ip, ports->dest);
-	b = client_transit(&key);
+	b = find_transit(&key);
 	if (!b)
 		return TC_NEXT;
-	if (ip->end && c->at + sizeof(*tcp) > ip->end)
+	if (ends_before(c, ip, sizeof(*tcp)))
 		return ip->fragment ? client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY) : TC_NEXT;
 	tcp = look(c, &spare->tcp, sizeof(*tcp));
 	if (!tcp)
@@ -137,7 +160,7 @@ static __always_inline int client_icmp(struct cursor *c, const struct ip *ip)
 	if (!is_bound(bpf_ntohs(ports.source)))
 		return TC_NEXT;
 	source_prefix(&key, &inner, ports.source);
-	if (!client_transit(&key))
+	if (!find_transit(&key))
 		return TC_NEXT;
 	sk = find_sender(c->skb, &inner, ports.source, ports.dest);
 	if (!sk)
@@ -146,21 +169,24 @@ static __always_inline int client_icmp(struct cursor *c, const struct ip *ip)
 	return client_mark(c->skb, set, REASON_CLIENT_ICMP);
 }
 
-static __always_inline int client_packet(struct __sk_buff *skb, __u32 l2)
+static __always_inline int client_packet(struct cursor c)
 {
-	struct cursor c = {.skb = skb, .at = l2};
 	struct spare spare;
 	struct ip ip;
 
 	switch (parse_ip(&c, &ip, &spare)) {
 	case PARSED_NOT_IP:
 		return TC_NEXT;
-	case PARSED_HEADERS:
-		return client_leave(REASON_CLIENT_HEADERS);
+	case PARSED_HIDDEN:
+		return client_hidden(&ip);
+	case PARSED_TAGS:
+		return client_tags();
 	case PARSED:
 		break;
 	}
 	if (ip.protocol == IPPROTO_TCP) {
+		if (unlikely(ip.fragment == FRAGMENT_INSIDE))
+			return client_hidden(&ip);
 		if (unlikely(ip.fragment == FRAGMENT_LATER))
 			return client_leave(REASON_CLIENT_FRAGMENT);
 		return client_tcp(&c, &ip, &spare);
@@ -170,11 +196,11 @@ static __always_inline int client_packet(struct __sk_buff *skb, __u32 l2)
 
 SEC("tc") int steer_client(struct __sk_buff *skb)
 {
-	return client_packet(skb, ETH_HLEN);
+	return client_packet(at_ethernet(skb));
 }
 
-/* For interfaces without a link-layer header. */
+/* For interfaces without an Ethernet header: tunnels, PPP, WireGuard. */
 SEC("tc") int steer_client_l3(struct __sk_buff *skb)
 {
-	return client_packet(skb, 0);
+	return client_packet(at_network(skb));
 }

@@ -124,7 +124,7 @@ static __always_inline bool parse_icmp_about_tcp(struct cursor *c, const struct 
 		return false;
 	if (parse_inner_ip(c, inner, spare, outer->family) != PARSED)
 		return false;
-	if (inner->protocol != IPPROTO_TCP || inner->fragment == FRAGMENT_LATER)
+	if (inner->protocol != IPPROTO_TCP || inner->fragment >= FRAGMENT_INSIDE)
 		return false;
 	return is_answer_to(outer, inner) && load(c, ports, sizeof(*ports));
 }

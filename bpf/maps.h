@@ -13,7 +13,7 @@
  * The shape of everything below and the order of the reasons. Raise it with
  * any change that programs of the former shape would misread.
  */
-enum abi { ABI = 1 };
+enum abi { ABI = 2 };
 
 #define MAX_SERVICES 16384
 #define MAX_PREFIXES 1048576
@@ -25,7 +25,10 @@ struct settings {
 	__u32 client_mark; /* one bit, ORed into packets of client legs */
 	__u32 origin_mark; /* one bit, ORed into packets of origin legs, borne by their sockets */
 	enum reason reasons; /* how many are counted; brings the enum into the generated code */
+	__u32 closed;	    /* how many services fail closed */
+	__u32 forward;	    /* whether there is a netfilter program, for user space */
 	__u64 heartbeat_ns; /* a heartbeat older than this means a hung inspector; 0: never */
+	__u64 build;	    /* which compiled object the programs are of, for user space */
 	__u64 since;	    /* Unix time of creation in seconds, for user space */
 };
 
@@ -34,8 +37,8 @@ struct heartbeat {
 	__u64 instance; /* the inspector that beats */
 };
 
-/* The side of an interface, as bits. */
-enum side { SIDE_CLIENT = 1, SIDE_ORIGIN = 2 };
+/* The side of an interface, as bits. What comes in by a bypass may be forwarded uninspected. */
+enum side { SIDE_CLIENT = 1, SIDE_ORIGIN = 2, SIDE_BYPASS = 4 };
 
 /* 64 consecutive ports, the lowest in the lowest bit. */
 struct ports {
@@ -72,6 +75,11 @@ struct binding {
 
 struct origin {
 	__u32 bits; /* of the address prefix */
+};
+
+/* An address of origins, whatever the port: for packets that show none. */
+struct target {
+	enum binding_flags flags; /* BINDING_TRANSIT or BINDING_BYPASS */
 };
 
 #define SERVICE_NAME 64
@@ -127,6 +135,15 @@ struct {
 	__type(key, struct prefix);
 	__type(value, struct origin);
 } origins SEC(".maps");
+
+/* The addresses of the transit bindings, with port 0. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, MAX_PREFIXES);
+	__type(key, struct prefix);
+	__type(value, struct target);
+} targets SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -75,23 +75,23 @@ static __always_inline int origin_icmp(struct cursor *c, const struct ip *ip)
 	return origin_verdict(c->skb, set, find_sender(c->skb, &inner, ports.source, ports.dest), REASON_ORIGIN_ICMP);
 }
 
-static __always_inline int origin_packet(struct __sk_buff *skb, __u32 l2)
+static __always_inline int origin_packet(struct cursor c)
 {
-	struct cursor c = {.skb = skb, .at = l2};
 	struct spare spare;
 	struct ip ip;
 
 	switch (parse_ip(&c, &ip, &spare)) {
 	case PARSED_NOT_IP:
+	case PARSED_TAGS:
 		return TC_NEXT;
-	case PARSED_HEADERS:
-		count(REASON_ORIGIN_HEADERS);
+	case PARSED_HIDDEN:
+		count(REASON_ORIGIN_HIDDEN);
 		return TC_NEXT;
 	case PARSED:
 		break;
 	}
 	if (ip.protocol == IPPROTO_TCP) {
-		if (unlikely(ip.fragment == FRAGMENT_LATER)) {
+		if (unlikely(ip.fragment >= FRAGMENT_INSIDE)) {
 			count(REASON_ORIGIN_FRAGMENT);
 			return TC_NEXT;
 		}
@@ -102,11 +102,11 @@ static __always_inline int origin_packet(struct __sk_buff *skb, __u32 l2)
 
 SEC("tc") int steer_origin(struct __sk_buff *skb)
 {
-	return origin_packet(skb, ETH_HLEN);
+	return origin_packet(at_ethernet(skb));
 }
 
-/* For interfaces without a link-layer header. */
+/* For interfaces without an Ethernet header: tunnels, PPP, WireGuard. */
 SEC("tc") int steer_origin_l3(struct __sk_buff *skb)
 {
-	return origin_packet(skb, 0);
+	return origin_packet(at_network(skb));
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * Reading packets in TC programs. A cursor walks over one packet; parse_X
- * reads the header X at the cursor and moves behind it. A parser says no
- * where a packet is cut short or malformed, and never reads beyond it.
+ * Reading packets. A cursor walks over one packet; parse_X reads the header X
+ * at the cursor and moves behind it. A parser says no where a packet is cut
+ * short or malformed, and never reads beyond it.
  */
 #pragma once
 
@@ -12,19 +12,58 @@
 /* RFC 8200 knows six extension headers and asks for each at most once. */
 #define MAX_EXTENSIONS 8
 
+/* The kernel takes off any number of tags that only carry a priority; two are more than anybody sends. */
+#define MAX_TAGS 4
+
+/* How much of a packet is made readable relative to its network header: no honest headers are longer. */
+#define MAX_HEADERS 512
+
+/*
+ * Where offsets count from is known when the program is compiled: from the
+ * start of an Ethernet header; from the network header, wherever it is, in
+ * programs for all other links (tunnels leave the outer header in front); from
+ * the start of a netfilter program's packet.
+ */
 struct cursor {
-	struct __sk_buff *skb;
-	__u32 at; /* offset into the packet */
-	bool far; /* behind extension headers: anywhere */
+	struct __sk_buff *skb;		 /* NULL in a netfilter program */
+	struct bpf_nf_ctx *hook;	 /* NULL in all other programs */
+	const struct bpf_dynptr *packet; /* of a netfilter program */
+	bool relative;			 /* to the network header */
+	bool far;			 /* behind extension headers: anywhere */
+	__u32 at;			 /* offset */
 };
 
-enum fragment { FRAGMENT_NONE, FRAGMENT_FIRST, FRAGMENT_LATER };
+static __always_inline struct cursor at_ethernet(struct __sk_buff *skb)
+{
+	return (struct cursor){.skb = skb, .at = ETH_HLEN};
+}
+
+/*
+ * The kernel reads relative to the network header in the linear part of a
+ * packet only; what of the headers lies behind it is brought there.
+ */
+static __always_inline struct cursor at_network(struct __sk_buff *skb)
+{
+	__u32 linear = (long)skb->data_end - (long)skb->data;
+
+	if (unlikely(linear < MAX_HEADERS && linear < skb->len))
+		bpf_skb_pull_data(skb, skb->len < MAX_HEADERS ? skb->len : MAX_HEADERS);
+	return (struct cursor){.skb = skb, .relative = true};
+}
+
+enum fragment {
+	FRAGMENT_NONE,
+	FRAGMENT_FIRST,
+	FRAGMENT_INSIDE, /* IPv4: begins behind eight bytes of TCP, and so says what its flags are (RFC 3128) */
+	FRAGMENT_LATER,
+};
 
 /* How far parse_ip came. */
 enum parsed {
-	PARSED,		/* the cursor is behind the last IP header */
-	PARSED_NOT_IP,	/* another protocol, cut short or malformed */
-	PARSED_HEADERS, /* IPv6 with too many extension headers */
+	PARSED,	       /* the cursor is behind the last IP header */
+	PARSED_NOT_IP, /* another protocol, cut short or malformed */
+	PARSED_HIDDEN, /* IPv6 whose extension headers are too many or do not end in this packet (RFC 7112) */
+	PARSED_TAGS,   /* behind more tags than MAX_TAGS */
 };
 
 /* An IP header with what its extension headers say. */
@@ -37,6 +76,7 @@ struct ip {
 	__u8 family;
 	__u8 protocol;
 	__u8 fragment;
+	bool split; /* has had a fragment header, that of a whole packet included */
 };
 
 /* Room for headers that do not lie in the linear part of a packet. */
@@ -48,6 +88,16 @@ struct spare {
 	struct tcphdr tcp;
 };
 
+/* Copies what is rarely needed; no path of its own for the linear part. */
+static __always_inline bool load(const struct cursor *c, void *to, __u32 len)
+{
+	if (c->packet)
+		return !bpf_dynptr_read(to, len, c->packet, c->at, 0);
+	if (c->relative)
+		return !bpf_skb_load_bytes_relative(c->skb, c->at, to, len, BPF_HDR_START_NET);
+	return !bpf_skb_load_bytes(c->skb, c->at, to, len);
+}
+
 /*
  * Returns the len bytes at the cursor: where they are if that is in the linear
  * part, else copied to spare; NULL where the packet ends before them. Behind
@@ -56,26 +106,29 @@ struct spare {
  */
 static __always_inline const void *look(const struct cursor *c, void *spare, __u32 len)
 {
-	const __u8 *data = (void *)(long)c->skb->data;
-	const void *end = (void *)(long)c->skb->data_end;
-	__u32 at = c->at;
+	if (c->skb && !c->relative) {
+		const __u8 *data = (void *)(long)c->skb->data;
+		const void *end = (void *)(long)c->skb->data_end;
 
-	if (likely(!c->far && (const void *)(data + at + len) <= end))
-		return data + at;
-	return bpf_skb_load_bytes(c->skb, at, spare, len) ? NULL : spare;
+		if (likely(!c->far && (const void *)(data + c->at + len) <= end))
+			return data + c->at;
+	}
+	return load(c, spare, len) ? spare : NULL;
 }
 
-/* Copies what is rarely needed; no path of its own for the linear part. */
-static __always_inline bool load(const struct cursor *c, void *to, __u32 len)
+/* Reports whether the IP packet ends before len bytes from the cursor; what follows it in the buffer is padding. */
+static __always_inline bool ends_before(const struct cursor *c, const struct ip *ip, __u32 len)
 {
-	return !bpf_skb_load_bytes(c->skb, c->at, to, len);
+	return ip->end && c->at + len > ip->end;
 }
 
 static __always_inline __u8 ipv4_fragment(const struct iphdr *h)
 {
 	if (likely(!(h->frag_off & bpf_htons(IP_MF | IP_OFFSET))))
 		return FRAGMENT_NONE;
-	return h->frag_off & bpf_htons(IP_OFFSET) ? FRAGMENT_LATER : FRAGMENT_FIRST;
+	if (!(h->frag_off & bpf_htons(IP_OFFSET)))
+		return FRAGMENT_FIRST;
+	return (h->frag_off & bpf_htons(IP_OFFSET)) == bpf_htons(1) ? FRAGMENT_INSIDE : FRAGMENT_LATER;
 }
 
 /* A length of 0 is that of a merged packet of more than 64 KiB (BIG TCP). */
@@ -94,33 +147,48 @@ static __always_inline enum parsed take_ipv4(struct cursor *c, struct ip *ip, co
 	return PARSED;
 }
 
+/* Those of RFC 7045 that show what follows them; not all of them pass a Linux host, which answers nothing then. */
 static __always_inline bool is_extension(__u8 protocol)
 {
-	return protocol == IPPROTO_HOPOPTS || protocol == IPPROTO_ROUTING || protocol == IPPROTO_FRAGMENT ||
-	       protocol == IPPROTO_DSTOPTS;
+	const __u64 low = 1ULL << IPPROTO_HOPOPTS | 1ULL << IPPROTO_ROUTING | 1ULL << IPPROTO_FRAGMENT |
+			  1ULL << IPPROTO_AH | 1ULL << IPPROTO_DSTOPTS;
+
+	if (likely(protocol < 64))
+		return low >> protocol & 1;
+	return protocol == IPPROTO_MH || protocol == IPPROTO_HIP || protocol == IPPROTO_SHIM6;
 }
 
-/*
- * Moves over one extension header. A routing header with segments left says
- * that the packet's address is not where it goes in the end: not ours.
- */
+static __always_inline __u32 extension_len(__u8 protocol, __u8 len)
+{
+	return protocol == IPPROTO_AH ? (len + 2) * 4 : (len + 1) * 8;
+}
+
+/* A fragment of a fragment shows nothing. */
+static __always_inline bool take_fragment(struct ip *ip, const struct ipv6_ext *h)
+{
+	__u16 off = bpf_ntohs(*(__be16 *)&h->rest);
+
+	if (ip->split || h->nexthdr == IPPROTO_FRAGMENT)
+		return false;
+	if (off & (IP6_OFFSET | IP6_MF))
+		ip->fragment = off & IP6_OFFSET ? FRAGMENT_LATER : FRAGMENT_FIRST;
+	ip->split = true;
+	return true;
+}
+
+/* Moves over one extension header. */
 static __always_inline bool parse_extension(struct cursor *c, struct ip *ip)
 {
 	struct ipv6_ext h;
 
-	if (!load(c, &h, sizeof(h)))
+	if (ends_before(c, ip, sizeof(h)) || !load(c, &h, sizeof(h)))
 		return false;
-	if (ip->protocol == IPPROTO_ROUTING && h.segments_left)
-		return false;
-	if (ip->protocol == IPPROTO_FRAGMENT) {
-		__u16 off = bpf_ntohs(*(__be16 *)&h.type);
-
-		if (off & (IP6_OFFSET | IP6_MF))
-			ip->fragment = off & IP6_OFFSET ? FRAGMENT_LATER : FRAGMENT_FIRST;
+	if (ip->protocol != IPPROTO_FRAGMENT)
+		c->at += extension_len(ip->protocol, h.len);
+	else if (take_fragment(ip, &h))
 		c->at += sizeof(h);
-	} else {
-		c->at += (h.len + 1) * 8;
-	}
+	else
+		return false;
 	c->far = true;
 	ip->protocol = h.nexthdr;
 	return true;
@@ -133,9 +201,50 @@ static __always_inline enum parsed parse_extensions(struct cursor *c, struct ip 
 		if (!is_extension(ip->protocol) || ip->fragment == FRAGMENT_LATER)
 			return PARSED;
 		if (!parse_extension(c, ip))
-			return PARSED_NOT_IP;
+			return PARSED_HIDDEN;
 	}
-	return is_extension(ip->protocol) ? PARSED_HEADERS : PARSED;
+	return is_extension(ip->protocol) ? PARSED_HIDDEN : PARSED;
+}
+
+static __always_inline __u64 pack_extensions(struct cursor *c, struct ip *ip)
+{
+	enum parsed parsed = parse_extensions(c, ip);
+
+	return (__u64)c->at << 32 | parsed << 16 | ip->fragment << 8 | ip->protocol;
+}
+
+static __always_inline enum parsed unpack_extensions(struct cursor *c, struct ip *ip, __u64 found)
+{
+	c->at = found >> 32;
+	c->far = true;
+	ip->fragment = found >> 8;
+	ip->protocol = found;
+	return found >> 16 & 0xff;
+}
+
+/*
+ * The same as functions of their own, so that the verifier follows their ways
+ * once, and not once more for each thing that may come after them.
+ */
+__attribute__((noinline)) __u64 walk_extensions(struct __sk_buff *skb, __u32 at, __u32 end, __u32 protocol,
+						__u32 relative)
+{
+	struct cursor c = {.skb = skb, .at = at, .relative = relative};
+	struct ip ip = {.end = end, .protocol = protocol};
+
+	return pack_extensions(&c, &ip);
+}
+
+__attribute__((noinline)) __u64 walk_hook_extensions(struct bpf_nf_ctx *hook, __u32 at, __u32 end, __u32 protocol)
+{
+	struct cursor c = {.hook = hook, .at = at};
+	struct ip ip = {.end = end, .protocol = protocol};
+	struct bpf_dynptr packet;
+
+	if (bpf_dynptr_from_skb((struct __sk_buff *)hook->skb, 0, &packet))
+		return PARSED_HIDDEN << 16;
+	c.packet = &packet;
+	return pack_extensions(&c, &ip);
 }
 
 static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, const struct ipv6hdr *h)
@@ -150,7 +259,48 @@ static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, co
 	c->at += sizeof(*h);
 	if (likely(!is_extension(h->nexthdr)))
 		return PARSED;
-	return parse_extensions(c, ip);
+	if (c->hook)
+		return unpack_extensions(c, ip, walk_hook_extensions(c->hook, c->at, ip->end, ip->protocol));
+	return unpack_extensions(c, ip, walk_extensions(c->skb, c->at, ip->end, ip->protocol, c->relative));
+}
+
+static __always_inline enum parsed parse_ipv4(struct cursor *c, struct ip *ip, struct spare *spare)
+{
+	const struct iphdr *h = look(c, &spare->v4, sizeof(*h));
+
+	return h ? take_ipv4(c, ip, h) : PARSED_NOT_IP;
+}
+
+static __always_inline enum parsed parse_ipv6(struct cursor *c, struct ip *ip, struct spare *spare)
+{
+	const struct ipv6hdr *h = look(c, &spare->v6, sizeof(*h));
+
+	return h ? take_ipv6(c, ip, h) : PARSED_NOT_IP;
+}
+
+static __always_inline bool is_tag(__be16 protocol)
+{
+	return protocol == bpf_htons(ETH_P_8021Q) || protocol == bpf_htons(ETH_P_8021AD);
+}
+
+/*
+ * Moves over the tags that are still in the packet, as the kernel does with
+ * those that name no VLAN: __netif_receive_skb_core takes one off after the
+ * other. Returns the protocol behind them; that of a tag where they do not
+ * end, 0 where one names a VLAN.
+ */
+static __always_inline __be16 parse_tags(struct cursor *c, __be16 protocol)
+{
+	for (int i = 0; i < MAX_TAGS && is_tag(protocol); i++) {
+		struct vlan_tag tag;
+
+		if (!load(c, &tag, sizeof(tag)) || tag.tci & bpf_htons(VLAN_VID_MASK))
+			return 0;
+		c->at += sizeof(tag);
+		c->far = true;
+		protocol = tag.protocol;
+	}
+	return protocol;
 }
 
 /*
@@ -160,19 +310,17 @@ static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, co
  */
 static __always_inline enum parsed parse_ip(struct cursor *c, struct ip *ip, struct spare *spare)
 {
+	__be16 protocol = c->skb->protocol;
+
 	if (unlikely(c->skb->vlan_present) && c->skb->vlan_tci & VLAN_VID_MASK)
 		return PARSED_NOT_IP;
-	if (c->skb->protocol == bpf_htons(ETH_P_IP)) {
-		const struct iphdr *h = look(c, &spare->v4, sizeof(*h));
-
-		return h ? take_ipv4(c, ip, h) : PARSED_NOT_IP;
-	}
-	if (c->skb->protocol == bpf_htons(ETH_P_IPV6)) {
-		const struct ipv6hdr *h = look(c, &spare->v6, sizeof(*h));
-
-		return h ? take_ipv6(c, ip, h) : PARSED_NOT_IP;
-	}
-	return PARSED_NOT_IP;
+	if (unlikely(is_tag(protocol)))
+		protocol = parse_tags(c, protocol);
+	if (protocol == bpf_htons(ETH_P_IP))
+		return parse_ipv4(c, ip, spare);
+	if (protocol == bpf_htons(ETH_P_IPV6))
+		return parse_ipv6(c, ip, spare);
+	return unlikely(is_tag(protocol)) ? PARSED_TAGS : PARSED_NOT_IP;
 }
 
 /* Reads the IP header of the packet that an ICMP error is about, into spare. */

@@ -17,10 +17,11 @@ static __always_inline struct bpf_sock *get_listener(__u32 service, __u8 family)
 }
 
 /*
- * The coarse clock costs a memory read and runs at most a tick behind the
- * clock of the heartbeat, so the difference may be negative.
+ * The coarse clock costs a memory read, and not all program types have it. It
+ * runs at most a tick behind the clock of the heartbeat, so the difference may
+ * be negative.
  */
-static __always_inline bool is_hung(const struct settings *set)
+static __always_inline bool is_silent(const struct settings *set, bool coarse)
 {
 	__u32 key = 0;
 	const struct heartbeat *beat;
@@ -31,8 +32,13 @@ static __always_inline bool is_hung(const struct settings *set)
 	beat = bpf_map_lookup_elem(&heartbeat, &key);
 	if (!beat || !beat->last_ns)
 		return true;
-	now = bpf_ktime_get_coarse_ns();
+	now = coarse ? bpf_ktime_get_coarse_ns() : bpf_ktime_get_ns();
 	return now > beat->last_ns && now - beat->last_ns > set->heartbeat_ns;
+}
+
+static __always_inline bool is_hung(const struct settings *set)
+{
+	return is_silent(set, true);
 }
 
 static __always_inline bool fails_open(__u32 service)

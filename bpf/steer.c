@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * The one translation unit: three hooks that share their maps. Regenerate the
+ * The one translation unit: the hooks share their maps. Regenerate the
  * object with `go generate ./pkg/steer`.
  */
 #include "lookup.c"
 #include "client.c"
 #include "origin.c"
+#include "wall.c"
+#include "forward.c"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

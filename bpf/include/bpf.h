@@ -2,7 +2,7 @@
 /*
  * The part of the kernel's BPF interface that the programs use: contexts,
  * helpers by number, map types, verdicts. All of it is stable user interface
- * of the kernel; nothing here needs CO-RE.
+ * of the kernel, but for what the netfilter program takes from BTF.
  */
 #pragma once
 
@@ -21,6 +21,7 @@
 #define BPF_MAP_TYPE_SOCKMAP 15
 
 #define BPF_F_NO_PREALLOC 1U
+#define BPF_HDR_START_NET 1
 #define BPF_F_CURRENT_NETNS (-1L)
 
 /* Verdicts of sk_lookup. */
@@ -33,6 +34,10 @@
  */
 #define TC_NEXT (-1)
 #define TC_SHOT 2
+
+/* Verdicts of a netfilter hook. */
+#define NF_DROP 0
+#define NF_ACCEPT 1
 
 /* The socket state in which a socket stands for no connection yet. */
 #define BPF_TCP_LISTEN 10
@@ -56,6 +61,23 @@ struct __sk_buff {
 	__u32 tc_classid;
 	__u32 data;
 	__u32 data_end;
+	__u32 napi_id;
+	__u32 family;
+	__u32 remote_ip4;
+	__u32 local_ip4;
+	__u32 remote_ip6[4];
+	__u32 local_ip6[4];
+	__u32 remote_port;
+	__u32 local_port;
+	__u32 data_meta;
+	__u64 flow_keys;
+	__u64 tstamp;
+	__u32 wire_len;
+	__u32 gso_segs;
+	union { /* a pointer on every machine, 64 bits wide; kernel 5.1 */
+		struct bpf_sock *sk;
+		__u64 : 64;
+	};
 };
 
 struct bpf_sock {
@@ -111,11 +133,42 @@ struct bpf_sk_lookup {
 	__u32 ingress_ifindex;
 };
 
+/* The kernel's own types, as far as they are read: found by BTF, whatever their layout is. */
+struct net_device {
+	int ifindex;
+} __attribute__((preserve_access_index));
+
+struct nf_hook_state {
+	struct net_device *in;
+	struct net_device *out;
+} __attribute__((preserve_access_index));
+
+struct sk_buff;
+
+/* Context of a netfilter program (kernel 6.4). */
+struct bpf_nf_ctx {
+	const struct nf_hook_state *state;
+	struct sk_buff *skb;
+};
+
+/* A packet as a netfilter program reads it. */
+struct bpf_dynptr {
+	__u64 : 64;
+	__u64 : 64;
+} __attribute__((aligned(8)));
+
+extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *packet)
+	__attribute__((section(".ksyms"))); /* 6.4 */
+
 /*
  * Helpers, with the kernel that brought them to the program types used here.
  */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;						     /* 4.1 */
 static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)26; /* 4.5 */
+static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;			     /* 4.9 */
+static long (*bpf_skb_load_bytes_relative)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len,
+					   __u32 start) = (void *)68; /* 4.18 */
 static long (*bpf_sk_release)(void *sk) = (void *)86;						     /* 4.20 */
 static struct bpf_sock *(*bpf_sk_fullsock)(struct bpf_sock *sk) = (void *)95;			     /* 5.1 */
 static struct bpf_sock *(*bpf_skc_lookup_tcp)(void *ctx, struct bpf_sock_tuple *tuple, __u32 size, __u64 netns,
@@ -124,3 +177,5 @@ static long (*bpf_tcp_check_syncookie)(struct bpf_sock *sk, const void *ip, __u3
 				       __u32 tcp_len) = (void *)100;				/* 5.2 */
 static long (*bpf_sk_assign)(void *ctx, struct bpf_sock *sk, __u64 flags) = (void *)124;	/* 5.9 */
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;					/* 5.11 */
+static long (*bpf_dynptr_read)(void *to, __u32 len, const struct bpf_dynptr *from, __u32 offset,
+			       __u64 flags) = (void *)201; /* 5.19 */

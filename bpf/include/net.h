@@ -13,15 +13,27 @@
 #define ETH_HLEN 14
 #define ETH_P_IP 0x0800
 #define ETH_P_IPV6 0x86DD
+#define ETH_P_8021Q 0x8100
+#define ETH_P_8021AD 0x88A8
 #define VLAN_VID_MASK 0x0fff
+
+/* What stands behind the EtherType of a tag that is still in the packet. */
+struct vlan_tag {
+	__be16 tci;
+	__be16 protocol;
+};
 
 #define IPPROTO_HOPOPTS 0
 #define IPPROTO_ICMP 1
 #define IPPROTO_TCP 6
 #define IPPROTO_ROUTING 43
 #define IPPROTO_FRAGMENT 44
+#define IPPROTO_AH 51
 #define IPPROTO_ICMPV6 58
 #define IPPROTO_DSTOPTS 60
+#define IPPROTO_MH 135
+#define IPPROTO_HIP 139
+#define IPPROTO_SHIM6 140
 
 struct iphdr {
 	__u8 version_ihl; /* version in the high half, length in words in the low */
@@ -37,7 +49,7 @@ struct iphdr {
 };
 
 #define IP_MF 0x2000
-#define IP_OFFSET 0x1fff
+#define IP_OFFSET 0x1fff /* in units of 8 bytes */
 
 struct ipv6hdr {
 	__u8 version; /* in the high half */
@@ -52,10 +64,8 @@ struct ipv6hdr {
 /* The beginning that every extension header shares. */
 struct ipv6_ext {
 	__u8 nexthdr;
-	__u8 len;	   /* in units of 8 bytes, the first not counted */
-	__u8 type;	   /* of a routing header */
-	__u8 segments_left; /* of a routing header */
-	__u8 rest[4];
+	__u8 len; /* in units of 8 bytes, the first not counted; of AH in units of 4, the first two not counted */
+	__u8 rest[6];
 };
 
 struct ipv6_frag {

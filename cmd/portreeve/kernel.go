@@ -124,6 +124,12 @@ func facts(c *config.Config) (plan.Facts, error) {
 	if f.TCX, err = steer.TCXSupported(); err != nil {
 		return f, fmt.Errorf("try TCX links: %w", err)
 	}
+	if f.NFLinks, err = steer.NFLinksSupported(); err != nil {
+		return f, fmt.Errorf("try netfilter links: %w", err)
+	}
+	if f.Match, err = steer.MatchPath(c.Kernel.BPFFS); err != nil {
+		return f, err
+	}
 	f.Legacy, err = legacy(c.Kernel.Netfilter)
 	return f, err
 }

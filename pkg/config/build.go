@@ -3,6 +3,7 @@ package config
 import (
 	"math"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -39,16 +40,32 @@ func buildSettings(r *report, raw *rawConfig, c *Config) {
 const maxSessions = 1_000_000
 
 func interfaces(r *report, raw rawInterfaces) Interfaces {
-	return Interfaces{
+	seen := map[string]path{}
+	i := Interfaces{
 		Client: side(r, "interfaces.client", raw.Client, "clients come in by"),
 		Origin: side(r, "interfaces.origin", raw.Origin, "lead to the origins"),
+		Bypass: interfaceNames(r, "interfaces.bypass", raw.Bypass, seen),
 	}
+	for _, name := range i.Bypass {
+		if slices.Contains(i.Client, name) || slices.Contains(i.Origin, name) {
+			r.refuse(seen[name], "remove it from one of them", "interface %s is on a side, and what comes in by it cannot pass uninspected", quote(name))
+		}
+	}
+	return i
 }
 
-// side reads the interfaces of one side.
+// side reads the interfaces of one side, which has some.
 func side(r *report, at path, raw []scalar, what string) []string {
+	list := interfaceNames(r, at, raw, map[string]path{})
+	if len(list) == 0 && r.clean(at) && !r.reported[at.parent()] {
+		r.refuse(at, "name the interfaces that "+what+": "+at.last()+": [eth0]", "names no interface")
+	}
+	return list
+}
+
+// interfaceNames reads a list of interfaces, and where each stands.
+func interfaceNames(r *report, at path, raw []scalar, seen map[string]path) []string {
 	var names []string
-	seen := map[string]path{}
 	for _, name := range r.texts(at, raw) {
 		if wrong := judgeInterface(name.value); wrong != nil {
 			r.refuse(name.at, wrong.remedy, "%s", wrong.text)
@@ -60,9 +77,6 @@ func side(r *report, at path, raw []scalar, what string) []string {
 		}
 		seen[name.value] = name.at
 		names = append(names, name.value)
-	}
-	if len(names) == 0 && r.clean(at) && !r.reported[at.parent()] {
-		r.refuse(at, "name the interfaces that "+what+": "+at.last()+": [eth0]", "names no interface")
 	}
 	return names
 }

@@ -36,6 +36,7 @@ type Config struct {
 type Interfaces struct {
 	Client []string // where clients come in
 	Origin []string // where the origins are
+	Bypass []string // on neither side: what comes in by them may be forwarded to origins uninspected
 }
 
 // Service says what to do with whom.

@@ -26,6 +26,7 @@ type rawConfig struct {
 type rawInterfaces struct {
 	Client []scalar `mapstructure:"client"`
 	Origin []scalar `mapstructure:"origin"`
+	Bypass []scalar `mapstructure:"bypass"`
 }
 
 type rawService struct {

@@ -13,6 +13,8 @@ type Facts struct {
 	Interfaces []string     // names of those that exist
 	Local      []netip.Addr // the gateway's own addresses
 	TCX        bool         // the kernel has TCX links (6.6 and later)
+	NFLinks    bool         // the kernel has netfilter links (6.4 and later)
+	Match      string       // where the program is pinned that a rule in FORWARD asks where there are none
 	Legacy     bool         // our chains belong in iptables-legacy
 }
 
@@ -31,6 +33,7 @@ func Build(c *config.Config, f Facts) []Item {
 	items = append(items, roles(c)...)
 	items = append(items, routing(c)...)
 	items = append(items, attachments(c, f)...)
+	items = append(items, forwards(c, f)...)
 	if c.Kernel.Netfilter != config.NetfilterOff {
 		items = append(items, Netfilter(needs(c, f))...)
 	}
@@ -147,7 +150,8 @@ func intercepts(c *config.Config) []config.Target {
 	return targets
 }
 
-// roles tell the sk_lookup program which interfaces clients come in by.
+// roles tell the programs which interfaces clients come in by, and what may
+// reach origins past the inspector.
 func roles(c *config.Config) []Item {
 	sides := map[string]Side{}
 	for _, i := range c.Interfaces.Client {
@@ -155,6 +159,9 @@ func roles(c *config.Config) []Item {
 	}
 	for _, i := range c.Interfaces.Origin {
 		sides[i] |= OriginSide
+	}
+	for _, i := range c.Interfaces.Bypass {
+		sides[i] |= BypassSide
 	}
 	var items []Item
 	for i, side := range sides {
@@ -183,27 +190,48 @@ func routing(c *config.Config) []Item {
 	return items
 }
 
-// attachments are the TC programs: on the client side for transit, on the
-// origin side for forged replies.
+// attachments are the TC programs: on the origin side for forged replies, on
+// the client side for transit, and there the wall at the origin side's egress.
 func attachments(c *config.Config, f Facts) []Item {
 	clsact := c.Kernel.Datapath == config.DatapathClsact ||
 		c.Kernel.Datapath == config.DatapathAuto && !f.TCX
 	var items []Item
-	attach := func(interfaces []string, side Side) {
+	attach := func(interfaces []string, t TC) {
 		for _, i := range interfaces {
 			if clsact {
 				items = append(items, Qdisc{Interface: i})
 			}
-			items = append(items, TC{Interface: i, Side: side, Clsact: clsact})
+			t.Interface, t.Clsact = i, clsact
+			items = append(items, t)
 		}
 	}
 	if len(forgedOrigins(c)) > 0 {
-		attach(c.Interfaces.Origin, OriginSide)
+		attach(c.Interfaces.Origin, TC{Side: OriginSide})
 	}
 	if len(intercepts(c)) > 0 {
-		attach(c.Interfaces.Client, ClientSide)
+		attach(c.Interfaces.Client, TC{Side: ClientSide})
+		attach(c.Interfaces.Origin, TC{Side: OriginSide, Egress: true})
 	}
 	return items
+}
+
+// forwards are the wall at FORWARD for the families of transit; without
+// netfilter links a rule is it, see Netfilter.
+func forwards(c *config.Config, f Facts) []Item {
+	var items []Item
+	if !byLink(c, f) {
+		return nil
+	}
+	for _, family := range families(intercepts(c)) {
+		items = append(items, Forward{Family: family})
+	}
+	return items
+}
+
+// byLink tells whether the wall at FORWARD is a netfilter link. Who insists on
+// clsact gets all of what older kernels have.
+func byLink(c *config.Config, f Facts) bool {
+	return f.NFLinks && c.Kernel.Datapath != config.DatapathClsact
 }
 
 // families returns the families of targets, IPv4 first.

@@ -11,7 +11,7 @@ var kinds = func() map[string]reflect.Type {
 	m := map[string]reflect.Type{}
 	for _, i := range []Item{
 		Objects{}, Settings{}, Service{}, Origin{}, Route{}, Rule{}, Table{}, BaseChain{},
-		Chain{}, Filter{}, Role{}, Binding{}, Lookup{}, Qdisc{}, TC{},
+		Chain{}, Filter{}, Role{}, Binding{}, Lookup{}, Qdisc{}, TC{}, Forward{},
 	} {
 		m[TypeOf(i)] = reflect.TypeOf(i)
 	}

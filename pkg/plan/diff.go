@@ -106,7 +106,10 @@ func rank(i Item) int {
 			return 1 // the jump after the rules that it leads to
 		}
 	case TC:
-		if i.Side == ClientSide {
+		switch {
+		case i.Egress:
+			return 2 // it stops what is not steered, so steering comes first
+		case i.Side == ClientSide:
 			return 1 // replies must find their way before the first SYN is taken
 		}
 	}

@@ -35,7 +35,8 @@ const (
 	KindBinding              // an address and port bound to a service: visible to attached programs at once
 	KindLookup               // the sk_lookup link
 	KindQdisc                // a clsact qdisc that others may share
-	KindTC                   // a TC program on an interface: this moves transit traffic
+	KindTC                   // a TC program on an interface: this moves transit traffic, or stops what was not moved
+	KindForward              // a netfilter link at FORWARD: stops what leaves where no TC program looks
 )
 
 // Item is one thing in the kernel. The implementations are comparable values.
@@ -64,9 +65,10 @@ type Side uint8
 const (
 	ClientSide Side = 1 << iota
 	OriginSide
+	BypassSide // neither: what comes in by it may be forwarded to origins uninspected
 )
 
-// String returns "client", "origin" or "client+origin".
+// String returns "client", "origin", "client+origin" or "bypass".
 func (s Side) String() string {
 	switch s {
 	case ClientSide:
@@ -75,6 +77,8 @@ func (s Side) String() string {
 		return "origin"
 	case ClientSide | OriginSide:
 		return "client+origin"
+	case BypassSide:
+		return "bypass"
 	}
 	return fmt.Sprintf("side(%d)", uint8(s))
 }
@@ -197,11 +201,19 @@ type Qdisc struct {
 	Interface string
 }
 
-// TC is a steering program at the ingress of an interface.
+// TC is a program of ours on an interface: the steering program of a side at
+// its ingress, or the wall at the egress of the origin side.
 type TC struct {
 	Interface string
 	Side      Side // ClientSide or OriginSide, not both
 	Clsact    bool // as a filter of the clsact qdisc, else as a TCX link
+	Egress    bool // the wall; its Side is OriginSide
+}
+
+// Forward is the wall at FORWARD as a netfilter link, which needs no iptables
+// (kernel 6.4).
+type Forward struct {
+	Family Family
 }
 
 func (Objects) Kind() Kind   { return KindObjects }
@@ -219,6 +231,7 @@ func (Binding) Kind() Kind   { return KindBinding }
 func (Lookup) Kind() Kind    { return KindLookup }
 func (Qdisc) Kind() Kind     { return KindQdisc }
 func (TC) Kind() Kind        { return KindTC }
+func (Forward) Kind() Kind   { return KindForward }
 
 func (Table) Shared()     {}
 func (BaseChain) Shared() {}
@@ -239,6 +252,7 @@ func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Pre
 func (Lookup) Key() string      { return "sk_lookup" }
 func (q Qdisc) Key() string     { return q.String() }
 func (t TC) Key() string        { return t.String() }
+func (f Forward) Key() string   { return f.String() }
 
 func (o Objects) String() string {
 	if o.Fault != "" {
@@ -311,8 +325,13 @@ func (t TC) String() string {
 	if t.Clsact {
 		how = "clsact"
 	}
+	if t.Egress {
+		return fmt.Sprintf("link %s egress dev %s wall", how, t.Interface)
+	}
 	return fmt.Sprintf("link %s ingress dev %s %s side", how, t.Interface, t.Side)
 }
+
+func (f Forward) String() string { return fmt.Sprintf("link netfilter forward %s wall", f.Family) }
 
 // iptables names the command of a family and flavour.
 func iptables(f Family, legacy bool) string {

@@ -33,6 +33,7 @@ type Firewall struct {
 	ClientMark uint32   // one bit
 	OriginMark uint32   // one bit
 	Zone       uint16   // conntrack zone of transit client legs
+	Match      string   // the pinned program that tells what must not be forwarded; empty: a link does
 }
 
 // needs reads from the configuration what netfilter has to know.
@@ -41,7 +42,12 @@ func needs(c *config.Config, f Facts) Firewall {
 	for _, s := range c.Services {
 		addressed = append(addressed, s.Listen...)
 	}
+	match := f.Match
+	if byLink(c, f) {
+		match = ""
+	}
 	return Firewall{
+		Match:      match,
 		Legacy:     f.Legacy,
 		Clients:    c.Interfaces.Client,
 		Addressed:  addressed,
@@ -61,6 +67,7 @@ func Netfilter(f Firewall) []Item {
 	for _, family := range []Family{IPv4, IPv6} {
 		b := chains{family: family, legacy: f.Legacy}
 		b.add("filter", "INPUT", f.input(family))
+		b.add("filter", "FORWARD", f.forward(family))
 		b.add("nat", "POSTROUTING", f.postrouting(family))
 		b.add("raw", "PREROUTING", f.prerouting(family))
 		b.add("raw", "OUTPUT", f.output(family))
@@ -103,6 +110,16 @@ func (f Firewall) openings(family Family) []string {
 		return unrepeated(asked)
 	}
 	return unrepeated(listed)
+}
+
+// forward drops what would begin a connection to an origin past the inspector.
+// The program judges as the wall at the origin side's egress does; the rule asks
+// it for all interfaces, so that one that is new is no way round.
+func (f Firewall) forward(family Family) []string {
+	if f.Match == "" || !slices.Contains(f.Transit, family) {
+		return nil
+	}
+	return []string{"-m bpf --object-pinned " + f.Match + " -j DROP"}
 }
 
 // postrouting keeps MASQUERADE and SNAT off the connections that we forge:

@@ -57,6 +57,7 @@ func TestBuild(t *testing.T) {
 			}
 			facts := gateway
 			facts.TCX = !strings.Contains(file, "old-kernel")
+			facts.NFLinks, facts.Match = facts.TCX, "/sys/fs/bpf/portreeve/4026531840/steer_forward_match"
 			facts.Legacy = strings.Contains(file, "legacy")
 			var b strings.Builder
 			for _, i := range Build(c, facts) {

@@ -14,24 +14,43 @@ import (
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
-// filterNames are the names of our filters. Identity is name and program,
+// kinds are the filters that we have, by name. Identity is name and program,
 // never priority or handle: two programs that chose the same numbers have
 // deleted each other's filters before.
-var filterNames = map[plan.Side]string{
-	plan.ClientSide: "portreeve_client",
-	plan.OriginSide: "portreeve_origin",
+var kinds = map[string]plan.TC{
+	"portreeve_client": {Side: plan.ClientSide, Clsact: true},
+	"portreeve_origin": {Side: plan.OriginSide, Clsact: true},
+	"portreeve_wall":   {Side: plan.OriginSide, Clsact: true, Egress: true},
+}
+
+// nameOf returns the name of a filter.
+func nameOf(t plan.TC) string {
+	t.Interface, t.Clsact = "", true
+	for name, kind := range kinds {
+		if kind == t {
+			return name
+		}
+	}
+	return ""
+}
+
+// hookOf returns the hook of a filter, as the parent that clsact gives it.
+func hookOf(t plan.TC) uint32 {
+	if t.Egress {
+		return netlink.HANDLE_MIN_EGRESS
+	}
+	return netlink.HANDLE_MIN_INGRESS
 }
 
 const (
-	// firstPriority is the first that we try. It lies behind the small
-	// numbers that people write and before those that the kernel gives out,
-	// from 49152 downwards.
-	firstPriority = 2525
+	// firstPriority is the first that we try, the very first of a hook: a filter
+	// before ours could end the chain, or change the mark.
+	firstPriority = 1
 	// filterHandle tells our filter from others of a priority.
 	filterHandle = 0x25
 )
 
-// Filters attaches BPF programs to the ingress of interfaces as direct-action
+// Filters attaches BPF programs to interfaces as direct-action
 // filters of their clsact qdisc. It is safe for concurrent use.
 type Filters struct {
 	ours func(program uint32) bool
@@ -71,13 +90,17 @@ func (f *Filters) Have() ([]plan.TC, error) {
 	}
 	var have []plan.TC
 	for index := range withQdisc {
-		found, err := filtersAt(index, netlink.HANDLE_MIN_INGRESS)
-		if err != nil {
-			return nil, err
+		if names[index] == "" {
+			continue
 		}
-		for side, name := range filterNames {
-			if len(f.own(found, name)) > 0 && names[index] != "" {
-				have = append(have, plan.TC{Interface: names[index], Side: side, Clsact: true})
+		for name, kind := range kinds {
+			found, err := filtersAt(index, hookOf(kind))
+			if err != nil {
+				return nil, err
+			}
+			if len(f.own(found, name)) > 0 {
+				kind.Interface = names[index]
+				have = append(have, kind)
 			}
 		}
 	}
@@ -95,12 +118,12 @@ func (f *Filters) own(found []filter, name string) []filter {
 	return own
 }
 
-// Add attaches the program fd. The filter's name is fixed by the side, and
+// Add attaches the program fd. The filter's name is fixed by what it is, and
 // name must be it. Another program of ours of that name is taken away after the
 // new one is in place, so that no packet passes between. The qdisc must exist.
 func (f *Filters) Add(t plan.TC, fd int, name string) error {
-	if name != filterNames[t.Side] {
-		return fmt.Errorf("filter of the %s side is called %q, not %q", t.Side, filterNames[t.Side], name)
+	if name != nameOf(t) {
+		return fmt.Errorf("the filter for %s is called %q, not %q", t, nameOf(t), name)
 	}
 	l, err := findLink(t.Interface)
 	if err != nil {
@@ -110,7 +133,7 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 	if err != nil {
 		return err
 	}
-	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
+	found, err := filtersAt(l.Attrs().Index, hookOf(t))
 	if err != nil {
 		return err
 	}
@@ -121,10 +144,10 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 		}
 		old = append(old, one)
 	}
-	if err := attach(l, fd, name, freePriority(found)); err != nil {
+	if err := attach(l, hookOf(t), fd, name, freePriority(found)); err != nil {
 		return fmt.Errorf("filter %s on %s: %w", name, t.Interface, explain(err))
 	}
-	return detachAll(l, old)
+	return detachAll(l, hookOf(t), old)
 }
 
 // Remove takes our filter of the side away. Absent, or an interface that is
@@ -137,16 +160,16 @@ func (f *Filters) Remove(t plan.TC) error {
 	if err != nil {
 		return err
 	}
-	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
+	found, err := filtersAt(l.Attrs().Index, hookOf(t))
 	if err != nil {
 		return err
 	}
-	return detachAll(l, f.own(found, filterNames[t.Side]))
+	return detachAll(l, hookOf(t), f.own(found, nameOf(t)))
 }
 
-func attach(l netlink.Link, fd int, name string, priority uint16) error {
+func attach(l netlink.Link, hook uint32, fd int, name string, priority uint16) error {
 	return netlink.FilterAdd(&netlink.BpfFilter{
-		FilterAttrs:  filterAttrs(l, filter{priority: priority, handle: filterHandle, protocol: unix.ETH_P_ALL}),
+		FilterAttrs:  filterAttrs(l, hook, filter{priority: priority, handle: filterHandle, protocol: unix.ETH_P_ALL}),
 		Fd:           fd,
 		Name:         name,
 		DirectAction: true,
@@ -156,16 +179,16 @@ func attach(l netlink.Link, fd int, name string, priority uint16) error {
 // detachAll deletes filters that were just found to be ours. Each is looked
 // at once more: the kernel deletes by number, and the number may have passed
 // to somebody else.
-func detachAll(l netlink.Link, all []filter) error {
+func detachAll(l netlink.Link, hook uint32, all []filter) error {
 	for _, one := range all {
-		now, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
+		now, err := filtersAt(l.Attrs().Index, hook)
 		if err != nil {
 			return err
 		}
 		if !contains(now, one) {
 			continue
 		}
-		err = netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(l, one)})
+		err = netlink.FilterDel(&netlink.BpfFilter{FilterAttrs: filterAttrs(l, hook, one)})
 		if err != nil && !gone(err) && !errors.Is(err, unix.EINVAL) {
 			return fmt.Errorf("filter %s: %w", one.name, explain(err))
 		}
@@ -182,10 +205,10 @@ func contains(all []filter, one filter) bool {
 	return false
 }
 
-func filterAttrs(l netlink.Link, f filter) netlink.FilterAttrs {
+func filterAttrs(l netlink.Link, hook uint32, f filter) netlink.FilterAttrs {
 	return netlink.FilterAttrs{
 		LinkIndex: l.Attrs().Index,
-		Parent:    netlink.HANDLE_MIN_INGRESS,
+		Parent:    hook,
 		Priority:  f.priority,
 		Protocol:  f.protocol,
 		Handle:    f.handle,

@@ -16,6 +16,7 @@ var programNumber = regexp.MustCompile(` (id|tag|jited|name) [0-9a-f]+`)
 var (
 	client = plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true}
 	origin = plan.TC{Interface: "ext0", Side: plan.OriginSide, Clsact: true}
+	wall   = plan.TC{Interface: "ext0", Side: plan.OriginSide, Clsact: true, Egress: true}
 )
 
 func filtersAt0(t *testing.T, f *Filters) []plan.TC {
@@ -29,7 +30,7 @@ func filtersAt0(t *testing.T, f *Filters) []plan.TC {
 
 func add(t *testing.T, f *Filters, tc plan.TC, fd int) {
 	t.Helper()
-	if err := f.Add(tc, fd, filterNames[tc.Side]); err != nil {
+	if err := f.Add(tc, fd, nameOf(tc)); err != nil {
 		t.Fatalf("Add %s: %v", tc, err)
 	}
 }
@@ -37,7 +38,7 @@ func add(t *testing.T, f *Filters, tc plan.TC, fd int) {
 // foreignFilters are of one priority, handle and even name with ours, or in
 // the way of our priority.
 const foreignFilters = `
-tc filter add dev ext0 ingress prio 2525 protocol all handle 0x25 bpf da bytecode '1,6 0 0 4294967295,'
+tc filter add dev ext0 ingress prio 1 protocol all handle 0x25 bpf da bytecode '1,6 0 0 4294967295,'
 tc filter add dev ext0 ingress prio 2526 protocol ip bpf da bytecode '1,6 0 0 4294967295,'
 tc filter add dev ext0 egress prio 2525 protocol all bpf da bytecode '1,6 0 0 4294967295,'`
 
@@ -79,7 +80,7 @@ func TestForeignFiltersAreUntouched(t *testing.T) {
 	before := snapshot(t)
 	f := NewFilters(nil)
 	add(t, f, client, program(t, "one"))
-	contain(t, snapshot(t), "pref 2527 bpf chain 0 handle 0x25 portreeve_client")
+	contain(t, snapshot(t), "pref 2 bpf chain 0 handle 0x25 portreeve_client")
 	if err := f.Remove(client); err != nil {
 		t.Fatal(err)
 	}
@@ -88,6 +89,37 @@ func TestForeignFiltersAreUntouched(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
 		t.Errorf("foreign filters changed (-before +after):\n%s", diff)
+	}
+}
+
+// TestWallIsAtEgress: beside the filters at ingress, and in nobody's way.
+func TestWallIsAtEgress(t *testing.T) {
+	isolate(t)
+	sh(t, "tc qdisc add dev ext0 clsact")
+	before := snapshot(t)
+	f := NewFilters(nil)
+	one := program(t, "one")
+	for _, tc := range []plan.TC{client, origin, wall} {
+		add(t, f, tc, one)
+	}
+	if n := len(filtersAt0(t, f)); n != 3 {
+		t.Errorf("%d filters, want 3", n)
+	}
+	l, err := findLink("ext0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_EGRESS)
+	if err != nil || len(f.own(found, "portreeve_wall")) != 1 || len(f.own(found, "portreeve_origin")) != 0 {
+		t.Errorf("at egress: %v %v", found, err)
+	}
+	for _, tc := range []plan.TC{wall, client, origin} {
+		if err := f.Remove(tc); err != nil {
+			t.Errorf("Remove %s: %v", tc, err)
+		}
+	}
+	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+		t.Errorf("left behind (-before +after):\n%s", diff)
 	}
 }
 

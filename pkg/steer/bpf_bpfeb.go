@@ -16,7 +16,7 @@ import (
 type bpfAbi uint32
 
 const (
-	bpfAbiABI bpfAbi = 1
+	bpfAbiABI bpfAbi = 2
 )
 
 type bpfBinding struct {
@@ -80,18 +80,30 @@ const (
 	bpfReasonREASON_CLIENT_BYPASS        bpfReason = 14
 	bpfReasonREASON_CLIENT_FORWARDED     bpfReason = 15
 	bpfReasonREASON_CLIENT_FRAGMENT      bpfReason = 16
-	bpfReasonREASON_CLIENT_HEADERS       bpfReason = 17
-	bpfReasonREASON_CLIENT_ABSENT_CLOSED bpfReason = 18
-	bpfReasonREASON_CLIENT_ABSENT_OPEN   bpfReason = 19
-	bpfReasonREASON_CLIENT_HUNG_CLOSED   bpfReason = 20
-	bpfReasonREASON_CLIENT_HUNG_OPEN     bpfReason = 21
-	bpfReasonREASON_ORIGIN_SOCKET        bpfReason = 22
-	bpfReasonREASON_ORIGIN_ICMP          bpfReason = 23
-	bpfReasonREASON_ORIGIN_FOREIGN       bpfReason = 24
-	bpfReasonREASON_ORIGIN_FORWARDED     bpfReason = 25
-	bpfReasonREASON_ORIGIN_FRAGMENT      bpfReason = 26
-	bpfReasonREASON_ORIGIN_HEADERS       bpfReason = 27
-	bpfReasonREASONS                     bpfReason = 28
+	bpfReasonREASON_CLIENT_HIDDEN        bpfReason = 17
+	bpfReasonREASON_CLIENT_HIDDEN_OPEN   bpfReason = 18
+	bpfReasonREASON_CLIENT_TAGS          bpfReason = 19
+	bpfReasonREASON_CLIENT_ABSENT_CLOSED bpfReason = 20
+	bpfReasonREASON_CLIENT_ABSENT_OPEN   bpfReason = 21
+	bpfReasonREASON_CLIENT_HUNG_CLOSED   bpfReason = 22
+	bpfReasonREASON_CLIENT_HUNG_OPEN     bpfReason = 23
+	bpfReasonREASON_ORIGIN_SOCKET        bpfReason = 24
+	bpfReasonREASON_ORIGIN_ICMP          bpfReason = 25
+	bpfReasonREASON_ORIGIN_FOREIGN       bpfReason = 26
+	bpfReasonREASON_ORIGIN_FORWARDED     bpfReason = 27
+	bpfReasonREASON_ORIGIN_FRAGMENT      bpfReason = 28
+	bpfReasonREASON_ORIGIN_HIDDEN        bpfReason = 29
+	bpfReasonREASON_WALL_LEAK            bpfReason = 30
+	bpfReasonREASON_WALL_HIDDEN          bpfReason = 31
+	bpfReasonREASON_WALL_DEAD_CLOSED     bpfReason = 32
+	bpfReasonREASON_WALL_DEAD_OPEN       bpfReason = 33
+	bpfReasonREASON_WALL_BYPASS          bpfReason = 34
+	bpfReasonREASON_FORWARD_LEAK         bpfReason = 35
+	bpfReasonREASON_FORWARD_HIDDEN       bpfReason = 36
+	bpfReasonREASON_FORWARD_DEAD_CLOSED  bpfReason = 37
+	bpfReasonREASON_FORWARD_DEAD_OPEN    bpfReason = 38
+	bpfReasonREASON_FORWARD_BYPASS       bpfReason = 39
+	bpfReasonREASONS                     bpfReason = 40
 )
 
 type bpfService struct {
@@ -108,7 +120,10 @@ type bpfSettings struct {
 	ClientMark  uint32
 	OriginMark  uint32
 	Reasons     bpfReason
+	Closed      uint32
+	Forward     uint32
 	HeartbeatNs uint64
+	Build       uint64
 	Since       uint64
 }
 
@@ -117,26 +132,37 @@ type bpfSide uint32
 const (
 	bpfSideSIDE_CLIENT bpfSide = 1
 	bpfSideSIDE_ORIGIN bpfSide = 2
+	bpfSideSIDE_BYPASS bpfSide = 4
 )
+
+type bpfTarget struct {
+	_     structs.HostLayout
+	Flags bpfBindingFlags
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapBindings       = "bindings"
-	bpfMapHeartbeat      = "heartbeat"
-	bpfMapListeners      = "listeners"
-	bpfMapOrigins        = "origins"
-	bpfMapPorts          = "ports"
-	bpfMapRoles          = "roles"
-	bpfMapServices       = "services"
-	bpfMapSettings       = "settings"
-	bpfMapStats          = "stats"
-	bpfProgSteerClient   = "steer_client"
-	bpfProgSteerClientL3 = "steer_client_l3"
-	bpfProgSteerLookup   = "steer_lookup"
-	bpfProgSteerOrigin   = "steer_origin"
-	bpfProgSteerOriginL3 = "steer_origin_l3"
+	bpfMapBindings           = "bindings"
+	bpfMapHeartbeat          = "heartbeat"
+	bpfMapListeners          = "listeners"
+	bpfMapOrigins            = "origins"
+	bpfMapPorts              = "ports"
+	bpfMapRoles              = "roles"
+	bpfMapServices           = "services"
+	bpfMapSettings           = "settings"
+	bpfMapStats              = "stats"
+	bpfMapTargets            = "targets"
+	bpfProgSteerClient       = "steer_client"
+	bpfProgSteerClientL3     = "steer_client_l3"
+	bpfProgSteerForward      = "steer_forward"
+	bpfProgSteerForwardMatch = "steer_forward_match"
+	bpfProgSteerLookup       = "steer_lookup"
+	bpfProgSteerOrigin       = "steer_origin"
+	bpfProgSteerOriginL3     = "steer_origin_l3"
+	bpfProgSteerWall         = "steer_wall"
+	bpfProgSteerWallL3       = "steer_wall_l3"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -181,11 +207,15 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	SteerClient   *ebpf.ProgramSpec `ebpf:"steer_client"`
-	SteerClientL3 *ebpf.ProgramSpec `ebpf:"steer_client_l3"`
-	SteerLookup   *ebpf.ProgramSpec `ebpf:"steer_lookup"`
-	SteerOrigin   *ebpf.ProgramSpec `ebpf:"steer_origin"`
-	SteerOriginL3 *ebpf.ProgramSpec `ebpf:"steer_origin_l3"`
+	SteerClient       *ebpf.ProgramSpec `ebpf:"steer_client"`
+	SteerClientL3     *ebpf.ProgramSpec `ebpf:"steer_client_l3"`
+	SteerForward      *ebpf.ProgramSpec `ebpf:"steer_forward"`
+	SteerForwardMatch *ebpf.ProgramSpec `ebpf:"steer_forward_match"`
+	SteerLookup       *ebpf.ProgramSpec `ebpf:"steer_lookup"`
+	SteerOrigin       *ebpf.ProgramSpec `ebpf:"steer_origin"`
+	SteerOriginL3     *ebpf.ProgramSpec `ebpf:"steer_origin_l3"`
+	SteerWall         *ebpf.ProgramSpec `ebpf:"steer_wall"`
+	SteerWallL3       *ebpf.ProgramSpec `ebpf:"steer_wall_l3"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -201,6 +231,7 @@ type bpfMapSpecs struct {
 	Services  *ebpf.MapSpec `ebpf:"services"`
 	Settings  *ebpf.MapSpec `ebpf:"settings"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
+	Targets   *ebpf.MapSpec `ebpf:"targets"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -238,6 +269,7 @@ type bpfMaps struct {
 	Services  *ebpf.Map `ebpf:"services"`
 	Settings  *ebpf.Map `ebpf:"settings"`
 	Stats     *ebpf.Map `ebpf:"stats"`
+	Targets   *ebpf.Map `ebpf:"targets"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -251,6 +283,7 @@ func (m *bpfMaps) Close() error {
 		m.Services,
 		m.Settings,
 		m.Stats,
+		m.Targets,
 	)
 }
 
@@ -264,20 +297,28 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	SteerClient   *ebpf.Program `ebpf:"steer_client"`
-	SteerClientL3 *ebpf.Program `ebpf:"steer_client_l3"`
-	SteerLookup   *ebpf.Program `ebpf:"steer_lookup"`
-	SteerOrigin   *ebpf.Program `ebpf:"steer_origin"`
-	SteerOriginL3 *ebpf.Program `ebpf:"steer_origin_l3"`
+	SteerClient       *ebpf.Program `ebpf:"steer_client"`
+	SteerClientL3     *ebpf.Program `ebpf:"steer_client_l3"`
+	SteerForward      *ebpf.Program `ebpf:"steer_forward"`
+	SteerForwardMatch *ebpf.Program `ebpf:"steer_forward_match"`
+	SteerLookup       *ebpf.Program `ebpf:"steer_lookup"`
+	SteerOrigin       *ebpf.Program `ebpf:"steer_origin"`
+	SteerOriginL3     *ebpf.Program `ebpf:"steer_origin_l3"`
+	SteerWall         *ebpf.Program `ebpf:"steer_wall"`
+	SteerWallL3       *ebpf.Program `ebpf:"steer_wall_l3"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
 		p.SteerClient,
 		p.SteerClientL3,
+		p.SteerForward,
+		p.SteerForwardMatch,
 		p.SteerLookup,
 		p.SteerOrigin,
 		p.SteerOriginL3,
+		p.SteerWall,
+		p.SteerWallL3,
 	)
 }
 

@@ -15,9 +15,11 @@ import (
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
-const (
-	clientSide = plan.ClientSide
-	originSide = plan.OriginSide
+// The hooks of TC, each with a program for Ethernet and one for other links.
+var (
+	clientHook = plan.TC{Side: plan.ClientSide}
+	originHook = plan.TC{Side: plan.OriginSide}
+	wallHook   = plan.TC{Side: plan.OriginSide, Egress: true}
 )
 
 func at(a netip.Addr, port uint16) netip.AddrPort { return netip.AddrPortFrom(a, port) }
@@ -52,15 +54,15 @@ func TestClientSYN(t *testing.T) {
 			{"ACK to nobody", w.nobody, ack, ignored},
 			{"no flags", w.origin, 0, left(bpfReasonREASON_CLIENT_FORWARDED)},
 		} {
-			g.want(clientSide, w.name()+" "+c.what, w.fromClient(c.to, c.flags).bytes(), c.want)
+			g.want(clientHook, w.name()+" "+c.what, w.fromClient(c.to, c.flags).bytes(), c.want)
 		}
 		other := segment(at(w.client, 40000), at(w.origin, 26), syn)
-		g.want(clientSide, w.name()+" SYN to another port", other.bytes(), ignored)
+		g.want(clientHook, w.name()+" SYN to another port", other.bytes(), ignored)
 		reply := segment(at(w.client, smtpPort), at(w.origin, 40000), syn)
-		g.want(clientSide, w.name()+" SYN from the port", reply.bytes(), ignored)
+		g.want(clientHook, w.name()+" SYN from the port", reply.bytes(), ignored)
 		udp := w.fromClient(w.origin, syn)
 		udp.proto = protoUDP
-		g.want(clientSide, w.name()+" UDP", udp.bytes(), ignored)
+		g.want(clientHook, w.name()+" UDP", udp.bytes(), ignored)
 	}
 }
 
@@ -68,30 +70,30 @@ func TestClientHung(t *testing.T) {
 	g := newStage(t)
 	g.register("opened", "closed")
 	for _, w := range worlds {
-		g.want(clientSide, w.name()+" fresh", w.fromClient(w.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, w.name()+" fresh", w.fromClient(w.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 	}
 	g.hang()
 	for _, w := range worlds {
-		g.want(clientSide, w.name()+" hung, open", w.fromClient(w.opened, syn).bytes(), left(bpfReasonREASON_CLIENT_HUNG_OPEN))
-		g.want(clientSide, w.name()+" hung, closed", w.fromClient(w.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
+		g.want(clientHook, w.name()+" hung, open", w.fromClient(w.opened, syn).bytes(), left(bpfReasonREASON_CLIENT_HUNG_OPEN))
+		g.want(clientHook, w.name()+" hung, closed", w.fromClient(w.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
 	}
 	ahead, err := monotonic()
 	must(t, err)
 	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{LastNs: uint64(ahead + time.Hour), Instance: 1}))
-	g.want(clientSide, "a clock ahead of the coarse one", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+	g.want(clientHook, "a clock ahead of the coarse one", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{}))
 	g.add(plan.Settings{ClientMark: clientMark, OriginMark: originMark, Heartbeat: 1 << 62})
-	g.want(clientSide, "never a heartbeat", world4.fromClient(world4.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
+	g.want(clientHook, "never a heartbeat", world4.fromClient(world4.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
 	g.add(plan.Settings{ClientMark: clientMark, OriginMark: originMark})
-	g.want(clientSide, "no limit", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+	g.want(clientHook, "no limit", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 }
 
 func TestClientWithoutSettingsLeavesEverything(t *testing.T) {
 	g := newStage(t)
 	must(t, g.Remove(plan.Settings{}))
 	for _, w := range worlds {
-		g.want(clientSide, w.name(), w.fromClient(w.origin, syn).bytes(), ignored)
-		g.want(clientSide, w.name()+" closed", w.fromClient(w.closed, syn).bytes(), ignored)
+		g.want(clientHook, w.name(), w.fromClient(w.origin, syn).bytes(), ignored)
+		g.want(clientHook, w.name()+" closed", w.fromClient(w.closed, syn).bytes(), ignored)
 	}
 }
 
@@ -104,20 +106,20 @@ func TestClientSocket(t *testing.T) {
 		to := at(w.origin, smtpPort)
 		ours := diverted(bpfReasonREASON_CLIENT_SOCKET)
 		for _, flags := range []byte{ack, ack | fin, rst, 0} {
-			g.want(clientSide, w.name()+" established", segment(from, to, flags).bytes(), ours)
+			g.want(clientHook, w.name()+" established", segment(from, to, flags).bytes(), ours)
 		}
-		g.want(clientSide, w.name()+" SYN on a connection", segment(from, to, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, w.name()+" SYN on a connection", segment(from, to, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 		stranger := netip.AddrPortFrom(w.router, from.Port())
-		g.want(clientSide, w.name()+" another client", segment(stranger, to, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
+		g.want(clientHook, w.name()+" another client", segment(stranger, to, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
 
 		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort})
-		g.want(clientSide, w.name()+" bypassed since", segment(from, to, ack).bytes(), ours)
+		g.want(clientHook, w.name()+" bypassed since", segment(from, to, ack).bytes(), ours)
 		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort, Service: "mx", Transit: true})
 
 		must(t, server.Close()) // first: this end keeps TIME_WAIT
 		must(t, client.Close())
 		awaitState(t, timeWait, to, from)
-		g.want(clientSide, w.name()+" TIME_WAIT", segment(from, to, ack).bytes(), ours)
+		g.want(clientHook, w.name()+" TIME_WAIT", segment(from, to, ack).bytes(), ours)
 	}
 }
 
@@ -133,7 +135,7 @@ func TestClientRequestSocket(t *testing.T) {
 		client := dial(t, w.client, l.Addr().String(), 0)
 		from := addrPort(client.LocalAddr())
 		awaitState(t, synReceived, at(w.origin, smtpPort), from)
-		g.want(clientSide, w.name(), segment(from, at(w.origin, smtpPort), ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
+		g.want(clientHook, w.name(), segment(from, at(w.origin, smtpPort), ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
 		l.Close()
 	}
 }
@@ -192,10 +194,10 @@ func TestClientCookie(t *testing.T) {
 
 		forged := bytes.Clone(third)
 		forged[ipLen(w)+8] ^= 1 // the acknowledged number
-		g.want(clientSide, w.name()+" the ACK with the cookie", third, diverted(bpfReasonREASON_CLIENT_COOKIE))
-		g.want(clientSide, w.name()+" another ACK", forged, left(bpfReasonREASON_CLIENT_FORWARDED))
+		g.want(clientHook, w.name()+" the ACK with the cookie", third, diverted(bpfReasonREASON_CLIENT_COOKIE))
+		g.want(clientHook, w.name()+" another ACK", forged, left(bpfReasonREASON_CLIENT_FORWARDED))
 		g.add(plan.Binding{Prefix: netip.PrefixFrom(w.origin, w.origin.BitLen()), Port: smtpPort})
-		g.want(clientSide, w.name()+" with a bypass", third, left(bpfReasonREASON_CLIENT_FORWARDED))
+		g.want(clientHook, w.name()+" with a bypass", third, left(bpfReasonREASON_CLIENT_FORWARDED))
 	}
 }
 
@@ -220,23 +222,23 @@ func TestClientFragments(t *testing.T) {
 	for _, w := range worlds {
 		first := w.fromClient(w.origin, syn)
 		whole := first.payload
-		g.want(clientSide, w.name()+" first fragment", first.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
-		g.want(clientSide, w.name()+" atomic fragment", first.asFragment(0, false).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
-		g.want(clientSide, w.name()+" later fragment", first.asFragment(3, true).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
-		g.want(clientSide, w.name()+" last fragment", first.asFragment(3, false).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
+		g.want(clientHook, w.name()+" first fragment", first.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, w.name()+" atomic fragment", first.asFragment(0, false).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, w.name()+" later fragment", first.asFragment(3, true).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
+		g.want(clientHook, w.name()+" last fragment", first.asFragment(3, false).bytes(), left(bpfReasonREASON_CLIENT_FRAGMENT))
 		stranger := w.fromClient(w.nobody, syn)
-		g.want(clientSide, w.name()+" first fragment to nobody", stranger.asFragment(0, true).bytes(), ignored)
+		g.want(clientHook, w.name()+" first fragment to nobody", stranger.asFragment(0, true).bytes(), ignored)
 		for n := 4; n < len(whole); n++ {
 			tiny := first
 			tiny.payload = whole[:n]
 			what := fmt.Sprintf("%s first fragment with %d bytes of TCP", w.name(), n)
-			g.want(clientSide, what, tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
+			g.want(clientHook, what, tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
 			tiny.payload, tiny.claim = append(bytes.Clone(whole[:n]), tcp(0, 0, ack)...), -20
-			g.want(clientSide, what+" and padding", tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
+			g.want(clientHook, what+" and padding", tiny.asFragment(0, true).bytes(), diverted(bpfReasonREASON_CLIENT_TINY))
 			tiny.dst = w.closed
-			g.want(clientSide, what+" to a closed service", tiny.asFragment(0, true).bytes(), dropped(bpfReasonREASON_CLIENT_ABSENT_CLOSED))
+			g.want(clientHook, what+" to a closed service", tiny.asFragment(0, true).bytes(), dropped(bpfReasonREASON_CLIENT_ABSENT_CLOSED))
 			tiny.claim, tiny.payload = 0, whole[:n]
-			g.want(clientSide, what+", not a fragment", tiny.bytes(), ignored)
+			g.want(clientHook, what+", not a fragment", tiny.bytes(), ignored)
 		}
 	}
 }
@@ -246,7 +248,7 @@ func TestClientOptions(t *testing.T) {
 	for n := 4; n <= 40; n += 4 {
 		p := world4.fromClient(world4.origin, syn)
 		p.options = bytes.Repeat([]byte{1}, n)
-		g.want(clientSide, fmt.Sprintf("%d bytes of IP options", n), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, fmt.Sprintf("%d bytes of IP options", n), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 	}
 }
 
@@ -259,7 +261,7 @@ func TestClientBigTCP(t *testing.T) {
 		if w.client.Is4() {
 			p.claim -= 20
 		}
-		g.want(clientSide, w.name(), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.want(clientHook, w.name(), p.bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 	}
 }
 
@@ -282,12 +284,12 @@ func TestClientMalformed(t *testing.T) {
 	g.add(plan.Binding{Prefix: netip.PrefixFrom(to, 32), Port: smtpPort, Service: "mx", Transit: true})
 	short := ip{src: world4.client, dst: to, proto: protoTCP, payload: bytes.Repeat([]byte{syn}, 40)}.bytes()
 	short[0] = 4<<4 | 4
-	g.want(clientSide, "header of 16 bytes", short, ignored)
+	g.want(clientHook, "header of 16 bytes", short, ignored)
 }
 
 func TestClientExtensionHeaders(t *testing.T) {
 	g := newStage(t)
-	ours := diverted(bpfReasonREASON_CLIENT_SYN)
+	ours, hidden := diverted(bpfReasonREASON_CLIENT_SYN), dropped(bpfReasonREASON_CLIENT_HIDDEN)
 	chain := func(n int) []header { return slices.Repeat([]header{option(extOptions, 1)}, n) }
 	for _, c := range []struct {
 		what    string
@@ -298,23 +300,26 @@ func TestClientExtensionHeaders(t *testing.T) {
 		{"destination options of 64 bytes", []header{option(extOptions, 8)}, ours},
 		{"destination options of 2048 bytes", []header{option(extOptions, 256)}, ours},
 		{"a routing header at its end", []header{routing(0)}, ours},
-		{"a routing header with segments left", []header{routing(1)}, ignored},
+		{"a routing header with segments left", []header{routing(1)}, ours},
 		{"one of each", []header{option(extHop, 1), option(extOptions, 2), routing(0), fragment6(0, false), option(extOptions, 1)}, ours},
 		{"eight", chain(8), ours},
-		{"nine", chain(9), left(bpfReasonREASON_CLIENT_HEADERS)},
+		{"nine", chain(9), hidden},
 		{"eight of 400 bytes", slices.Repeat([]header{option(extOptions, 50)}, 8), ours},
-		{"one that ends behind the packet", []header{{extOptions, []byte{5, 0, 0, 0, 0, 0, 0}}}, ignored},
+		{"two, the first of which ends behind the packet", []header{{extOptions, []byte{5, 0, 0, 0, 0, 0, 0}}, option(extOptions, 1)}, hidden},
+		{"one that ends behind the packet, no later one", []header{{extOptions, []byte{5, 0, 0, 0, 0, 0, 0}}}, ignored},
+		{"AH", []header{{extAH, append([]byte{1}, make([]byte, 10)...)}}, ours},
+		{"mobility, HIP and shim6", []header{option(extMobility, 1), option(extHIP, 1), option(extShim6, 1)}, ours},
 		{"ESP", []header{{extESP, make([]byte, 7)}}, ignored},
 		{"a header nobody knows", []header{{253, make([]byte, 7)}}, ignored},
 		{"a later fragment with options", []header{option(extHop, 1), fragment6(4, true)}, left(bpfReasonREASON_CLIENT_FRAGMENT)},
 	} {
 		p := world6.fromClient(world6.origin, syn)
 		p.headers = c.headers
-		g.want(clientSide, c.what, p.bytes(), c.want)
+		g.want(clientHook, c.what, p.bytes(), c.want)
 	}
 	late := ip{src: world6.client, dst: world6.origin, proto: extOptions, headers: []header{fragment6(4, true)}}
 	late.payload = append([]byte{protoTCP, 0, 0, 0, 0, 0, 0, 0}, tcp(40000, smtpPort, syn)...)
-	g.want(clientSide, "a later fragment that looks like options", late.bytes(), ignored)
+	g.want(clientHook, "a later fragment that looks like options", late.bytes(), ignored)
 }
 
 // The ICMP errors that count are about packets which a socket of ours sent.
@@ -327,18 +332,18 @@ func TestClientICMP(t *testing.T) {
 		ours := diverted(bpfReasonREASON_CLIENT_ICMP)
 		for _, kind := range errorKinds(w.client) {
 			what := fmt.Sprintf("%s ICMP type %d", w.name(), kind)
-			g.want(clientSide, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ours)
+			g.want(clientHook, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ours)
 			cut := sent.bytes()[:ipLen(w)+8]
-			g.want(clientSide, what+" about 8 bytes of TCP", icmpError(w.router, w.origin, kind, cut).bytes(), ours)
+			g.want(clientHook, what+" about 8 bytes of TCP", icmpError(w.router, w.origin, kind, cut).bytes(), ours)
 		}
 		for _, kind := range otherKinds(w.client) {
 			what := fmt.Sprintf("%s ICMP type %d", w.name(), kind)
-			g.want(clientSide, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ignored)
+			g.want(clientHook, what, icmpError(w.router, w.origin, kind, sent.bytes()).bytes(), ignored)
 		}
 		kind := errorKinds(w.client)[0]
 		about := func(what string, inner ip, want outcome) {
 			t.Helper()
-			g.want(clientSide, w.name()+" ICMP about "+what, icmpError(w.router, w.origin, kind, inner.bytes()).bytes(), want)
+			g.want(clientHook, w.name()+" ICMP about "+what, icmpError(w.router, w.origin, kind, inner.bytes()).bytes(), want)
 		}
 		about("a first fragment", sent.asFragment(0, true), ours)
 		about("a later fragment", sent.asFragment(2, true), ignored)
@@ -348,13 +353,13 @@ func TestClientICMP(t *testing.T) {
 		udp := sent
 		udp.proto = protoUDP
 		about("UDP", udp, ignored)
-		g.want(clientSide, w.name()+" ICMP to another than the sender", icmpError(w.router, w.nobody, kind, sent.bytes()).bytes(), ignored)
-		g.want(clientSide, w.name()+" fragment of ICMP", icmpError(w.router, w.origin, kind, sent.bytes()).asFragment(0, true).bytes(), ignored)
+		g.want(clientHook, w.name()+" ICMP to another than the sender", icmpError(w.router, w.nobody, kind, sent.bytes()).bytes(), ignored)
+		g.want(clientHook, w.name()+" fragment of ICMP", icmpError(w.router, w.origin, kind, sent.bytes()).asFragment(0, true).bytes(), ignored)
 		unbound := segment(at(w.nobody, smtpPort), peer, ack)
-		g.want(clientSide, w.name()+" ICMP about an unbound address", icmpError(w.router, w.nobody, kind, unbound.bytes()).bytes(), ignored)
+		g.want(clientHook, w.name()+" ICMP about an unbound address", icmpError(w.router, w.nobody, kind, unbound.bytes()).bytes(), ignored)
 		dialled, _ := connect(t, w.client, w.own, 0)
 		addressed := segment(at(w.own, smtpPort), addrPort(dialled.LocalAddr()), ack)
-		g.want(clientSide, w.name()+" ICMP about an addressed connection", icmpError(w.router, w.own, kind, addressed.bytes()).bytes(), ignored)
+		g.want(clientHook, w.name()+" ICMP about an addressed connection", icmpError(w.router, w.own, kind, addressed.bytes()).bytes(), ignored)
 		g.checkInnerHeaders(w, kind, sent)
 	}
 }
@@ -368,5 +373,5 @@ func (g *stage) checkInnerHeaders(w world, kind byte, sent ip) {
 		sent.headers = []header{option(extHop, 1), option(extOptions, 3)}
 	}
 	p := icmpError(w.router, w.origin, kind, sent.bytes())
-	g.want(clientSide, w.name()+" ICMP about a packet with options", p.bytes(), diverted(bpfReasonREASON_CLIENT_ICMP))
+	g.want(clientHook, w.name()+" ICMP about a packet with options", p.bytes(), diverted(bpfReasonREASON_CLIENT_ICMP))
 }

@@ -36,19 +36,19 @@ func TestRunCost(t *testing.T) {
 	for _, w := range worlds {
 		dialled, _ := connect(t, w.client, w.origin, originMark)
 		client, origin := addrPort(dialled.LocalAddr()), at(w.origin, smtpPort)
-		g.cost(clientSide, w.name()+" other port, not ours", segment(client, at(w.origin, 443), ack).bytes(), ignored)
-		g.cost(clientSide, w.name()+" UDP, not ours", ip{src: w.client, dst: w.origin, proto: protoUDP, payload: tcp(53, 53, 0)}.bytes(), ignored)
-		g.cost(clientSide, w.name()+" unbound address, not ours", w.fromClient(w.nobody, ack).bytes(), ignored)
-		g.cost(clientSide, w.name()+" established", segment(client, origin, ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
-		g.cost(clientSide, w.name()+" forwarded", w.fromClient(w.origin, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
-		g.cost(originSide, w.name()+" other port, not ours", segment(at(w.origin, 443), client, ack).bytes(), ignored)
-		g.cost(originSide, w.name()+" established", segment(origin, client, ack).bytes(), claimed(bpfReasonREASON_ORIGIN_SOCKET))
+		g.cost(clientHook, w.name()+" other port, not ours", segment(client, at(w.origin, 443), ack).bytes(), ignored)
+		g.cost(clientHook, w.name()+" UDP, not ours", ip{src: w.client, dst: w.origin, proto: protoUDP, payload: tcp(53, 53, 0)}.bytes(), ignored)
+		g.cost(clientHook, w.name()+" unbound address, not ours", w.fromClient(w.nobody, ack).bytes(), ignored)
+		g.cost(clientHook, w.name()+" established", segment(client, origin, ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
+		g.cost(clientHook, w.name()+" forwarded", w.fromClient(w.origin, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
+		g.cost(originHook, w.name()+" other port, not ours", segment(at(w.origin, 443), client, ack).bytes(), ignored)
+		g.cost(originHook, w.name()+" established", segment(origin, client, ack).bytes(), claimed(bpfReasonREASON_ORIGIN_SOCKET))
 	}
 	for _, w := range worlds {
 		g.costLookup(w.name()+" other port, not ours", at(w.own, 80), "")
 		g.costLookup(w.name()+" no role, not ours", at(w.own, smtpPort), Reason(bpfReasonREASON_LOOKUP_INTERFACE).String())
 	}
-	g.giveRole(clientSide)
+	g.giveRole(plan.ClientSide)
 	g.costBound("")
 	g.bindMany()
 	g.costBound(fmt.Sprintf(", %d services", manyServices))
@@ -58,7 +58,7 @@ func TestRunCost(t *testing.T) {
 func (g *stage) costBound(among string) {
 	g.Helper()
 	for _, w := range worlds {
-		g.cost(clientSide, w.name()+" SYN"+among, w.fromClient(w.origin, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
+		g.cost(clientHook, w.name()+" SYN"+among, w.fromClient(w.origin, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))
 		g.costLookup(w.name()+" bound"+among, at(w.own, smtpPort), Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String())
 	}
 }
@@ -91,11 +91,11 @@ func (g *stage) bindMany() {
 	must(g.T, err)
 }
 
-// cost reports what a packet costs a side's program.
-func (g *stage) cost(side plan.Side, what string, packet []byte, want outcome) {
+// cost reports what a packet costs a hook's program.
+func (g *stage) cost(hook plan.TC, what string, packet []byte, want outcome) {
 	g.Helper()
-	g.want(side, what, packet, want)
-	name, err := tcProgram(side, true)
+	g.want(hook, what, packet, want)
+	name, err := tcProgram(hook, true)
 	must(g.T, err)
 	report(g.T, what, g.set.programs[name], &ebpf.RunOptions{Data: ethernet(packet)})
 }

@@ -57,21 +57,12 @@ func ifaceIndex(name string) (uint32, error) {
 	return uint32(i.Index), nil
 }
 
-// hasL2 reports whether packets at the ingress of an interface begin with an
-// Ethernet header (true) or with the IP header: tun, WireGuard, PPP, modems. Some
-// tunnels leave the outer header in front (sit does), and are refused.
+// hasL2 reports whether packets on an interface begin with an Ethernet header.
+// On all others the programs read relative to the IP header, wherever it is: at
+// the start (tun, WireGuard, PPP) or behind an outer one (GRE, sit).
 func hasL2(name string) (bool, error) {
 	kind, err := ifaceType(name)
-	if err != nil {
-		return false, err
-	}
-	switch kind {
-	case unix.ARPHRD_ETHER:
-		return true, nil
-	case unix.ARPHRD_NONE, unix.ARPHRD_PPP, unix.ARPHRD_RAWIP:
-		return false, nil
-	}
-	return false, fmt.Errorf("interface %s: link type %d (ARPHRD) is neither Ethernet nor one whose packets begin with the IP header", name, kind)
+	return kind == unix.ARPHRD_ETHER, err
 }
 
 // ifaceType returns the ARPHRD type of an interface (netdevice(7)).

@@ -39,8 +39,8 @@ func everything(t *testing.T) []plan.Item {
 		plan.Service{Name: strings.Repeat("x", 63), Open: true},
 		plan.Origin{Prefix: prefix("172.16.20.0/24"), Port: 25},
 		plan.Origin{Prefix: prefix("2001:db8:20::254/128"), Port: 587},
-		plan.Role{Interface: "ext0", Side: clientSide},
-		plan.Role{Interface: "dmz0", Side: clientSide | originSide},
+		plan.Role{Interface: "ext0", Side: plan.ClientSide},
+		plan.Role{Interface: "dmz0", Side: plan.ClientSide | plan.OriginSide},
 		plan.Binding{Prefix: prefix("172.16.40.1/32"), Port: 25, Service: "mx", Addressed: true},
 		plan.Binding{Prefix: prefix("172.16.20.254/32"), Port: 25, Service: "mx", Addressed: true, Transit: true},
 		plan.Binding{Prefix: prefix("172.16.20.0/24"), Port: 25, Service: strings.Repeat("x", 63), Transit: true},
@@ -52,9 +52,13 @@ func everything(t *testing.T) []plan.Item {
 	}
 	if hasTCX(t) {
 		items = append(items,
-			plan.TC{Interface: "ext0", Side: clientSide},
-			plan.TC{Interface: "dmz0", Side: clientSide},
-			plan.TC{Interface: "dmz0", Side: originSide})
+			plan.TC{Interface: "ext0", Side: plan.ClientSide},
+			plan.TC{Interface: "dmz0", Side: plan.ClientSide},
+			plan.TC{Interface: "dmz0", Side: plan.OriginSide},
+			plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true})
+	}
+	if has, err := NFLinksSupported(); err == nil && has {
+		items = append(items, plan.Forward{Family: plan.IPv4}, plan.Forward{Family: plan.IPv6})
 	}
 	return items
 }
@@ -184,7 +188,7 @@ func TestReplace(t *testing.T) {
 			i.Open = !i.Open
 			want[n] = i
 		case plan.Role:
-			i.Side = originSide
+			i.Side = plan.OriginSide
 			want[n] = i
 		case plan.Binding:
 			i.Transit, i.Service = !i.Transit, "mx"
@@ -284,17 +288,16 @@ func TestRefusedItems(t *testing.T) {
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
 	for text, i := range map[string]plan.Item{
-		"has 64 octets":                     plan.Service{Name: strings.Repeat("x", 64)},
-		"has 0 octets":                      plan.Service{},
-		`no service "mx"`:                   plan.Binding{Prefix: prefix("192.0.2.1/32"), Port: 25, Service: "mx"},
-		"neither one of IPv4":               plan.Origin{Prefix: prefix("::ffff:192.0.2.0/120"), Port: 25},
-		"is a loopback":                     plan.Role{Interface: "lo", Side: clientSide},
-		"interface nowhere0":                plan.Role{Interface: "nowhere0", Side: clientSide},
-		"link type 772 (ARPHRD) is neither": plan.TC{Interface: "lo", Side: clientSide},
-		"cannot change clsact":              plan.TC{Interface: "ext0", Side: clientSide, Clsact: true},
-		"no such device":                    plan.TC{Interface: "nowhere0", Side: clientSide},
-		"not an item of steer":              plan.Route{},
-		"no TC program is for":              plan.TC{Interface: "ext0", Side: clientSide | originSide},
+		"has 64 octets":        plan.Service{Name: strings.Repeat("x", 64)},
+		"has 0 octets":         plan.Service{},
+		`no service "mx"`:      plan.Binding{Prefix: prefix("192.0.2.1/32"), Port: 25, Service: "mx"},
+		"neither one of IPv4":  plan.Origin{Prefix: prefix("::ffff:192.0.2.0/120"), Port: 25},
+		"is a loopback":        plan.Role{Interface: "lo", Side: plan.ClientSide},
+		"interface nowhere0":   plan.Role{Interface: "nowhere0", Side: plan.ClientSide},
+		"cannot change clsact": plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true},
+		"no such device":       plan.TC{Interface: "nowhere0", Side: plan.ClientSide},
+		"not an item of steer": plan.Route{},
+		"no TC program is for": plan.TC{Interface: "ext0", Side: plan.ClientSide | plan.OriginSide},
 	} {
 		if err := s.Add(i); err == nil || !strings.Contains(err.Error(), text) {
 			t.Errorf("%s: %v, want %q", i, err, text)
@@ -484,7 +487,7 @@ func TestOtherABI(t *testing.T) {
 		pinSettings(t, s, size, 99)
 		have, err := s.Have()
 		must(t, err)
-		if !strings.Contains(have[0].String(), "ABI 99, this build speaks 1") {
+		if !strings.Contains(have[0].String(), "ABI 99, this build speaks 2") {
 			t.Error(have[0])
 		}
 		for what, err := range map[string]error{
@@ -589,7 +592,7 @@ func TestFilters(t *testing.T) {
 	s, _, _ := gateway(t)
 	f := &fakeFilters{programs: map[plan.TC]ebpf.ProgramID{}}
 	s.UseFilters(f)
-	tc := plan.TC{Interface: "ext0", Side: clientSide, Clsact: true}
+	tc := plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true}
 	want := []plan.Item{plan.Objects{}, tc}
 	apply(t, s, want)
 	wantItems(t, s, want)
@@ -627,7 +630,7 @@ func (f *fakeFilters) Have() (all []plan.TC, _ error) {
 }
 
 func (f *fakeFilters) Add(t plan.TC, fd int, name string) error {
-	if name != "portreeve_"+t.Side.String() {
+	if name != filterName(t) {
 		return errors.New("filter is called " + name)
 	}
 	fd, err := dup(fd)

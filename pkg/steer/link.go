@@ -10,20 +10,26 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
-// A link is pinned as link_PROGRAM, or link_PROGRAM_IFINDEX for TC: the name
-// says what it ought to run and where, even when its interface is gone.
+// A link is pinned as link_PROGRAM, as link_PROGRAM_IFINDEX for TC, and as
+// link_PROGRAM_VERSION of IP for netfilter: the name says what it ought to run
+// and where, even when its interface is gone.
 const (
 	linkPrefix = "link_"
 	lookupLink = linkPrefix + bpfProgSteerLookup
 )
 
-// programNames lists all programs in a fixed order.
+// programNames lists all programs in a fixed order. The one of the netfilter
+// links is not loaded where the kernel has none.
 func programNames() []string {
-	return []string{bpfProgSteerLookup, bpfProgSteerClient, bpfProgSteerClientL3, bpfProgSteerOrigin, bpfProgSteerOriginL3}
+	return []string{
+		bpfProgSteerLookup, bpfProgSteerClient, bpfProgSteerClientL3, bpfProgSteerOrigin, bpfProgSteerOriginL3,
+		bpfProgSteerWall, bpfProgSteerWallL3, bpfProgSteerForward, bpfProgSteerForwardMatch,
+	}
 }
 
 // OwnProgram reports whether a program is one of ours, whoever pinned it and
@@ -39,28 +45,36 @@ func OwnProgram(id uint32) bool {
 	return err == nil && slices.Contains(programNames(), info.Name)
 }
 
-// tcProgram names the TC program of a side, for packets that begin with an
-// Ethernet header or with the IP header.
-func tcProgram(side plan.Side, l2 bool) (string, error) {
-	switch {
-	case side == plan.ClientSide && l2:
-		return bpfProgSteerClient, nil
-	case side == plan.ClientSide:
-		return bpfProgSteerClientL3, nil
-	case side == plan.OriginSide && l2:
-		return bpfProgSteerOrigin, nil
-	case side == plan.OriginSide:
-		return bpfProgSteerOriginL3, nil
-	}
-	return "", fmt.Errorf("no TC program is for side %s", side)
+// tcPrograms are the TC programs by what they are for, first the one for packets
+// that begin with an Ethernet header, then the one for all others.
+var tcPrograms = map[plan.TC][2]string{
+	{Side: plan.ClientSide}:               {bpfProgSteerClient, bpfProgSteerClientL3},
+	{Side: plan.OriginSide}:               {bpfProgSteerOrigin, bpfProgSteerOriginL3},
+	{Side: plan.OriginSide, Egress: true}: {bpfProgSteerWall, bpfProgSteerWallL3},
 }
 
-// sideOf is the side of a TC program.
-func sideOf(program string) plan.Side {
-	if program == bpfProgSteerClient || program == bpfProgSteerClientL3 {
-		return plan.ClientSide
+// tcProgram names the TC program for an item, whatever its interface and the
+// way in which it is attached.
+func tcProgram(t plan.TC, l2 bool) (string, error) {
+	programs, found := tcPrograms[plan.TC{Side: t.Side, Egress: t.Egress}]
+	switch {
+	case !found:
+		return "", fmt.Errorf("no TC program is for %s", t)
+	case l2:
+		return programs[0], nil
 	}
-	return plan.OriginSide
+	return programs[1], nil
+}
+
+// tcOf returns the item of a TC program, without its interface; false for
+// another program.
+func tcOf(program string) (plan.TC, bool) {
+	for t, programs := range tcPrograms {
+		if slices.Contains(programs[:], program) {
+			return t, true
+		}
+	}
+	return plan.TC{}, false
 }
 
 // linkName is the pin of a TC program's link.
@@ -68,8 +82,9 @@ func linkName(program string, ifindex uint32) string {
 	return linkPrefix + program + "_" + strconv.FormatUint(uint64(ifindex), 10)
 }
 
-// parseLink splits the name of a link's pin; ifindex is 0 for sk_lookup.
-func parseLink(name string) (program string, ifindex uint32, ok bool) {
+// parseLink splits the name of a link's pin. The number is the interface's, for
+// netfilter the version of IP, and 0 for sk_lookup.
+func parseLink(name string) (program string, number uint32, ok bool) {
 	if name == lookupLink {
 		return bpfProgSteerLookup, 0, true
 	}
@@ -91,7 +106,7 @@ type pinnedLink struct {
 	info    *link.Info
 	name    string // of the pin
 	program string // that it ought to run
-	ifindex uint32 // that it was attached to; 0 for sk_lookup
+	number  uint32 // of the interface that it was attached to, see parseLink
 }
 
 // alive reports whether the kernel still runs the link's program: the link
@@ -101,8 +116,28 @@ func (l pinnedLink) alive(netns uint64) bool {
 		ns := l.info.NetNs()
 		return ns != nil && uint64(ns.NetnsInode) == netns
 	}
+	if l.program == bpfProgSteerForward {
+		return l.info.Netfilter() != nil // it keeps its network namespace alive, so that is ours
+	}
 	tcx := l.info.TCX()
-	return tcx != nil && tcx.Ifindex == l.ifindex
+	return tcx != nil && tcx.Ifindex == l.number
+}
+
+// item is what the link is in a plan; false for one that does nothing here: a
+// sk_lookup link left by a network namespace whose inode came to be ours.
+func (l pinnedLink) item(netns uint64, names map[uint32]string) (plan.Item, bool) {
+	alive := l.alive(netns)
+	switch t, isTC := tcOf(l.program); {
+	case isTC && alive:
+		t.Interface = nameOf(names, l.number)
+		return t, true
+	case isTC: // its interface is gone: it can be removed
+		t.Interface = gone(l.number)
+		return t, true
+	case l.program == bpfProgSteerForward:
+		return plan.Forward{Family: plan.Family(l.number)}, alive
+	}
+	return plan.Lookup{}, alive
 }
 
 // eachLink calls f for each pinned link. A pin that is no link of ours is left
@@ -131,7 +166,7 @@ func (s *Steer) eachLink(f func(pinnedLink) error) error {
 
 // openLink opens the pin of a link; nil if it is none of ours.
 func (s *Steer) openLink(name string) (*pinnedLink, error) {
-	program, ifindex, ok := parseLink(name)
+	program, number, ok := parseLink(name)
 	if !ok {
 		return nil, nil
 	}
@@ -147,12 +182,10 @@ func (s *Steer) openLink(name string) (*pinnedLink, error) {
 		l.Close()
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
-	return &pinnedLink{l, info, name, program, ifindex}, nil
+	return &pinnedLink{l, info, name, program, number}, nil
 }
 
-// haveLinks reads the links. A dead sk_lookup link, left by a network
-// namespace whose inode came to be ours, is none; a TCX link whose interface
-// is gone is one that can be removed.
+// haveLinks reads the links.
 func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 	names, err := ifaceNames()
 	if err != nil {
@@ -160,14 +193,8 @@ func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 	}
 	var items []plan.Item
 	err = s.eachLink(func(l pinnedLink) error {
-		alive := l.alive(s.netns)
-		switch {
-		case l.program != bpfProgSteerLookup && alive:
-			items = append(items, plan.TC{Interface: nameOf(names, l.ifindex), Side: sideOf(l.program)})
-		case l.program != bpfProgSteerLookup:
-			items = append(items, plan.TC{Interface: gone(l.ifindex), Side: sideOf(l.program)})
-		case alive:
-			items = append(items, plan.Lookup{})
+		if item, does := l.item(s.netns, names); does {
+			items = append(items, item)
 		}
 		return nil
 	})
@@ -215,7 +242,24 @@ func (s *Steer) addLookup(set *pinSet) error {
 	})
 }
 
-// addTC attaches a TC program, behind those that are there: theirs come first.
+// removeLink ends a link and removes its pin: an inspector that runs holds it
+// as well, and without an end it would go on.
+func (s *Steer) removeLink(name string) error {
+	l, err := s.openLink(name)
+	if err != nil {
+		return err
+	}
+	if l != nil {
+		defer l.Close()
+		if err := l.Detach(); err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.ENOLINK) {
+			return fmt.Errorf("end %s: %w", name, err)
+		}
+	}
+	return removePin(s.pin(name))
+}
+
+// addTC attaches a TC program, before those that are there: one before ours
+// could end the chain, or change what we look at.
 func (s *Steer) addTC(i plan.TC) error {
 	set, err := s.open()
 	if err != nil {
@@ -225,7 +269,7 @@ func (s *Steer) addTC(i plan.TC) error {
 	if err != nil {
 		return err
 	}
-	name, err := tcProgram(i.Side, l2)
+	name, err := tcProgram(i, l2)
 	if err != nil {
 		return err
 	}
@@ -237,17 +281,16 @@ func (s *Steer) addTC(i plan.TC) error {
 		return err
 	}
 	return s.pinOnce(linkName(name, ifindex), func() (link.Link, error) {
-		return attachTCX(ifindex, set.programs[name])
+		return attachTCX(ifindex, set.programs[name], i.Egress)
 	})
 }
 
-func attachTCX(ifindex uint32, p *ebpf.Program) (link.Link, error) {
-	return link.AttachTCX(link.TCXOptions{
-		Interface: int(ifindex),
-		Program:   p,
-		Attach:    ebpf.AttachTCXIngress,
-		Anchor:    link.Tail(),
-	})
+func attachTCX(ifindex uint32, p *ebpf.Program, egress bool) (link.Link, error) {
+	hook := ebpf.AttachTCXIngress
+	if egress {
+		hook = ebpf.AttachTCXEgress
+	}
+	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: hook, Anchor: link.Head()})
 }
 
 var errNoFilters = errors.New("this command cannot change clsact filters")
@@ -256,11 +299,16 @@ func (s *Steer) addFilter(i plan.TC, p *ebpf.Program) error {
 	if s.filters == nil {
 		return errNoFilters
 	}
-	return s.filters.Add(i, p.FD(), filterName(i.Side))
+	return s.filters.Add(i, p.FD(), filterName(i))
 }
 
-// filterName is the name of a side's filter in clsact.
-func filterName(side plan.Side) string { return "portreeve_" + side.String() }
+// filterName is the name of an item's filter in clsact.
+func filterName(t plan.TC) string {
+	if t.Egress {
+		return "portreeve_wall"
+	}
+	return "portreeve_" + t.Side.String()
+}
 
 // replaceFilters installs new programs in place of all clsact filters of ours.
 func (s *Steer) replaceFilters(programs map[string]*ebpf.Program) error {
@@ -276,18 +324,18 @@ func (s *Steer) replaceFilters(programs map[string]*ebpf.Program) error {
 		if err != nil {
 			return err
 		}
-		name, err := tcProgram(f.Side, l2)
+		name, err := tcProgram(f, l2)
 		if err != nil {
 			return err
 		}
-		if err := s.filters.Add(f, programs[name].FD(), filterName(f.Side)); err != nil {
+		if err := s.filters.Add(f, programs[name].FD(), filterName(f)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeTC removes the pin of a TCX link, and with it the link.
+// removeTC ends a TCX link, or removes a filter.
 func (s *Steer) removeTC(i plan.TC) error {
 	if i.Clsact {
 		if s.filters == nil {
@@ -304,8 +352,8 @@ func (s *Steer) removeTC(i plan.TC) error {
 	}
 	var failed error
 	for _, l2 := range []bool{true, false} {
-		name, err := tcProgram(i.Side, l2)
-		failed = errors.Join(failed, err, removePin(s.pin(linkName(name, index))))
+		name, err := tcProgram(i, l2)
+		failed = errors.Join(failed, err, s.removeLink(linkName(name, index)))
 	}
 	return failed
 }

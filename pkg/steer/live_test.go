@@ -96,10 +96,10 @@ func (g *triangle) items(open bool) []plan.Item {
 		plan.Objects{},
 		plan.Settings{ClientMark: clientMark, OriginMark: originMark, Heartbeat: heartbeat},
 		plan.Service{Name: "mx", Open: open},
-		plan.Role{Interface: "ext0", Side: clientSide},
+		plan.Role{Interface: "ext0", Side: plan.ClientSide},
 		plan.Lookup{},
-		plan.TC{Interface: "ext0", Side: clientSide, Clsact: g.clsact},
-		plan.TC{Interface: "dmz0", Side: originSide, Clsact: g.clsact},
+		plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: g.clsact},
+		plan.TC{Interface: "dmz0", Side: plan.OriginSide, Clsact: g.clsact},
 	}
 	for _, w := range ways {
 		bits := w.client.BitLen()
@@ -472,7 +472,7 @@ func foreignProgramStillRuns(t *testing.T, clsact bool) {
 	if seen := marksSeen(t, marks); !slices.Contains(seen, clientMark) {
 		t.Errorf("the program behind saw the marks %v", seen)
 	}
-	must(t, g.Remove(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact}))
+	must(t, g.Remove(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: clsact}))
 	before := foreign()
 	g.client.do(func() { must(t, unix.Close(beginDial(t, way4.client, at(way4.origin, smtpPort)))) })
 	await(t, func() bool { return foreign() > before })
@@ -493,7 +493,7 @@ func (g *stage) attachBehind(clsact bool) (marks *ebpf.Map, runs func() uint64) 
 		if err := newClsact(ifindex); !errors.Is(err, unix.EEXIST) {
 			must(g.T, err)
 		}
-		must(g.T, putFilter(ifindex, 100, p.FD(), "foreign"))
+		must(g.T, putFilter(ifindex, ingressParent, 100, p.FD(), "foreign"))
 	} else {
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: ebpf.AttachTCXIngress, Anchor: link.Tail()})
 		must(g.T, err)

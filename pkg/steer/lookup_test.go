@@ -90,7 +90,7 @@ func refused(r bpfReason) lookedUp { return lookedUp{verdict: skDrop, reason: Re
 
 func TestLookup(t *testing.T) {
 	g := newStage(t)
-	g.giveRole(clientSide)
+	g.giveRole(plan.ClientSide)
 	for _, w := range worlds {
 		assigned := lookedUp{skPass, g.cookie(w), Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String()}
 		for _, c := range []struct {
@@ -118,12 +118,12 @@ func TestLookupRoles(t *testing.T) {
 	g := newStage(t)
 	ask := lookupContext{local: at(world4.own, smtpPort)}
 	for side, want := range map[plan.Side]string{
-		clientSide:              Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String(),
-		clientSide | originSide: Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String(),
-		originSide:              Reason(bpfReasonREASON_LOOKUP_INTERFACE).String(),
-		0:                       Reason(bpfReasonREASON_LOOKUP_INTERFACE).String(),
+		plan.ClientSide:                   Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String(),
+		plan.ClientSide | plan.OriginSide: Reason(bpfReasonREASON_LOOKUP_ASSIGNED).String(),
+		plan.OriginSide:                   Reason(bpfReasonREASON_LOOKUP_INTERFACE).String(),
+		0:                                 Reason(bpfReasonREASON_LOOKUP_INTERFACE).String(),
 	} {
-		g.giveRole(clientSide)
+		g.giveRole(plan.ClientSide)
 		g.giveRole(side)
 		if got := g.lookUp(ask).reason; got != want {
 			t.Errorf("interface of %s: %s, want %s", side, got, want)
@@ -133,7 +133,7 @@ func TestLookupRoles(t *testing.T) {
 
 func TestLookupHung(t *testing.T) {
 	g := newStage(t)
-	g.giveRole(clientSide)
+	g.giveRole(plan.ClientSide)
 	g.register("opened", "closed")
 	g.hang()
 	for _, w := range worlds {
@@ -150,7 +150,7 @@ func TestLookupHung(t *testing.T) {
 // that got into the slot, leads to the fail policy.
 func TestLookupRefused(t *testing.T) {
 	g := newStage(t)
-	g.giveRole(clientSide)
+	g.giveRole(plan.ClientSide)
 	l4 := listen(t, "127.0.0.1:0")
 	index, err := g.set.index()
 	must(t, err)
@@ -171,7 +171,7 @@ func TestLookupRefused(t *testing.T) {
 // The longest prefix decides, within its family: ::/0 does not catch IPv4.
 func TestLookupPrefixes(t *testing.T) {
 	g := newStage(t)
-	g.giveRole(clientSide)
+	g.giveRole(plan.ClientSide)
 	const port = 2525
 	bind := func(prefix, service string) {
 		g.add(plan.Binding{Prefix: netip.MustParsePrefix(prefix), Port: port, Service: service, Addressed: true})

@@ -68,25 +68,28 @@ func (s *Steer) faults(set *pinSet) ([]string, error) {
 
 // othersPrograms names the pinned programs that are not those of this build.
 func (s *pinSet) othersPrograms() ([]string, error) {
-	spec, err := embedded()
-	if err != nil {
-		return nil, err
-	}
 	var faults []string
 	for _, name := range programNames() {
 		p := s.programs[name]
 		if p == nil {
 			continue
 		}
-		info, err := p.Info()
+		ours, err := isOfBuild(name, p)
 		if err != nil {
 			return nil, fmt.Errorf("program %s: %w", name, err)
 		}
-		if spec.Programs[name].Compatible(info) != nil {
+		if !ours {
 			faults = append(faults, "program "+name+" of another build")
 		}
 	}
-	return faults, nil
+	if s.maps[bpfMapSettings] == nil {
+		return faults, nil
+	}
+	v, err := s.settings()
+	if err == nil && faults == nil && v.Build != build() {
+		faults = append(faults, "programs of another build")
+	}
+	return faults, err
 }
 
 // strayLinks names the links that do not run the pinned program: a
@@ -140,16 +143,20 @@ func (s *Steer) addObjects() error {
 
 // buildSet loads everything and pins it in a directory.
 func buildSet(dir string) error {
-	spec, err := embedded()
+	spec, err := loadable()
 	if err != nil {
 		return err
 	}
-	coll, err := ebpf.NewCollection(spec.Copy())
+	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
 		return loadError(err)
 	}
 	defer coll.Close()
-	first := bpfSettings{Abi: bpfAbiABI, Reasons: bpfReasonREASONS, Since: uint64(time.Now().Unix())}
+	var forward uint32
+	if coll.Programs[bpfProgSteerForward] != nil {
+		forward = 1
+	}
+	first := bpfSettings{Forward: forward, Abi: bpfAbiABI, Reasons: bpfReasonREASONS, Build: build(), Since: uint64(time.Now().Unix())}
 	if err := coll.Maps[bpfMapSettings].Put(uint32(0), first); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}
@@ -210,16 +217,21 @@ func (s *pinSet) keepMaps() error {
 // any point: while a pin is not renamed the old program is found there, and
 // everything is done once more.
 func (s *Steer) replacePrograms(set *pinSet) error {
-	spec, err := embedded()
+	spec, err := loadable()
 	if err != nil {
 		return err
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec.Copy(), ebpf.CollectionOptions{MapReplacements: set.maps})
+	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: set.maps})
 	if err != nil {
 		return loadError(err)
 	}
 	defer coll.Close()
-	err = s.eachLink(func(l pinnedLink) error { return l.Update(coll.Programs[l.program]) })
+	err = s.eachLink(func(l pinnedLink) error {
+		if l.program == bpfProgSteerForward {
+			return s.replaceForward(l, coll.Programs[l.program])
+		}
+		return l.Update(coll.Programs[l.program])
+	})
 	if err != nil {
 		return fmt.Errorf("replace the programs of links: %w", err)
 	}
@@ -231,7 +243,7 @@ func (s *Steer) replacePrograms(set *pinSet) error {
 			return fmt.Errorf("pin program %s: %w", name, err)
 		}
 	}
-	return nil
+	return set.putBuild(coll.Programs[bpfProgSteerForward] != nil)
 }
 
 func (s *Steer) replacePin(name string, p *ebpf.Program) error {
@@ -271,7 +283,7 @@ func (s *Steer) detachLinks() error {
 		return err
 	}
 	for _, l := range links {
-		if err := removePin(s.pin(l)); err != nil {
+		if err := s.removeLink(l); err != nil {
 			return err
 		}
 	}

@@ -6,10 +6,7 @@ import (
 	"slices"
 )
 
-// Addresses of the tests. A TC program without link-layer header can be run
-// by the kernel's test run only on packets whose bytes 12 and 13 happen to be
-// an EtherType: in IPv4 these are the beginning of the source (8.0.0.0/16), in
-// IPv6 its fifth and sixth byte (2001:db8:86dd::/48).
+// Addresses of the tests.
 type world struct {
 	client, router netip.Addr // the other ends
 	origin         netip.Addr // transit, service mx, which has a listener
@@ -59,7 +56,11 @@ const (
 	extRouting  = 43
 	extFragment = 44
 	extESP      = 50
+	extAH       = 51
 	extOptions  = 60
+	extMobility = 135
+	extHIP      = 139
+	extShim6    = 140
 )
 
 // tcp returns a TCP header.

@@ -148,6 +148,13 @@ func (s *pinSet) putBinding(i plan.Binding) error {
 	if err != nil {
 		return err
 	}
+	targets, err := s.targetsOf()
+	if err != nil {
+		return err
+	}
+	if err := targets.set(key, v.Flags); err != nil {
+		return err
+	}
 	return ports.put(key, func() error { return s.maps[bpfMapBindings].Put(key, v) })
 }
 
@@ -160,7 +167,14 @@ func (s *pinSet) removeBinding(i plan.Binding) error {
 	if err != nil {
 		return err
 	}
-	return ports.remove(key, func() error { return s.maps[bpfMapBindings].Delete(key) })
+	targets, err := s.targetsOf()
+	if err != nil {
+		return err
+	}
+	if err := ports.remove(key, func() error { return s.maps[bpfMapBindings].Delete(key) }); err != nil {
+		return err
+	}
+	return targets.set(key, 0)
 }
 
 func haveOrigins(s *pinSet) ([]plan.Item, error) {

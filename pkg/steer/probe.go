@@ -30,6 +30,7 @@ func Probe() []Feature {
 		{"SOCKMAP of listeners", "5.9", true, explain(trySockmap())},
 		{"TC classifier programs", "5.2", true, explain(tryClassifier())},
 		{"TCX links", "6.6", false, explain(tryTCX())},
+		{"netfilter links", "6.4", false, explain(tryNetfilter())},
 	}
 }
 
@@ -109,7 +110,7 @@ func tryTCX() error {
 		return err
 	}
 	defer p.Close()
-	l, err := attachTCX(math.MaxInt32, p)
+	l, err := attachTCX(math.MaxInt32, p, false)
 	if errors.Is(err, unix.ENODEV) {
 		return nil
 	}

@@ -54,7 +54,7 @@ func TestProbe(t *testing.T) {
 func TestTCX(t *testing.T) {
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
-	err := s.Add(plan.TC{Interface: "ext0", Side: clientSide})
+	err := s.Add(plan.TC{Interface: "ext0", Side: plan.ClientSide})
 	has, probed := TCXSupported()
 	must(t, probed)
 	if want := runningRelease(t) >= release(t, "6.6"); has != want {
@@ -62,7 +62,7 @@ func TestTCX(t *testing.T) {
 	}
 	if has {
 		must(t, err)
-		wantItems(t, s, []plan.Item{plan.Objects{}, plan.TC{Interface: "ext0", Side: clientSide}})
+		wantItems(t, s, []plan.Item{plan.Objects{}, plan.TC{Interface: "ext0", Side: plan.ClientSide}})
 		return
 	}
 	if !errors.Is(err, ebpf.ErrNotSupported) {

@@ -43,26 +43,17 @@ func TestRandomPackets(t *testing.T) {
 }
 
 // leavesAlone runs a packet through all TC programs and allows no verdict on
-// it. The first bytes of the source are those that the l3 programs can be run
-// with.
+// it.
 func (g *stage) leavesAlone(packet []byte) {
 	g.Helper()
-	l3 := append(bytes.Clone(packet), make([]byte, 14+40)...)
-	if packet[0]>>4 == 4 {
-		copy(l3[12:], []byte{8, 0})
-	} else {
-		copy(l3[12:], []byte{0x86, 0xdd})
-	}
-	l2 := ethernet(packet)
-	for i, program := range programNames()[1:] {
-		data := l2
-		if i%2 == 1 {
-			data = l3
-		}
-		o, err := g.runTC(program, data)
-		must(g.T, err)
-		if o.verdict != next || o.mark != foreignMark {
-			g.Fatalf("%s: %s on %x", program, o, data)
+	data := ethernet(packet)
+	for _, programs := range tcPrograms {
+		for _, program := range programs {
+			o, err := g.runTC(program, data)
+			must(g.T, err)
+			if o.verdict != next || o.mark != foreignMark {
+				g.Fatalf("%s: %s on %x", program, o, data)
+			}
 		}
 	}
 }
@@ -130,8 +121,8 @@ func (g *stage) truncated(whole []byte, n int) {
 	} else {
 		binary.BigEndian.PutUint16(honest[4:], uint16(n-40))
 	}
-	for _, side := range []plan.Side{clientSide, originSide} {
-		name, err := tcProgram(side, true)
+	for _, hook := range []plan.TC{clientHook, originHook, wallHook} {
+		name, err := tcProgram(hook, true)
 		must(g.T, err)
 		for _, packet := range [][]byte{whole[:n], honest} {
 			o, err := g.runTC(name, ethernet(packet))

@@ -132,7 +132,11 @@ func (s *Steer) Since() (since time.Time, err error) {
 func (s *Steer) Stats() (times []RunTime, err error) {
 	err = s.reading(func(set *pinSet) error {
 		for _, name := range programNames() {
-			st, err := set.programs[name].Stats()
+			p := set.programs[name]
+			if p == nil {
+				continue
+			}
+			st, err := p.Stats()
 			if err != nil {
 				return fmt.Errorf("read the statistics of program %s: %w", name, err)
 			}

@@ -12,9 +12,11 @@ var reasonWords = []string{
 	"lookup-assigned", "lookup-bypass", "lookup-interface", "lookup-unbound",
 	"lookup-absent-closed", "lookup-absent-open", "lookup-hung-closed", "lookup-hung-open", "lookup-refused",
 	"client-syn", "client-tiny", "client-socket", "client-cookie", "client-icmp",
-	"client-bypass", "client-forwarded", "client-fragment", "client-headers",
+	"client-bypass", "client-forwarded", "client-fragment", "client-hidden", "client-hidden-open", "client-tags",
 	"client-absent-closed", "client-absent-open", "client-hung-closed", "client-hung-open",
-	"origin-socket", "origin-icmp", "origin-foreign", "origin-forwarded", "origin-fragment", "origin-headers",
+	"origin-socket", "origin-icmp", "origin-foreign", "origin-forwarded", "origin-fragment", "origin-hidden",
+	"wall-leak", "wall-hidden", "wall-dead-closed", "wall-dead-open", "wall-bypass",
+	"forward-leak", "forward-hidden", "forward-dead-closed", "forward-dead-open", "forward-bypass",
 }
 
 // Every reason of the C enum has its word, in its order, and is explained.

@@ -176,6 +176,7 @@ const (
 	clsactHandle  = 0xffff0000
 	clsactParent  = 0xfffffff1
 	ingressParent = 0xfffffff2
+	egressParent  = 0xfffffff3
 	bpfFd         = 6
 	bpfName       = 7
 	bpfFlags      = 8
@@ -201,13 +202,13 @@ func newClsact(ifindex uint32) error {
 }
 
 // filterBody names the filter of a priority, for all protocols.
-func filterBody(ifindex, priority uint32) []byte {
-	return tcBody(ifindex, 1, ingressParent, priority<<16|uint32(swapPort(unix.ETH_P_ALL)))
+func filterBody(ifindex, parent, priority uint32) []byte {
+	return tcBody(ifindex, 1, parent, priority<<16|uint32(swapPort(unix.ETH_P_ALL)))
 }
 
 // putFilter makes a program the filter of a priority, or replaces it.
-func putFilter(ifindex, priority uint32, fd int, name string) error {
-	m := newMessage(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, filterBody(ifindex, priority)...)
+func putFilter(ifindex, parent, priority uint32, fd int, name string) error {
+	m := newMessage(unix.RTM_NEWTFILTER, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, filterBody(ifindex, parent, priority)...)
 	m.attr(unix.TCA_KIND, []byte("bpf\x00"))
 	options := m.nest(unix.TCA_OPTIONS)
 	m.attr(bpfFd, word(uint32(fd))).attr(bpfName, []byte(name+"\x00")).attr(bpfFlags, word(bpfDirect))
@@ -219,8 +220,8 @@ func putFilter(ifindex, priority uint32, fd int, name string) error {
 }
 
 // deleteFilter deletes the filter of a priority.
-func deleteFilter(ifindex, priority uint32) error {
-	m := newMessage(unix.RTM_DELTFILTER, 0, filterBody(ifindex, priority)...)
+func deleteFilter(ifindex, parent, priority uint32) error {
+	m := newMessage(unix.RTM_DELTFILTER, 0, filterBody(ifindex, parent, priority)...)
 	if err := m.attr(unix.TCA_KIND, []byte("bpf\x00")).send(); err != nil {
 		return fmt.Errorf("delete filter: %w", err)
 	}
@@ -244,7 +245,7 @@ func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
 		return err
 	}
 	f.have[t] = true
-	return putFilter(ifindex, uint32(t.Side), fd, name)
+	return putFilter(ifindex, parentOf(t), uint32(t.Side), fd, name)
 }
 
 func (f clsactFilters) Remove(t plan.TC) error {
@@ -253,5 +254,12 @@ func (f clsactFilters) Remove(t plan.TC) error {
 		return err
 	}
 	delete(f.have, t)
-	return deleteFilter(ifindex, uint32(t.Side))
+	return deleteFilter(ifindex, parentOf(t), uint32(t.Side))
+}
+
+func parentOf(t plan.TC) uint32 {
+	if t.Egress {
+		return egressParent
+	}
+	return ingressParent
 }

@@ -53,6 +53,17 @@ func (s *slots) free() (uint32, error) {
 	return 0, fmt.Errorf("there are %d services already, the most that the kernel side holds", len(s.byID))
 }
 
+// closed returns how many services fail closed.
+func (s *slots) closed() uint32 {
+	var n uint32
+	for _, i := range s.byID {
+		if i.Name != "" && !i.Open {
+			n++
+		}
+	}
+	return n
+}
+
 func (s *slots) set(id uint32, i plan.Service) {
 	s.byName[i.Name] = id
 	s.byID[id] = i
@@ -124,7 +135,7 @@ func (s *pinSet) putService(i plan.Service) error {
 		return fmt.Errorf("write service number %d: %w", id, err)
 	}
 	index.set(id, i)
-	return nil
+	return s.putClosed(index.closed())
 }
 
 // removeService frees a service's number and its listeners. The lock keeps an
@@ -152,7 +163,7 @@ func (s *pinSet) removeService(i plan.Service) error {
 		return fmt.Errorf("clear service number %d: %w", id, err)
 	}
 	index.clear(id)
-	return nil
+	return s.putClosed(index.closed())
 }
 
 // slot4 and slot6 are the slots of a service's listeners, see maps.h.

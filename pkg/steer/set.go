@@ -31,6 +31,8 @@ type pinSet struct {
 	slots *slots     // index of services, see index
 	bound *portCount // ports of bindings
 	ours  *portCount // ports of origins
+
+	targets *targetCount // addresses of transit bindings
 }
 
 // openSet opens the pins of a directory.
@@ -85,12 +87,24 @@ func (s *pinSet) openProgram(name string) error {
 	if isDenied(err) {
 		return err
 	}
+	if errors.Is(err, fs.ErrNotExist) && name == bpfProgSteerForward && !s.hasForward() {
+		return nil // the kernel has no netfilter links
+	}
 	if err != nil {
 		s.missing = append(s.missing, "program "+name)
 		return nil
 	}
 	s.programs[name] = p
 	return nil
+}
+
+// hasForward reports whether a netfilter program was loaded with the maps.
+func (s *pinSet) hasForward() bool {
+	if s.maps[bpfMapSettings] == nil {
+		return true
+	}
+	v, err := s.settings()
+	return err != nil || v.Forward != 0
 }
 
 // isDenied tells what we may not see from what is not there.

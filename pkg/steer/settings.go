@@ -36,6 +36,19 @@ func (v bpfSettings) item() plan.Settings {
 	return plan.Settings{ClientMark: v.ClientMark, OriginMark: v.OriginMark, Heartbeat: time.Duration(v.HeartbeatNs)}
 }
 
+// putClosed writes how many services fail closed.
+func (s *pinSet) putClosed(n uint32) error {
+	v, err := s.settings()
+	if err != nil || v.Closed == n {
+		return err
+	}
+	v.Closed = n
+	if err := s.maps[bpfMapSettings].Put(uint32(0), v); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
 // putSettings writes what an operator may change; ABI and date stay.
 func (s *pinSet) putSettings(i plan.Settings) error {
 	v, err := s.settings()

@@ -24,7 +24,8 @@ import (
 var ErrNotAttached = errors.New("nothing is attached in this network namespace; run portreeve attach")
 
 // Filters puts TC programs into clsact qdiscs, which takes netlink. A filter of
-// ours is called portreeve_client or portreeve_origin, after its side.
+// ours is called portreeve_client or portreeve_origin after its side, or
+// portreeve_wall.
 type Filters interface {
 	// Have returns the filters of ours, each with Clsact set.
 	Have() ([]plan.TC, error)
@@ -66,7 +67,7 @@ func (s *Steer) Name() string { return "steer" }
 func (s *Steer) Owns(k plan.Kind) bool {
 	switch k {
 	case plan.KindObjects, plan.KindSettings, plan.KindService, plan.KindOrigin,
-		plan.KindRole, plan.KindBinding, plan.KindLookup, plan.KindTC:
+		plan.KindRole, plan.KindBinding, plan.KindLookup, plan.KindTC, plan.KindForward:
 		return true
 	}
 	return false
@@ -202,6 +203,8 @@ func (s *Steer) add(item plan.Item) error {
 		return set.putBinding(i)
 	case plan.Lookup:
 		return s.addLookup(set)
+	case plan.Forward:
+		return s.addForward(set, i)
 	}
 	return fmt.Errorf("%T is not an item of steer", item)
 }
@@ -211,7 +214,9 @@ func (s *Steer) remove(item plan.Item) error {
 	case plan.Objects:
 		return s.removeObjects()
 	case plan.Lookup:
-		return removePin(s.pin(lookupLink))
+		return s.removeLink(lookupLink)
+	case plan.Forward:
+		return s.removeLink(forwardLink(i.Family))
 	case plan.TC:
 		return s.removeTC(i)
 	}

@@ -74,7 +74,7 @@ func onWire(t *testing.T, kind uint16, clsact bool) (*stage, *wireEnd, *ebpf.Map
 	g := newStage(t)
 	g.UseFilters(clsactFilters{map[plan.TC]bool{}})
 	end := newTap(t, "ext0", kind)
-	g.add(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact})
+	g.add(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: clsact})
 	marks, _ := g.attachBehind(clsact)
 	return g, end, marks
 }
@@ -162,8 +162,8 @@ func nonLinear(t *testing.T, clsact bool) {
 	other := newSpace(t)
 	wire(t, "ext0", "c0", other)
 	setMTU(t, "ext0", 9000)
-	g.add(plan.TC{Interface: "ext0", Side: clientSide, Clsact: clsact})
-	g.add(plan.TC{Interface: "ext0", Side: originSide, Clsact: clsact})
+	g.add(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: clsact})
+	g.add(plan.TC{Interface: "ext0", Side: plan.OriginSide, Clsact: clsact})
 	for n, w := range worlds {
 		forged, _ := connect(t, w.client, w.origin, originMark)
 		large := make([]byte, 6000)

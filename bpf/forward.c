@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
+/*
+ * FORWARD: what the second wall does not see, because it would leave by an
+ * interface that is not on the origin side: one that is new, was renamed or
+ * made again, or that nobody named. As a netfilter program where the kernel has
+ * links for it (6.4); before, as a program that a rule of iptables asks (xt_bpf)
+ * which drops what it says yes to.
+ *
+ * Neither program type may hold a socket: the heartbeat tells the living.
+ */
+#include "wall.h"
+
+static __always_inline bool forward_stops(struct cursor *c, enum parsed parsed, const struct ip *ip,
+					  struct spare *spare, __u32 from)
+{
+	struct approach a = {.set = get_settings(), .from = from, .reasons = REASON_FORWARD_LEAK};
+
+	return a.set && a.set->client_mark && stops(c, parsed, ip, spare, &a);
+}
+
+/* The origin side's egress has a wall of its own. */
+static __always_inline bool is_walled(__u32 ifindex)
+{
+	const enum side *side = bpf_map_lookup_elem(&roles, &ifindex);
+
+	return side && *side & SIDE_ORIGIN;
+}
+
+static __always_inline enum parsed parse_version(struct cursor *c, struct ip *ip, struct spare *spare)
+{
+	__u8 version;
+
+	if (!load(c, &version, sizeof(version)))
+		return PARSED_NOT_IP;
+	return version >> 4 == 4 ? parse_ipv4(c, ip, spare) : parse_ipv6(c, ip, spare);
+}
+
+SEC("netfilter") int steer_forward(struct bpf_nf_ctx *ctx)
+{
+	struct cursor c = {.hook = ctx, .far = true};
+	struct bpf_dynptr packet;
+	enum parsed parsed;
+	struct spare spare;
+	struct ip ip = {};
+
+	if (is_walled(ctx->state->out->ifindex))
+		return NF_ACCEPT;
+	if (bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &packet))
+		return NF_DROP;
+	c.packet = &packet;
+	parsed = parse_version(&c, &ip, &spare);
+	return forward_stops(&c, parsed, &ip, &spare, ctx->state->in->ifindex) ? NF_DROP : NF_ACCEPT;
+}
+
+/* The rule knows the interfaces. Such a program may only copy from a packet, which begins at its IP header. */
+SEC("socket") int steer_forward_match(struct __sk_buff *skb)
+{
+	struct cursor c = {.skb = skb, .far = true};
+	enum parsed parsed;
+	struct spare spare;
+	struct ip ip = {};
+
+	parsed = parse_ip(&c, &ip, &spare);
+	return forward_stops(&c, parsed, &ip, &spare, skb->ingress_ifindex);
+}
