@@ -7,7 +7,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/doctor"
+	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
@@ -94,7 +97,24 @@ func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan
 	if err := clsactPrivileged("attach", want); err != nil {
 		return err
 	}
+	if err := e.sayStopped(c); err != nil {
+		return err
+	}
 	return f(side, want)
+}
+
+// sayStopped says, before it happens, what will not reach the origins any more.
+func (e *env) sayStopped(c *config.Config) error {
+	links, err := route.Links()
+	if err != nil {
+		return err
+	}
+	firewall, err := netfilter.Look()
+	if err != nil {
+		return err
+	}
+	e.warn(doctor.Stopped(c, links, firewall))
+	return nil
 }
 
 // printChanges prints changes one a line, or the words for none.

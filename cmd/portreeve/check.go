@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -44,7 +45,24 @@ func check(e *env) error {
 			return err
 		}
 	}
+	if reach := uninspected(c); reach != "" {
+		if err := e.printf("%s: note: %s\n", c.File, reach); err != nil {
+			return err
+		}
+	}
 	return e.printf("%s: ok: %s\n", c.File, summary(c))
+}
+
+// uninspected says who reaches transit targets past the inspector: what a file
+// that is new on a gateway stops is told before it happens.
+func uninspected(c *config.Config) string {
+	for _, s := range c.Services {
+		if len(s.Intercept) > 0 {
+			return fmt.Sprintf("while attached, new connections to addresses under intercept come in by %s, where they are inspected, or by %s; what comes in by another interface, or is sent there by DNAT, is stopped (interfaces.bypass)",
+				strings.Join(c.Interfaces.Client, ", "), strings.Join(slices.Concat(c.Interfaces.Origin, c.Interfaces.Bypass), ", "))
+		}
+	}
+	return ""
 }
 
 // summary tells in one line what a configuration is about.

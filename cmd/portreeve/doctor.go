@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/resolve"
+	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
@@ -90,10 +92,31 @@ func examine(ctx context.Context, c *config.Config, resolver string) (_ finding.
 	if err != nil {
 		return nil, err
 	}
+	if m.Ahead, err = ahead(c); err != nil {
+		return nil, err
+	}
 	if m.TLS, err = lookTLS(ctx, c, resolver); err != nil {
 		return nil, err
 	}
 	return doctor.Examine(c, m), nil
+}
+
+// ahead names the TC programs of others that come before ours.
+func ahead(c *config.Config) ([]string, error) {
+	var found []string
+	for _, name := range slices.Concat(c.Interfaces.Client, c.Interfaces.Origin) {
+		links, err := steer.Ahead(name)
+		if err != nil {
+			return nil, err
+		}
+		filters, err := route.NewFilters(steer.OwnProgram).Ahead(name)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, append(links, filters...)...)
+	}
+	slices.Sort(found)
+	return slices.Compact(found), nil
 }
 
 // lookTLS looks at TLS, and at what is published of it.

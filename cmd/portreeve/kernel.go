@@ -11,6 +11,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -153,8 +154,13 @@ func (e *env) wanted(c *config.Config) ([]plan.Item, error) {
 	if findings.Failed() {
 		return nil, findings
 	}
+	e.warn(findings)
+	return plan.Build(c, f), nil
+}
+
+// warn prints findings that keep nothing from being done.
+func (e *env) warn(findings finding.List) {
 	for _, w := range findings {
 		fmt.Fprintf(e.stderr, "portreeve: %s: %s\n", w.Severity, w)
 	}
-	return plan.Build(c, f), nil
 }

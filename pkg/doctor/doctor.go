@@ -39,6 +39,7 @@ type Machine struct {
 	Routes    map[netip.Addr]Route // to each origin
 	Probes    []Probe              // made only where attached
 	Files     uint64               // descriptors that a process may open
+	Ahead     []string             // TC programs of others before ours, in words
 	TLS       TLS
 	Now       time.Time // when it was read
 }
@@ -56,6 +57,7 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.attachment()
 	e.List = append(e.List, plan.Judge(c, m.Facts)...)
 	e.links()
+	e.walls()
 	e.rules()
 	e.sysctls()
 	e.networkd()
@@ -194,7 +196,7 @@ func (e *exam) links() {
 func (e *exam) interfaces() []string {
 	var names []string
 	seen := map[string]bool{}
-	for _, list := range [][]string{e.c.Interfaces.Client, e.c.Interfaces.Origin} {
+	for _, list := range [][]string{e.c.Interfaces.Client, e.c.Interfaces.Origin, e.c.Interfaces.Bypass} {
 		for _, name := range list {
 			if !seen[name] {
 				names = append(names, name)

@@ -159,6 +159,21 @@ func TestFindings(t *testing.T) {
 			"origin 172.16.20.254:25: it refuses connections; its replies to 192.0.2.1 do pass this gateway; start the mail server there, or correct the port"},
 		"no return route": {func(_ *config.Config, m *Machine) { m.Probes[0].Err = &forward.Error{Class: forward.ErrTimeout} }, finding.Error,
 			"origin 172.16.20.254:25: no answer to a connection from 192.0.2.1: its route to its clients does not lead through this gateway, or a packet filter drops them; on the origin, make this gateway the default route, and let port 25 in from everywhere"},
+		"an interface in no list": {func(_ *config.Config, m *Machine) {
+			m.Links = append(m.Links, route.Link{Name: "lan0", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}},
+				route.Link{Name: "spare0", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}})
+		}, finding.Warning, "interfaces: new connections that come in by lan0 to addresses under intercept are stopped while the kernel side is attached, for no list names the interface; name it under interfaces.client to inspect them, under interfaces.bypass to let them pass uninspected, or leave it"},
+		"an interface that may pass": {func(c *config.Config, m *Machine) {
+			c.Interfaces.Bypass = []string{"lan0"}
+			m.Facts.Interfaces = append(m.Facts.Interfaces, "lan0")
+			m.Links = append(m.Links, route.Link{Name: "lan0", Up: true, Carrier: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}})
+		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
+		"no wall in FORWARD": {func(c *config.Config, m *Machine) { m.Facts.NFLinks = false; c.Kernel.Netfilter = config.NetfilterOff }, finding.Warning,
+			"kernel: no wall stands in FORWARD: this kernel has no netfilter links (Linux 6.4 and later), and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
+		"a bridge": {func(_ *config.Config, m *Machine) { m.Links[1].Kind = "bridge" }, finding.Info,
+			"interface " + healthy().Links[1].Name + ": frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients"},
+		"XDP": {func(_ *config.Config, m *Machine) { m.Links[1].XDP = true }, finding.Warning,
+			"interface " + healthy().Links[1].Name + ": an XDP program is attached, which may redirect packets before the walls see them; make sure that it leaves port 25 alone"},
 		"few descriptors": {func(_ *config.Config, m *Machine) { m.Files = 164 }, finding.Warning,
 			"gw.yaml: limits.sessions: 100 sessions need 264 file descriptors, and a process here may open 164; raise the limit (LimitNOFILE=264 in the unit, or ulimit -n), or allow 50 sessions"},
 	} {
@@ -225,6 +240,13 @@ func TestFirewallFindings(t *testing.T) {
 			"nft table ip n chain post", "nft insert rule ip n post meta mark and 0x2000000 != 0 accept"},
 		"DNAT of the port": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 25 -d 172.16.40.1 -j DNAT --to 172.16.20.9", "", finding.Error,
 			"iptables-nft table nat chain PREROUTING", "sends connections to 172.16.40.1:25 elsewhere (dnat)"},
+		"DNAT of another address to an origin": {"iptables-legacy -t nat -A PREROUTING -p tcp --dport 25 -d 203.0.113.5 -j DNAT --to-destination 172.16.20.254:25",
+			"iptables-legacy -t nat -F", finding.Warning,
+			"iptables-legacy table nat chain PREROUTING", "sends connections to 172.16.20.254:25, which service mx intercepts, they are stopped"},
+		"DNAT of another address to another host": {"iptables-legacy -t nat -A PREROUTING -p tcp --dport 25 -d 203.0.113.5 -j DNAT --to-destination 172.16.20.9",
+			"iptables-legacy -t nat -F", finding.Info, "kernel side", "attached as"},
+		"DNAT of nftables, wherever to": {"nft add table ip n; nft add chain ip n pre { type nat hook prerouting priority -100; }; nft add rule ip n pre ip daddr 203.0.113.5 tcp dport 25 dnat to 172.16.20.254",
+			"", finding.Warning, "nft table ip n chain pre", "they are stopped while the kernel side is attached"},
 		"DNAT of another port": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to 172.16.20.9", "", finding.Info,
 			"kernel side", "attached as"},
 	} {

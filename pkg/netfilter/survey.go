@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -155,6 +156,34 @@ type Translation struct {
 // else than it is addressed to.
 func (s *Survey) Diversions(p Packet) []Translation {
 	return s.translations("prerouting", p, dnat, redirect, tproxy)
+}
+
+// DiversionsInto returns the rules that may send connections to a port, at
+// whatever address, into a prefix. Rules of nftables do not show where to, so
+// each of them may.
+func (s *Survey) DiversionsInto(to netip.Prefix, port uint16) []Translation {
+	var found []Translation
+	for _, t := range s.translations("prerouting", Packet{Port: port}, dnat) {
+		if target, shown := destinationOf(t.Rule); !shown || to.Contains(target) {
+			found = append(found, t)
+		}
+	}
+	return found
+}
+
+// destinationOf reads where a rule of iptables sends packets.
+func destinationOf(rule string) (netip.Addr, bool) {
+	_, rest, found := strings.Cut(rule, "--to-destination ")
+	word, _, _ := strings.Cut(rest, " ")
+	word, _, _ = strings.Cut(word, "-") // a range begins in the prefix, or does not matter much
+	if !found {
+		return netip.Addr{}, false
+	}
+	if a, err := netip.ParseAddr(word); err == nil {
+		return a, true
+	}
+	ap, err := netip.ParseAddrPort(word)
+	return ap.Addr(), err == nil
 }
 
 // DiversionsOfOurs returns the rules that may send a connection that this

@@ -38,6 +38,7 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 	}
 	check("client", c.Interfaces.Client)
 	check("origin", c.Interfaces.Origin)
+	check("bypass", c.Interfaces.Bypass)
 }
 
 // others are the interfaces without lo, which is on neither side.

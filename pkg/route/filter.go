@@ -107,6 +107,39 @@ func (f *Filters) Have() ([]plan.TC, error) {
 	return have, nil
 }
 
+// Ahead returns the filters of others that see an interface's packets before
+// ours do, in words. Empty where none of ours is there.
+func (f *Filters) Ahead(iface string) ([]string, error) {
+	l, err := findLink(iface)
+	if errors.Is(err, ErrNoInterface) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var ahead []string
+	for hook, parent := range map[string]uint32{"ingress": netlink.HANDLE_MIN_INGRESS, "egress": netlink.HANDLE_MIN_EGRESS} {
+		found, err := filtersAt(l.Attrs().Index, parent)
+		if err != nil {
+			return nil, err
+		}
+		first := uint16(0)
+		for name := range kinds {
+			for _, one := range f.own(found, name) {
+				if first == 0 || one.priority < first {
+					first = one.priority
+				}
+			}
+		}
+		for _, one := range found {
+			if one.handle != 0 && one.priority < first {
+				ahead = append(ahead, fmt.Sprintf("tc filter dev %s %s pref %d %s %s", iface, hook, one.priority, one.kind, one.name))
+			}
+		}
+	}
+	return ahead, nil
+}
+
 // own returns our filters of a name.
 func (f *Filters) own(found []filter, name string) []filter {
 	var own []filter

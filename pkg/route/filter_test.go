@@ -79,8 +79,14 @@ func TestForeignFiltersAreUntouched(t *testing.T) {
 	sh(t, "tc qdisc add dev ext0 clsact"+foreignFilters)
 	before := snapshot(t)
 	f := NewFilters(nil)
+	if ahead, err := f.Ahead("ext0"); err != nil || len(ahead) > 0 {
+		t.Errorf("ahead of nothing: %v %v", ahead, err)
+	}
 	add(t, f, client, program(t, "one"))
 	contain(t, snapshot(t), "pref 2 bpf chain 0 handle 0x25 portreeve_client")
+	if ahead, err := f.Ahead("ext0"); err != nil || len(ahead) != 1 || !strings.HasPrefix(ahead[0], "tc filter dev ext0 ingress pref 1 bpf") {
+		t.Errorf("ahead: %q %v", ahead, err)
+	}
 	if err := f.Remove(client); err != nil {
 		t.Fatal(err)
 	}

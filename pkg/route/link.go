@@ -30,6 +30,7 @@ type Link struct {
 	Master    string // the bridge, bond or VRF that it is a port of, or ""
 	MasterOf  string // the master's kind, or ""
 	Parent    string // of a VLAN, macvlan or ipvlan: the interface that it is on, or ""
+	XDP       bool   // a program sees its packets before everything else here
 	Addresses []netip.Prefix
 }
 
@@ -62,6 +63,7 @@ func describe(l netlink.Link, all map[int]netlink.Link, addresses []netip.Prefix
 		Up:        a.Flags&net.FlagUp != 0,
 		Carrier:   a.Flags&net.FlagRunning != 0,
 		Addresses: addresses,
+		XDP:       a.Xdp != nil && a.Xdp.Attached,
 	}
 	if m, known := all[a.MasterIndex]; known {
 		d.Master, d.MasterOf = m.Attrs().Name, m.Type()

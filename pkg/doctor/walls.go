@@ -1,0 +1,108 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/route"
+)
+
+// Stopped names what may reach the origins of transit services today and will
+// be stopped once the kernel side is attached, with the words of the
+// configuration that keep it.
+func Stopped(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
+	e := &exam{c: c, m: Machine{Links: links, Firewall: firewall}}
+	e.stopped()
+	return e.List
+}
+
+func (e *exam) stopped() {
+	if !e.transit() {
+		return
+	}
+	e.unlisted()
+	e.diversionsInto()
+}
+
+// unlisted names the interfaces by which packets can come in that are on
+// neither side: what they bring to an origin was not steered.
+func (e *exam) unlisted() {
+	var names []string
+	for _, l := range e.m.Links {
+		if l.Up && l.Name != "lo" && slices.ContainsFunc(l.Addresses, isRouted) && !slices.Contains(e.listed(), l.Name) {
+			names = append(names, l.Name)
+		}
+	}
+	if len(names) > 0 {
+		e.warn("interfaces", fmt.Sprintf("new connections that come in by %s to addresses under intercept are stopped while the kernel side is attached, for no list names the interface",
+			strings.Join(names, ", ")), "name it under interfaces.client to inspect them, under interfaces.bypass to let them pass uninspected, or leave it")
+	}
+}
+
+// isRouted tells addresses that more than one link can reach.
+func isRouted(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsLoopback() }
+
+// listed are all interfaces of the configuration.
+func (e *exam) listed() []string {
+	i := e.c.Interfaces
+	return slices.Concat(i.Client, i.Origin, i.Bypass)
+}
+
+// diversionsInto names rules that send connections to addresses which nobody
+// listed to an origin: the client side does not know those addresses.
+func (e *exam) diversionsInto() {
+	if e.m.Firewall == nil {
+		return
+	}
+	told := map[string]bool{} // rules that take connections away from a service: an error of their own
+	for _, s := range e.c.Services {
+		for _, t := range slices.Concat(s.Listen, s.Intercept) {
+			for _, d := range e.m.Firewall.Diversions(netfilter.Packet{To: t.Prefix.Addr(), Port: t.Port}) {
+				told[d.Place.String()+d.Rule] = true
+			}
+		}
+	}
+	for _, s := range e.c.Services {
+		for _, t := range s.Intercept {
+			for _, d := range e.m.Firewall.DiversionsInto(t.Prefix, t.Port) {
+				if told[d.Place.String()+d.Rule] {
+					continue
+				}
+				e.warn(d.Place.String(), fmt.Sprintf("where the rule %q (%s) sends connections to %s, which service %s intercepts, they are stopped while the kernel side is attached: they were not inspected", d.Rule, d.Action, t, s.Name),
+					"name the address that the rule is for under intercept, beside an origin under origins, and remove the rule")
+			}
+		}
+	}
+}
+
+// walls judges what the walls do not see.
+func (e *exam) walls() {
+	e.stopped()
+	if !e.transit() {
+		return
+	}
+	if !e.m.Facts.NFLinks && e.c.Kernel.Netfilter == config.NetfilterOff {
+		e.warn("kernel", "no wall stands in FORWARD: this kernel has no netfilter links (Linux 6.4 and later), and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped",
+			"remove netfilter: off, so that a rule can be the wall")
+	}
+	for _, a := range e.m.Ahead {
+		e.warn(a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
+			"attach it behind, or run portreeve detach, then portreeve attach, which puts its own first; that ends nothing that the walls let pass, but stops mail until an inspector runs again")
+	}
+	for _, l := range e.m.Links {
+		if !slices.Contains(e.interfaces(), l.Name) {
+			continue
+		}
+		if l.Kind == "bridge" {
+			e.info("interface "+l.Name, "frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients")
+		}
+		if l.XDP {
+			e.warn("interface "+l.Name, "an XDP program is attached, which may redirect packets before the walls see them", "make sure that it leaves port 25 alone")
+		}
+	}
+}

@@ -1,0 +1,53 @@
+package steer
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// Ours goes to the head; what others put before it later is named.
+func TestAhead(t *testing.T) {
+	if !hasTCX(t) {
+		return // there are no links to be before, and route names filters
+	}
+	s, _, _ := gateway(t)
+	must(t, s.Add(plan.Objects{}))
+	foreign, err := ebpf.NewProgram(classifier())
+	must(t, err)
+	t.Cleanup(func() { foreign.Close() })
+	before := func(anchor link.Anchor, hook ebpf.AttachType) {
+		l, err := link.AttachTCX(link.TCXOptions{Interface: int(index(t, "dmz0")), Program: foreign, Attach: hook, Anchor: anchor})
+		must(t, err)
+		t.Cleanup(func() { l.Close() })
+	}
+	named := func(want ...string) {
+		t.Helper()
+		got, err := Ahead("dmz0")
+		must(t, err)
+		slices.Sort(got)
+		if len(got) != len(want) {
+			t.Fatalf("ahead: %v, want %v", got, want)
+		}
+		for i := range got {
+			if !strings.HasPrefix(got[i], want[i]) {
+				t.Errorf("ahead: %v, want %v", got, want)
+			}
+		}
+	}
+	before(link.Tail(), ebpf.AttachTCXIngress)
+	before(link.Tail(), ebpf.AttachTCXEgress)
+	named()
+	must(t, s.Add(plan.TC{Interface: "dmz0", Side: plan.ClientSide}))
+	must(t, s.Add(plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true}))
+	named()
+	before(link.Head(), ebpf.AttachTCXEgress)
+	named("tcx egress dev dmz0: program steer_probe (id ")
+	before(link.Head(), ebpf.AttachTCXIngress)
+	named("tcx egress dev dmz0: program steer_probe (id ", "tcx ingress dev dmz0: program steer_probe (id ")
+}
