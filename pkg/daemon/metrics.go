@@ -141,7 +141,7 @@ func (i *inspector) export(c *event.Counters) (stop func()) {
 	if c == nil {
 		return func() {}
 	}
-	e := &exporter{listen: i.Config.Metrics.Listen.String(), page: c.Handler(i.Log), log: i.Log, retry: retry}
+	e := &exporter{listen: i.Config.Metrics.Listen.String(), page: c.Handler(i.crowd), log: i.Log, retry: retry}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {
