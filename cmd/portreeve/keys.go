@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -30,6 +31,7 @@ func newHold() *cobra.Command {
 		Args:   cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			call("portreeve-keys")
+			signal.Ignore(unix.SIGHUP) // a terminal sends it to both, and the inspector still has messages to end
 			return keeper.Hold(keeper.Socket(), c.InOrStdin())
 		},
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/signal"
 	"syscall"
 
@@ -17,7 +18,7 @@ func newRun(e *env) *cobra.Command {
 		Use:   "run -c FILE",
 		Short: "run the inspector in the foreground",
 		Long: `Run is the inspector. It takes the slots of its services in the kernel side, which must
-be attached (or give --attach), and serves until SIGTERM or SIGINT, or until a newer
+be attached (or give --attach), and serves until SIGTERM, SIGINT or SIGHUP, or until a newer
 inspector takes over; then it accepts what is queued, lets sessions end until the drain
 timeout, and exits. One record for each message and session goes to standard output,
 notices go to standard error.
@@ -73,5 +74,33 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	o.Steer, o.Sink, o.Lost = side.steer, sink, sink.Lost
+	ctx, stop := untilHangup(ctx)
+	defer stop()
 	return daemon.Run(ctx, o)
+}
+
+// errHangup is why an inspector stops at SIGHUP. Who sends it may expect more.
+var errHangup = errors.New("SIGHUP, which is an order to stop: a configuration is read at the start only, so start a new inspector, which takes over")
+
+// untilHangup returns a context that ends at SIGHUP, too. Whoever is in the middle of
+// a message then gets to end it, as at SIGTERM. Further ones change nothing. Where
+// SIGHUP was ignored before (nohup) it stays so.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		select {
+		case <-hangup:
+			cancel(errHangup)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(hangup)
+		cancel(nil)
+	}
 }
