@@ -145,12 +145,17 @@ func (i *inspector) prepare() error {
 	if err != nil {
 		return err
 	}
+	sessions, pipes, err := i.fit() // last, when all is open that stays so
+	if err != nil {
+		return err
+	}
 	i.relay = relay.New(relay.Options{
 		Services: services,
 		Zones:    zones(c.Zones),
 		Proxy:    c.Timeouts.Proxy,
 		Timeouts: timeouts(c.Timeouts),
-		Sessions: c.Limits.Sessions,
+		Sessions: sessions,
+		Pipes:    pipes,
 		Sink:     i.Sink,
 		Log:      i.crowd,
 	})

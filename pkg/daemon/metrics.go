@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -40,9 +41,12 @@ func counted(services []config.Service) []event.Served {
 }
 
 // kernelCounts reads what the programs count. Their reasons begin with the
-// program's name.
+// program's name. One scrape after the other reads, since each opens all pins.
 func kernelCounts(s *steer.Steer) event.Kernel {
+	var turn sync.Mutex
 	return func() ([]event.KernelCount, error) {
+		turn.Lock()
+		defer turn.Unlock()
 		counters, err := s.Counters()
 		list := make([]event.KernelCount, len(counters))
 		for n, c := range counters {
