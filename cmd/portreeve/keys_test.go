@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -21,7 +20,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/testenv/pki"
@@ -34,11 +32,18 @@ import (
 func taken() {
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	e.file.value = os.Args[1]
-	c, err := e.load()
+	h, err := handed()
 	if err != nil {
 		panic(err)
 	}
-	keys, err := e.reachKeys(c, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	if h == nil {
+		panic(e.confine(false))
+	}
+	c, err := h.config(e)
+	if err != nil {
+		panic(err)
+	}
+	keys, err := h.keys()
 	if err != nil {
 		panic(err)
 	}
@@ -401,19 +406,5 @@ func await(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("no sign of %s", what)
 		}
-	}
-}
-
-// TestConfigurationFromAPipe: what can be read once is refused before it is gone.
-func TestConfigurationFromAPipe(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := &env{}
-	e.file.value = fifo
-	c := &config.Config{Services: []config.Service{{TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: "/a", Key: "/b"}}}}}}
-	if _, err := e.reachKeys(c, nil); err == nil || !strings.Contains(err.Error(), "is not a file; write it to one") {
-		t.Errorf("got %v", err)
 	}
 }

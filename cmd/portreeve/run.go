@@ -10,6 +10,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/keeper"
+	"github.com/portreeve/portreeve/pkg/steer"
 )
 
 func newRun(e *env) *cobra.Command {
@@ -18,7 +20,7 @@ func newRun(e *env) *cobra.Command {
 		Use:   "run -c FILE",
 		Short: "run the inspector in the foreground",
 		Long: `Run is the inspector. It takes the slots of its services in the kernel side, which must
-be attached (or give --attach), and serves until SIGTERM, SIGINT or SIGHUP, or until a newer
+be attached (or give --attach), and serves until SIGTERM or SIGINT, or until a newer
 inspector takes over; then it accepts what is queued, lets sessions end until the drain
 timeout, and exits. One record for each message and session goes to standard output,
 notices go to standard error.
@@ -36,16 +38,35 @@ ends with the inspector, which runs itself again so that it cannot read them (La
 	return c
 }
 
-func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
-	c, err := e.load()
+// inspect is run twice: the second time in the confines that the first has made.
+func inspect(ctx context.Context, e *env, withAttach bool) error {
+	h, err := handed()
 	if err != nil {
 		return err
 	}
-	if err := privileged("run"); err != nil {
+	if err := keeper.Hide(); err != nil {
+		return err
+	}
+	if h == nil {
+		return e.confine(withAttach)
+	}
+	return e.serve(ctx, h)
+}
+
+// serve is the inspector in its confines.
+func (e *env) serve(ctx context.Context, h *handover) (err error) {
+	c, err := h.config(e)
+	if err != nil {
+		return err
+	}
+	if err := h.confined(c); err != nil {
 		return err
 	}
 	o := daemon.Options{Config: c, Log: notices(e.stderr)}
-	keys, err := e.reachKeys(c, o.Log)
+	if h.Go != 0 {
+		o.Attach = h.attach
+	}
+	keys, err := h.keys()
 	if err != nil {
 		return err
 	}
@@ -53,27 +74,14 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		defer keys.Close()
 		o.Keys, o.KeysGone = keys, keys.Gone()
 	}
-	if withAttach {
-		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
-			return err
-		}
-		o.Attach = func() error {
-			_, err := e.install(c, false)
-			return err
-		}
-	}
-	side, err := openKernel(c.Kernel, false)
-	if err != nil {
+	if o.Steer, err = steer.New(c.Kernel.BPFFS); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, side.close()) }()
-	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, o.Steer.Close()) }()
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	o.Steer, o.Sink, o.Lost = side.steer, sink, sink.Lost
+	o.Sink, o.Lost = sink, sink.Lost
 	ctx, stop := untilHangup(ctx)
 	defer stop()
 	return daemon.Run(ctx, o)

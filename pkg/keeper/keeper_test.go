@@ -45,7 +45,8 @@ func TestMain(m *testing.M) {
 	}
 	switch os.Getenv(role) {
 	case "confine":
-		err := Exec([]string{os.Args[2]}, []string{os.Getenv(needs)}, "/proc/self/exe", os.Args, []string{role + "=look"})
+		err := Confines{Keys: []string{os.Args[2]}, Needed: []string{os.Getenv(needs)}, Capabilities: []Capability{unix.CAP_NET_RAW}}.
+			Exec("/proc/self/exe", os.Args, []string{role + "=look"})
 		fmt.Println("cannot:", err)
 		os.Exit(3)
 	case "start":
