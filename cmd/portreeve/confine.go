@@ -226,6 +226,16 @@ func (h *handover) exec(confines keeper.Confines) error {
 	return confines.Exec(itself, os.Args, append(os.Environ(), handoverVariable+"="+string(text)))
 }
 
+// begin is what the inspector does before anything else. It returns what an earlier run
+// of this process has left, nil where there was none.
+func begin() (*handover, error) {
+	h, err := handed()
+	if err != nil {
+		return nil, err
+	}
+	return h, keeper.Hide()
+}
+
 // handed returns what an earlier run of this process has left, nil where there was
 // none.
 func handed() (*handover, error) {

@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/daemon"
-	"github.com/portreeve/portreeve/pkg/keeper"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
@@ -40,11 +39,8 @@ ends with the inspector, which runs itself again so that it cannot read them (La
 
 // inspect is run twice: the second time in the confines that the first has made.
 func inspect(ctx context.Context, e *env, withAttach bool) error {
-	h, err := handed()
+	h, err := begin()
 	if err != nil {
-		return err
-	}
-	if err := keeper.Hide(); err != nil {
 		return err
 	}
 	if h == nil {
