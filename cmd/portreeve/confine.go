@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -219,6 +220,7 @@ func runAgain(h *handover, confines keeper.Confines, log *slog.Logger) error {
 }
 
 func (h *handover) exec(confines keeper.Confines) error {
+	defer runtime.KeepAlive(h) // and so its files open
 	text, err := json.Marshal(h)
 	if err != nil {
 		return err

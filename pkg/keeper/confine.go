@@ -31,8 +31,8 @@ type Confines struct {
 
 // Exec replaces the calling process by a program that has some capabilities only, and
 // where there are keys can read neither those nor the memory of a process outside, such
-// as the holder: Landlock forbids both to file names, and the capabilities that open
-// other ways (to trace, to load BPF programs, to make devices) are gone.
+// as the holder. Landlock forbids to open either; the capabilities that lead to them by
+// another way (tracing, BPF programs, devices made by oneself) are gone.
 //
 // Beside the keys, and beside the directories on the way to them, the program can
 // read what everybody may read, and what is needed.
