@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -19,30 +18,45 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/keeper"
 	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/testenv/burglar"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
 
 // taken is an inspector that somebody has taken over: it starts as run does, shows
 // a client its certificate, and then tries to get at the key. It does so again
 // after each line that it reads. Its arguments are the configuration, the key's
-// path, and what to look for in its memory, veiled, so that it is not there.
+// path, and what to look for in memory, its own and the holder's, veiled, so that it is
+// not there.
 func taken() {
 	e := &env{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
 	e.file.value = os.Args[1]
-	c, err := e.load()
+	h := unconfined(e)
+	if h == nil {
+		var err error
+		if h, err = begin(); err != nil {
+			panic(err)
+		}
+	}
+	if h == nil {
+		panic(e.confine(false))
+	}
+	c, err := h.config(e)
 	if err != nil {
 		panic(err)
 	}
-	keys, err := e.reachKeys(c, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	keys, err := h.keys()
 	if err != nil {
 		panic(err)
 	}
 	pairs := daemon.Pairs(c)
+	names, whats := unwrapped(os.Args[3:])
 	ring, news, err := keyring.Open(keys, pairs)
 	if err != nil {
 		panic(err)
@@ -55,26 +69,64 @@ func taken() {
 			}
 		}
 		fmt.Println("shows", shownBy(ring.Config(keyring.Clients{Pairs: pairs})))
-		for name, try := range burglary(os.Args[2]) {
+		for name, try := range burglary(os.Args[2], whats) {
 			if try() {
 				fmt.Println("can", name)
 			}
-		}
-		var names []string
-		var whats [][]byte
-		for _, veiled := range os.Args[3:] {
-			name, text, _ := strings.Cut(veiled, "=")
-			what, err := hex.DecodeString(text)
-			if err != nil {
-				panic(err)
-			}
-			names, whats = append(names, name), append(whats, what)
 		}
 		for i, found := range inMemory(whats) {
 			fmt.Println("remembers", names[i], found)
 		}
 		fmt.Println("done")
 	}
+}
+
+// atLarge is set where taken does not go into the confines: what it then can do shows
+// what these are worth.
+const atLarge = "TAKEN_AT_LARGE"
+
+// unconfined is what an inspector has that begins without confines, nil for one that
+// has some.
+func unconfined(e *env) *handover {
+	if os.Getenv(atLarge) == "" {
+		return nil
+	}
+	data, err := config.Read(e.file.value)
+	if err != nil {
+		panic(err)
+	}
+	file, err := sealed(data)
+	if err != nil {
+		panic(err)
+	}
+	c, err := e.load()
+	if err != nil {
+		panic(err)
+	}
+	h := new(handover)
+	h.Config = h.hands(file)
+	if err := startHolder(h, new(keeper.Confines), c); err != nil {
+		panic(err)
+	}
+	after := &handover{Config: h.Config, Keys: h.Keys}
+	for _, fd := range []*int{&after.Config, &after.Keys} { // the files of h close theirs
+		if *fd, err = unix.Dup(*fd); err != nil {
+			panic(err)
+		}
+	}
+	return after
+}
+
+func unwrapped(args []string) (names []string, whats [][]byte) {
+	for _, veiled := range args {
+		name, text, _ := strings.Cut(veiled, "=")
+		what, err := hex.DecodeString(text)
+		if err != nil {
+			panic(err)
+		}
+		names, whats = append(names, name), append(whats, what)
+	}
+	return names, whats
 }
 
 func shownBy(c *tls.Config) string {
@@ -87,8 +139,9 @@ func shownBy(c *tls.Config) string {
 	return client.ConnectionState().PeerCertificates[0].Subject.CommonName
 }
 
-// burglary is what one may try who wants a file that another process reads.
-func burglary(key string) map[string]func() bool {
+// burglary is what one may try who wants a file that another process reads, or what it
+// has in its memory.
+func burglary(key string, whats [][]byte) map[string]func() bool {
 	holder := strconv.Itoa(childOf(os.Getpid()))
 	beside := func(name string) string { return filepath.Join(filepath.Dir(key), name) }
 	reads := func(path string) func() bool {
@@ -155,6 +208,26 @@ func burglary(key string) map[string]func() bool {
 			local := make([]byte, 1)
 			_, err := unix.ProcessVMReadv(pid, []unix.Iovec{{Base: &local[0], Len: 1}}, []unix.RemoteIovec{{Base: 0x400000, Len: 1}}, 0)
 			return err == nil || err == unix.EFAULT // who is not refused has only to find the place
+		},
+		"have BPF read the holder's memory": func() (found bool) {
+			pid, _ := strconv.Atoi(holder)
+			burglar.Memory(pid, func(octets []byte) {
+				for _, what := range whats {
+					found = found || finds(octets, what)
+				}
+			})
+			return found
+		},
+		"make a BPF map": func() bool {
+			m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+			if err == nil {
+				m.Close()
+			}
+			return err == nil
+		},
+		"be looked into": func() bool {
+			dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+			return err != nil || dumpable != 0
 		},
 		"mount its directory": func() bool {
 			dir, err := os.MkdirTemp("", "mounted")
@@ -263,18 +336,17 @@ func secrets(t *testing.T, name string, p *pki.Pair) []string {
 	return []string{veiled(name+"'s number", number), veiled(name+"'s text", p.KeyPEM()[80:120])}
 }
 
-// TestKeysAreOutOfReach starts what run starts, with keys as certbot lays them out,
-// and lets the inspector try to get at them, before a renewal and after it.
-func TestKeysAreOutOfReach(t *testing.T) {
-	ca, dir := pki.New("test"), t.TempDir()
-	first, second := ca.Issue([]string{"first"}), ca.Issue([]string{"second"})
+// laidOut writes a pair as certbot lays it out, and a configuration that names it.
+func laidOut(t *testing.T, p *pki.Pair) (dir, file string) {
+	t.Helper()
+	dir = t.TempDir()
 	for _, sub := range []string{"archive", "live", "public"} {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	renew(t, dir, 1, first)
-	file := filepath.Join(dir, "live", "portreeve.yaml") // for root alone, and beside the keys
+	renew(t, dir, 1, p)
+	file = filepath.Join(dir, "live", "portreeve.yaml") // for root alone, and beside the keys
 	if err := os.WriteFile(file, fmt.Appendf(nil, `interfaces: {client: [ext0], origin: [dmz0]}
 kernel: {run_dir: %s}
 services:
@@ -285,6 +357,15 @@ services:
 `, dir), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	return dir, file
+}
+
+// TestKeysAreOutOfReach starts what run starts, with keys as certbot lays them out,
+// and lets the inspector try to get at them, before a renewal and after it.
+func TestKeysAreOutOfReach(t *testing.T) {
+	ca := pki.New("test")
+	first, second := ca.Issue([]string{"first"}), ca.Issue([]string{"second"})
+	dir, file := laidOut(t, first)
 	looksFor := append(secrets(t, "first", first), secrets(t, "second", second)...)
 	looksFor = append(looksFor, veiled("arguments", []byte(file))) // which shows that looking finds
 	inspector := newTaken(t, append([]string{file, filepath.Join(dir, "live/privkey.pem")}, looksFor...)...)
@@ -312,6 +393,24 @@ services:
 		t.Fatal(err)
 	}
 	await(t, "the holder's end", func() bool { return ended(holder) })
+}
+
+// TestKeysAreWithinReach without the confines: all that the inspector must not be able
+// to do, the same program can. A burglar who cannot do it anywhere would say nothing.
+func TestKeysAreWithinReach(t *testing.T) {
+	p := pki.New("test").Issue([]string{"first"})
+	dir, file := laidOut(t, p)
+	t.Setenv(atLarge, "yes")
+	got := newTaken(t, append([]string{file, filepath.Join(dir, "live/privkey.pem")}, secrets(t, "first", p)...)...).told(t)
+	elsewhere := map[string]bool{
+		"find it open":               true, // it never opens it
+		"open it by the init's root": true, // in a container that is another one
+	}
+	for name := range burglary(filepath.Join(dir, "live/privkey.pem"), nil) {
+		if !elsewhere[name] && !strings.Contains(got, "can "+name+"\n") {
+			t.Errorf("it cannot %s:\n%s", name, got)
+		}
+	}
 }
 
 // ended reports whether a process has ended, be it that nobody has waited for it:
@@ -401,19 +500,5 @@ func await(t *testing.T, what string, ok func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("no sign of %s", what)
 		}
-	}
-}
-
-// TestConfigurationFromAPipe: what can be read once is refused before it is gone.
-func TestConfigurationFromAPipe(t *testing.T) {
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	e := &env{}
-	e.file.value = fifo
-	c := &config.Config{Services: []config.Service{{TLS: config.TLS{Mode: config.TLSMirror, Certificates: []config.Certificate{{Chain: "/a", Key: "/b"}}}}}}
-	if _, err := e.reachKeys(c, nil); err == nil || !strings.Contains(err.Error(), "is not a file; write it to one") {
-		t.Errorf("got %v", err)
 	}
 }

@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 		"portreeve": main,
 		"exe":       main, // as which run starts the holder of the keys
 		"taken":     taken,
+		"asks":      asks,
 	})
 }
 

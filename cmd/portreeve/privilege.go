@@ -16,7 +16,7 @@ import (
 var needed = map[string][]capability{
 	"attach": {capNetAdmin, capBPF, capPerfmon},
 	"detach": {capNetAdmin, capBPF},
-	"run":    {capNetAdmin, capBPF},
+	"run":    {capNetRaw}, // the rest of what root has it gives up
 	"status": {capNetAdmin, capBPF},
 	"doctor": {capNetAdmin, capBPF},
 }
@@ -44,6 +44,7 @@ type capability struct {
 
 var (
 	capNetAdmin = capability{"CAP_NET_ADMIN", []uint{unix.CAP_NET_ADMIN}}
+	capNetRaw   = capability{"CAP_NET_RAW", []uint{unix.CAP_NET_RAW}}
 	capSysAdmin = capability{"CAP_SYS_ADMIN", []uint{unix.CAP_SYS_ADMIN}}
 	capBPF      = capability{"CAP_BPF", []uint{unix.CAP_BPF, unix.CAP_SYS_ADMIN}}
 	capPerfmon  = capability{"CAP_PERFMON", []uint{unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}}

@@ -57,6 +57,7 @@ func newRoot(e *env) *cobra.Command {
 		newCompletion(e),
 		newMan(),
 		newHold(),
+		newAttachForRun(e),
 	)
 	for _, c := range root.Commands() {
 		c.Args = asUsage(c.Args)

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
+	"os"
 	"os/signal"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/steer"
 )
 
 func newRun(e *env) *cobra.Command {
@@ -35,16 +37,32 @@ ends with the inspector, which runs itself again so that it cannot read them (La
 	return c
 }
 
-func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
-	c, err := e.load()
+// inspect is run twice: the second time in the confines that the first has made.
+func inspect(ctx context.Context, e *env, withAttach bool) error {
+	h, err := begin()
 	if err != nil {
 		return err
 	}
-	if err := privileged("run"); err != nil {
+	if h == nil {
+		return e.confine(withAttach)
+	}
+	return e.serve(ctx, h)
+}
+
+// serve is the inspector in its confines.
+func (e *env) serve(ctx context.Context, h *handover) (err error) {
+	c, err := h.config(e)
+	if err != nil {
+		return err
+	}
+	if err := h.confined(c); err != nil {
 		return err
 	}
 	o := daemon.Options{Config: c, Log: notices(e.stderr)}
-	keys, err := e.reachKeys(c, o.Log)
+	if h.Go != 0 {
+		o.Attach = h.attach
+	}
+	keys, err := h.keys()
 	if err != nil {
 		return err
 	}
@@ -52,26 +70,41 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		defer keys.Close()
 		o.Keys, o.KeysGone = keys, keys.Gone()
 	}
-	if withAttach {
-		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
-			return err
-		}
-		o.Attach = func() error {
-			_, err := e.install(c, false)
-			return err
-		}
-	}
-	side, err := openKernel(c.Kernel, false)
-	if err != nil {
+	if o.Steer, err = steer.New(c.Kernel.BPFFS); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, side.close()) }()
-	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, o.Steer.Close()) }()
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
-	o.Steer, o.Sink, o.Lost = side.steer, sink, sink.Lost
+	o.Sink, o.Lost = sink, sink.Lost
+	ctx, stop := untilHangup(ctx)
+	defer stop()
 	return daemon.Run(ctx, o)
+}
+
+// errHangup is why an inspector stops at SIGHUP. Who sends it may expect more.
+var errHangup = errors.New("SIGHUP, which is an order to stop: a configuration is read at the start only, so start a new inspector, which takes over")
+
+// untilHangup returns a context that ends at SIGHUP, too. Whoever is in the middle of
+// a message then gets to end it, as at SIGTERM. Further ones change nothing. Where
+// SIGHUP was ignored before (nohup) it stays so.
+func untilHangup(ctx context.Context) (context.Context, context.CancelFunc) {
+	if signal.Ignored(syscall.SIGHUP) {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	go func() {
+		select {
+		case <-hangup:
+			cancel(errHangup)
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(hangup)
+		cancel(nil)
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/testenv/alone"
+	"github.com/portreeve/portreeve/testenv/descriptors"
 )
 
 // Every address of the documentation prefixes is this machine's.
@@ -309,6 +310,78 @@ func TestAcceptOutlivesEMFILE(t *testing.T) {
 	if a := <-all; a.flow.Service != "four" {
 		t.Errorf("flow %+v after descriptors were free again", a.flow)
 	}
+}
+
+// TestLastDescriptorIsForTheNextClient: without descriptors a client that waits is
+// accepted all the same, one after the other, and with the news that it must be sent
+// away. Once there are some again, the next one is served.
+func TestLastDescriptorIsForTheNextClient(t *testing.T) {
+	trouble := make(chan error, 1000)
+	ls := open(t, Options{Trouble: func(err error) { trouble <- err }})
+	l := ls.All()[0]
+	for range 4 {
+		dial(t, client4, server4) // waits in the queue
+	}
+	free := descriptors.Exhaust(t)
+	for n := range 3 {
+		conn, f, err := l.Accept()
+		if err != ErrExhausted || f.Service != "four" {
+			t.Fatalf("client %d: flow %+v, %v", n, f, err)
+		}
+		conn.Close()
+	}
+	if len(trouble) > 0 {
+		t.Errorf("trouble: %v", <-trouble)
+	}
+	free()
+	conn, _, err := l.Accept()
+	if err != nil {
+		t.Fatalf("with descriptors again: %v", err)
+	}
+	conn.Close()
+	if l.spare.file == nil {
+		t.Error("it has no spare descriptor any more")
+	}
+}
+
+// TestNobodyIsNoTrouble: without descriptors, and without a client, there is nothing
+// to tell, and the client that comes then has the spare.
+func TestNobodyIsNoTrouble(t *testing.T) {
+	trouble := make(chan error, 1000)
+	ls := open(t, Options{Trouble: func(err error) { trouble <- err }})
+	l := ls.All()[0]
+	ready := make(chan struct{})
+	go func() { // makes its socket while it may
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+		}
+		ready <- struct{}{}
+		<-ready
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(server4.Port()), Addr: server4.Addr().As4()}); err != nil {
+			t.Error(err)
+		}
+		ready <- struct{}{}
+		<-ready
+		unix.Close(fd)
+	}()
+	<-ready
+	descriptors.Exhaust(t)
+	if _, err := l.accept(); !errors.Is(err, unix.EMFILE) || l.spare.file == nil {
+		t.Errorf("without a client: %v, spare %v", err, l.spare.file)
+	}
+	l.rest(unix.EMFILE, time.Nanosecond)
+	if len(trouble) > 0 {
+		t.Errorf("trouble: %v", <-trouble)
+	}
+	ready <- struct{}{}
+	conn, _, err := l.Accept()
+	if err != ErrExhausted {
+		t.Fatalf("the client that comes then: %v", err)
+	}
+	conn.Close()
+	<-ready
+	ready <- struct{}{}
 }
 
 // forbidDescriptors lets the process open no further descriptor until the

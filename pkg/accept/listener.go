@@ -29,16 +29,19 @@ type Listener struct {
 	quiet  atomic.Int64  // nanoseconds without a connection that end a drain; 0: not draining
 	closed chan struct{} // closed with the socket
 	once   sync.Once
+	spare  spare // of the goroutine in Accept
 }
 
 // newListener wraps a socket that is listening.
 func newListener(set *Listeners, ln *net.TCPListener) *Listener {
-	return &Listener{
+	l := &Listener{
 		set:    set,
 		ln:     ln,
 		addr:   ln.Addr().(*net.TCPAddr).AddrPort(),
 		closed: make(chan struct{}),
 	}
+	l.spare.take() // else Accept does, as soon as that is possible
+	return l
 }
 
 // Family returns the family of the addresses that the listener serves.
@@ -54,24 +57,26 @@ func (l *Listener) SyscallConn() (syscall.RawConn, error) { return l.ln.SyscallC
 // owns the connection. Connections to an address that nobody is bound to are
 // closed and counted here.
 //
-// The only error is net.ErrClosed, when the listener is closed or drained. What
-// else can go wrong passes (accept(2)): Accept reports it to Options.Trouble,
-// pauses and tries again.
+// An error is ErrExhausted, with a connection, or net.ErrClosed, when the listener
+// is closed or drained. What else can go wrong passes (accept(2)): Accept reports it
+// to Options.Trouble, pauses and tries again.
 func (l *Listener) Accept() (*net.TCPConn, flow.Flow, error) {
 	pause := shortestPause
 	for {
-		conn, err := l.ln.AcceptTCP()
+		l.spare.take()
+		conn, err := l.accept()
 		switch {
-		case err == nil:
+		case err == nil, err == ErrExhausted:
 			l.extend()
 			pause = shortestPause
 			if f, ok := l.describe(conn); ok {
-				return conn, f, nil
+				return conn, f, err
 			}
 			l.set.strays.Add(1)
 			conn.Close()
 		case l.finished(err):
 			l.close()
+			l.spare.release()
 			return nil, flow.Flow{}, net.ErrClosed
 		default:
 			l.rest(err, pause)
@@ -79,6 +84,20 @@ func (l *Listener) Accept() (*net.TCPConn, flow.Flow, error) {
 			l.extend()
 		}
 	}
+}
+
+// accept takes a connection, at the price of the spare descriptor where there is no
+// other and a client waits.
+func (l *Listener) accept() (*net.TCPConn, error) {
+	conn, err := l.ln.AcceptTCP()
+	if err == nil || !exhausted(err) || !l.queued() || !l.spare.release() {
+		return conn, err
+	}
+	conn, err = l.ln.AcceptTCP()
+	if err == nil && !l.spare.take() {
+		err = ErrExhausted
+	}
+	return conn, err
 }
 
 // describe says what a connection is, or false when nobody is bound to its address.
@@ -106,9 +125,10 @@ func (l *Listener) finished(err error) bool {
 	return l.quiet.Load() != 0 && errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// rest reports an error and waits a while, or until the listener is closed.
+// rest reports an error and waits a while, or until the listener is closed. That there
+// is no descriptor is no trouble while nobody wants one.
 func (l *Listener) rest(err error, pause time.Duration) {
-	if l.set.opts.Trouble != nil {
+	if l.set.opts.Trouble != nil && (!exhausted(err) || l.queued()) {
 		l.set.opts.Trouble(err)
 	}
 	timer := time.NewTimer(pause)

@@ -27,6 +27,16 @@ const maxFile = 64 << 20
 // before the file, the file before the defaults. The error is a finding.List
 // with everything that is wrong.
 func Load(path string, environ []string, overrides ...Override) (*Config, error) {
+	data, err := Read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(path, data, environ, overrides...)
+}
+
+// Read reads a configuration file for Parse. It may be a pipe, which can be read once.
+// The error is a finding.List.
+func Read(path string) ([]byte, error) {
 	data, err := readFile(path)
 	if err != nil {
 		return nil, finding.List{{
@@ -36,7 +46,7 @@ func Load(path string, environ []string, overrides ...Override) (*Config, error)
 			Remedy:   readRemedy(err),
 		}}
 	}
-	return Parse(path, data, environ, overrides...)
+	return data, nil
 }
 
 func readFile(path string) ([]byte, error) {

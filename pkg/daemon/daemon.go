@@ -23,6 +23,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/pkg/notice"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/relay"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -65,13 +66,19 @@ type inspector struct {
 	relay     *relay.Relay
 	ring      *keyring.Ring // nil where no service shows a certificate
 	pulse     *pulse
+
+	// crowd is Log for what strangers can bring about: anybody may connect, scrape
+	// or fail, as often as he likes.
+	crowd *slog.Logger
 }
 
 // Run serves until ctx ends or a newer inspector takes over, then drains: it
 // leaves the slots, accepts what is queued, and waits for sessions until the
 // drain timeout. It returns nil when it ended in order.
 func Run(ctx context.Context, o Options) error {
-	i := &inspector{Options: o}
+	limit := notice.NewLimit(o.Log.Handler())
+	defer limit.Flush()
+	i := &inspector{Options: o, crowd: slog.New(limit)}
 	if i.Keys == nil {
 		i.Keys = keyring.Files{}
 	}
@@ -126,7 +133,7 @@ func (i *inspector) prepare() error {
 		Table:   accept.NewTable(plan.Bindings(c, local)),
 		Local:   own.has,
 		Unknown: i.kernel.Binding,
-		Trouble: func(err error) { i.Log.Warn("cannot accept", "error", err) },
+		Trouble: func(err error) { i.crowd.Warn("cannot accept", "error", err) },
 	})
 	if err != nil {
 		return err
@@ -138,14 +145,19 @@ func (i *inspector) prepare() error {
 	if err != nil {
 		return err
 	}
+	sessions, pipes, err := i.fit() // last, when all is open that stays so
+	if err != nil {
+		return err
+	}
 	i.relay = relay.New(relay.Options{
 		Services: services,
 		Zones:    zones(c.Zones),
 		Proxy:    c.Timeouts.Proxy,
 		Timeouts: timeouts(c.Timeouts),
-		Sessions: c.Limits.Sessions,
+		Sessions: sessions,
+		Pipes:    pipes,
 		Sink:     i.Sink,
-		Log:      i.Log,
+		Log:      i.crowd,
 	})
 	return nil
 }
@@ -218,7 +230,7 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 			i.Log.Info("a newer inspector has taken over, draining")
 			return nil
 		case ctx.Err() != nil:
-			i.Log.Info("told to stop, draining")
+			i.Log.Info("told to stop, draining", "by", context.Cause(ctx))
 			return nil
 		case errors.Is(err, steer.ErrNotAttached):
 			return errors.New("the kernel side was detached while the inspector ran; start it again after portreeve attach")

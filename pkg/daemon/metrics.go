@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -40,9 +41,12 @@ func counted(services []config.Service) []event.Served {
 }
 
 // kernelCounts reads what the programs count. Their reasons begin with the
-// program's name.
+// program's name. One scrape after the other reads, since each opens all pins.
 func kernelCounts(s *steer.Steer) event.Kernel {
+	var turn sync.Mutex
 	return func() ([]event.KernelCount, error) {
+		turn.Lock()
+		defer turn.Unlock()
 		counters, err := s.Counters()
 		list := make([]event.KernelCount, len(counters))
 		for n, c := range counters {
@@ -141,7 +145,7 @@ func (i *inspector) export(c *event.Counters) (stop func()) {
 	if c == nil {
 		return func() {}
 	}
-	e := &exporter{listen: i.Config.Metrics.Listen.String(), page: c.Handler(i.Log), log: i.Log, retry: retry}
+	e := &exporter{listen: i.Config.Metrics.Listen.String(), page: c.Handler(i.crowd), log: i.Log, retry: retry}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() {

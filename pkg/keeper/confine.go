@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"unsafe"
 
@@ -18,41 +17,60 @@ import (
 // 5.13, has Landlock switched off, or a container forbids it.
 var ErrNoLandlock = errors.New("there is no Landlock here (Linux 5.13 and later, with landlock among the lsm= of its command line, and not forbidden by a container)")
 
-// Exec replaces the calling process by a program that can read neither the keys
-// nor the memory of a process outside, such as the holder: Landlock forbids both.
+// Confines are what the inspector is run in.
+type Confines struct {
+	// Keys are files that it must not be able to read. Without any, it may read what
+	// its user may.
+	Keys []string
+	// Needed are files, and directories with all below, that it has to read though
+	// others may not.
+	Needed []string
+	// Capabilities are all that it has, as far as this process has them, and can get.
+	Capabilities []Capability
+}
+
+// Exec replaces the calling process by a program that has some capabilities only, and
+// where there are keys can read neither those nor the memory of a process outside, such
+// as the holder. Landlock forbids to open either; the capabilities that lead to them by
+// another way (tracing, BPF programs, devices made by oneself) are gone.
 //
 // Beside the keys, and beside the directories on the way to them, the program can
-// read what everybody may read, and what is needed: files, and directories with all
-// below. What is kept from others there is kept from it as well, since it may be a
+// read what everybody may read, and what is needed.
+// What is kept from others there is kept from it as well, since it may be a
 // copy of a key (renewal programs leave their old ones in the same directory, with
 // the same key when they are told to reuse it); so is what comes to stand there
 // later. Landlock cannot shut what comes to a directory that was on no such way: of
 // that Keys warns. Devices that show a disk or the memory as it is are shut, too.
 //
-// It returns only when it fails; then nothing has changed but what the process may
-// do, except when it is the program that cannot be run.
-func Exec(keys, needed []string, program string, args, environ []string) error {
-	ruleset, err := ruleset(keys, needed, program)
-	if err != nil {
+// It returns only when it fails. ErrNoLandlock means that nothing has changed;
+// otherwise the thread may have lost its capabilities.
+func (c Confines) Exec(program string, args, environ []string) error {
+	runtime.LockOSThread() // what follows is a thread's; the new program begins with this one alone
+	restrict := func() error { return nil }
+	if len(c.Keys) > 0 {
+		fd, err := ruleset(c.Keys, c.Needed, program)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		restrict = func() error { return restrictSelf(fd) }
+	}
+	if err := cut(c.Capabilities); err != nil {
 		return err
 	}
-	defer unix.Close(ruleset)
-	runtime.LockOSThread() // Landlock is a thread's; the new program begins with this one alone
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up new privileges: %w", err)
-	}
-	if err := dropBounding(func(c uintptr) bool { return slices.Contains(sights, c) }); err != nil {
+	if err := restrict(); err != nil {
 		return err
-	}
-	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
-		return fmt.Errorf("confine the inspector: %w", errno)
 	}
 	return fmt.Errorf("run the inspector again, confined: %w", unix.Exec(program, args, environ))
 }
 
-// sights are the capabilities that open what Landlock does not shut: the memory of
-// the machine in /proc/kcore, and devices made by oneself.
-var sights = []uintptr{unix.CAP_SYS_RAWIO, unix.CAP_SYS_PTRACE, unix.CAP_MKNOD}
+// restrictSelf puts the calling thread under a ruleset. It needs no_new_privs.
+func restrictSelf(ruleset int) error {
+	if _, _, errno := unix.Syscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
+		return fmt.Errorf("confine the inspector: %w", errno)
+	}
+	return nil
+}
 
 // handled is what nobody may without a rule. There is no rule for making devices.
 const handled = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK | unix.LANDLOCK_ACCESS_FS_MAKE_CHAR

@@ -1,11 +1,14 @@
 package keeper
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -17,8 +20,15 @@ import (
 // files and tries to read them all.
 func confined(t *testing.T, needed string, files ...string) string {
 	t.Helper()
+	t.Setenv(needs, needed)
+	return as(t, "confine", files...)
+}
+
+// as returns what this program says in a role.
+func as(t *testing.T, part string, files ...string) string {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe", append([]string{"-"}, files...)...)
-	cmd.Env = append(os.Environ(), role+"=confine", needs+"="+needed)
+	cmd.Env = append(os.Environ(), role+"="+part)
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
@@ -148,12 +158,75 @@ func TestConfinedByAnybody(t *testing.T) {
 	}
 }
 
-// TestConfinedCannotLook: the memory of the holder is shut to a confined root.
+// TestConfinedCannotLook: the memory of the holder is shut to a confined root, and not
+// to another one.
 func TestConfinedCannotLook(t *testing.T) {
 	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
 	start(t, pair)
-	got := confined(t, "", pair.Key, "/proc/"+child(t)+"/root/etc/passwd", "/proc/self/root/etc/passwd")
-	if want := "mx.key false\npasswd false\npasswd true\n"; got != want {
+	files := []string{pair.Key, "/proc/" + child(t) + "/root/etc/passwd", "/proc/self/root/etc/passwd", "@" + child(t)}
+	got := confined(t, "", files...)
+	if want := "mx.key false\npasswd false\npasswd true\nmemory false\n"; got != want {
 		t.Errorf("it reads\n%s", got)
+	}
+	if got, want := as(t, "look", files...), "mx.key true\npasswd true\npasswd true\nmemory true\n"; got != want {
+		t.Errorf("without confines it reads\n%s", got)
+	}
+}
+
+// TestConfinedHasOneCapability, and whoever it would run has no more.
+func TestConfinedHasOneCapability(t *testing.T) {
+	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
+	for _, key := range []string{pair.Key, ""} { // with Landlock, and without
+		got := as(t, "confine", key, "=")
+		want := fmt.Sprintf("CapInh 0\nCapPrm %x\nCapEff %[1]x\nCapBnd %[1]x\nCapAmb 0\nNoNewPrivs 1\n", 1<<unix.CAP_NET_RAW)
+		if !strings.HasSuffix(got, want) {
+			t.Errorf("with key %q it has\n%s, not\n%s", key, got, want)
+		}
+	}
+}
+
+// TestBare: what is done on a bare thread is done with some capabilities, as far as
+// there are any, and the others of the process keep theirs.
+func TestBare(t *testing.T) {
+	keep := []Capability{unix.CAP_NET_RAW, unix.CAP_CHOWN}
+	before, err := permitted()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var inside uint64
+	var fits bool
+	err = Bare(keep, func() (err error) {
+		if inside, err = permitted(); err == nil {
+			fits, err = Within(keep)
+		}
+		return err
+	})
+	if err != nil || inside != setOf(keep)&before || !fits {
+		t.Errorf("%x inside, %v, %v", inside, fits, err)
+	}
+	if after, err := permitted(); err != nil || after != before {
+		t.Errorf("%x after it, %x before, %v", after, before, err)
+	}
+	if fits, err := Within(keep); err != nil || fits {
+		t.Errorf("all of %x is within %x: %v", before, setOf(keep), err)
+	}
+	failed := errors.New("as it says")
+	if err := Bare(nil, func() error { return failed }); err != failed {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestConfinedNobody: who is not root keeps what he is to keep, too.
+func TestConfinedNobody(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe", "-", "", "=")
+	cmd.Env = append(os.Environ(), role+"=confine")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Credential:  &syscall.Credential{Uid: nobody, Gid: nobody},
+		AmbientCaps: []uintptr{unix.CAP_NET_RAW, unix.CAP_NET_ADMIN},
+	}
+	out, err := cmd.CombinedOutput()
+	want := fmt.Sprintf("CapPrm %x\nCapEff %[1]x\n", 1<<unix.CAP_NET_RAW)
+	if err != nil || !strings.Contains(string(out), want) || !strings.Contains(string(out), "NoNewPrivs 1\n") {
+		t.Errorf("%v: it has\n%s", err, out)
 	}
 }

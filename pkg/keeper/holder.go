@@ -30,8 +30,8 @@ func Hold(socket *os.File, list io.Reader) error {
 	if err := json.NewDecoder(list).Decode(&pairs); err != nil {
 		return fmt.Errorf("hold keys: read which: %w", err)
 	}
-	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
-		return fmt.Errorf("hold keys: keep others from looking into the process: %w", err)
+	if err := Hide(); err != nil {
+		return fmt.Errorf("hold keys: %w", err)
 	}
 	conn, err := net.FileConn(socket)
 	if err != nil {

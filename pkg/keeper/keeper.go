@@ -3,15 +3,18 @@
 // The holder reads the files of certificates, checks them and signs; it listens
 // to one socket, which only the inspector has, and to nothing on any network. The
 // inspector, which parses what strangers send, gets chains and signatures and
-// never a key: it does not open the files, and after Exec it cannot, where the
+// never a key: it does not open the files, and in its confines it cannot, where the
 // kernel has Landlock. The verb run starts the holder; nothing else calls this
 // package, but for the holder's own verb.
+//
+// It also makes the confines in which the inspector runs, with keys or without: they
+// are what keeps it from the holder. Confines leaves it the capabilities that it works
+// with, which open neither another process's memory nor BPF to it.
 //
 // What remains to one who has taken the inspector over is to have signatures made
 // for as long as it lasts. The key is out of that process's own reach; but where the
 // inspector is root, so are the files by which other programs of the machine are
-// told what to do, and it may load programs into the kernel: narrow those by what
-// starts it (for systemd: ProtectSystem=strict, a bounding set).
+// told what to do: narrow those by what starts it (for systemd: ProtectSystem=strict).
 package keeper
 
 import (

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -26,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/keyring"
+	"github.com/portreeve/portreeve/testenv/burglar"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
 
@@ -45,7 +47,11 @@ func TestMain(m *testing.M) {
 	}
 	switch os.Getenv(role) {
 	case "confine":
-		err := Exec([]string{os.Args[2]}, []string{os.Getenv(needs)}, "/proc/self/exe", os.Args, []string{role + "=look"})
+		confines := Confines{Needed: []string{os.Getenv(needs)}, Capabilities: []Capability{unix.CAP_NET_RAW}}
+		if os.Args[2] != "" {
+			confines.Keys = []string{os.Args[2]}
+		}
+		err := confines.Exec("/proc/self/exe", os.Args, []string{role + "=look"})
 		fmt.Println("cannot:", err)
 		os.Exit(3)
 	case "start":
@@ -66,9 +72,20 @@ func TestMain(m *testing.M) {
 }
 
 // look says which of the files can be read, or for those with a plus which disks
-// can be made.
+// can be made, for those with an at sign which process's memory is read by BPF, and for
+// = which capabilities there are.
 func look(files []string) {
 	for _, f := range files {
+		if f == "=" {
+			tellCapabilities()
+			continue
+		}
+		if process, is := strings.CutPrefix(f, "@"); is {
+			pid, _ := strconv.Atoi(process)
+			read, _ := burglar.Memory(pid, func([]byte) {})
+			fmt.Printf("memory %v\n", read > 0)
+			continue
+		}
 		if disk, is := strings.CutPrefix(f, "+"); is {
 			fmt.Printf("%s %v\n", filepath.Base(disk), unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 0))) == nil)
 			continue
@@ -79,6 +96,21 @@ func look(files []string) {
 			file.Close()
 		}
 		fmt.Printf("%s %v\n", filepath.Base(f), err == nil)
+	}
+}
+
+// tellCapabilities says which this process has and can get.
+func tellCapabilities() {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		if strings.HasPrefix(name, "Cap") || name == "NoNewPrivs" {
+			n, _ := strconv.ParseUint(value, 16, 64)
+			fmt.Printf("%s %x\n", name, n)
+		}
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -69,47 +68,9 @@ func written(pairs []keyring.Pair) (*os.File, error) {
 // Socket returns the holder's socket, in the holder.
 func Socket() *os.File { return os.NewFile(holderSocket, "inspector") }
 
-// startBare starts a command from a thread that has given up what the command
-// must not have: capabilities are a thread's, and a child has those of the thread
-// that made it. The thread is thrown away, for it cannot have them back.
-func startBare(cmd *exec.Cmd) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		if err := strip(); err != nil {
-			done <- err
-			return
-		}
-		done <- cmd.Start()
-	}()
-	return <-done
-}
-
-// strip takes all capabilities but one from what an exec can give: root reads its
+// startBare starts a command that must not have what this process has: a child has
+// the capabilities of the thread that made it. What it keeps is that root reads its
 // own files without any, and those of others (a key of postfix's) by this one.
-func strip() error {
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up new privileges: %w", err)
-	}
-	if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-		return fmt.Errorf("give up ambient capabilities: %w", err)
-	}
-	return dropBounding(func(c uintptr) bool { return c != unix.CAP_DAC_READ_SEARCH })
-}
-
-// dropBounding takes capabilities from what an exec of this thread can give.
-func dropBounding(which func(uintptr) bool) error {
-	for c := uintptr(0); c <= unix.CAP_LAST_CAP; c++ {
-		if !which(c) {
-			continue
-		}
-		switch err := unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0); err {
-		case nil, unix.EINVAL: // a capability that this kernel does not know
-		case unix.EPERM: // without CAP_SETPCAP: not root, whom an exec gives nothing, or root in bounds that somebody has set
-			return nil
-		default:
-			return fmt.Errorf("give up capability %d: %w", c, err)
-		}
-	}
-	return nil
+func startBare(cmd *exec.Cmd) error {
+	return Bare([]Capability{unix.CAP_DAC_READ_SEARCH}, cmd.Start)
 }

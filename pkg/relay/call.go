@@ -74,9 +74,9 @@ func (c *call) converse() {
 
 // turnAway is the life of a call that is one too many. It is told in clear, also
 // where clients begin with TLS: a handshake costs more than is to be spared.
-func (c *call) turnAway() {
+func (c *call) turnAway(r refusal) {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, full.reply, full.why)
+	session.Refuse(c.options(), c.client, r.reply, r.why)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 

@@ -40,6 +40,7 @@ type Options struct {
 	Timeouts session.Timeouts
 	Proxy    time.Duration // the PROXY header of a client that must send one; default 5 s
 	Sessions int           // at once; a client beyond them is refused; 0: no limit
+	Pipes    int           // of splice(2) in use at once, two descriptors each; stretches beyond them are copied; 0: no limit
 	Sink     event.Sink    // records; nil: none
 	Log      *slog.Logger  // why an origin was not reached, and faults of our own; nil: nowhere
 }
@@ -52,6 +53,7 @@ type Relay struct {
 	draining atomic.Bool
 	live     registry
 	resting  stream.Watch // sessions whose clients are silent
+	pipes    pipes
 	tidy     tidy
 
 	dialling context.Context // ends when sessions are cut
@@ -70,6 +72,9 @@ func New(o Options) *Relay {
 		o.Proxy = headerPatience
 	}
 	r := &Relay{opts: o, live: registry{limit: o.Sessions}}
+	if o.Pipes > 0 {
+		r.pipes = make(pipes, o.Pipes)
+	}
 	r.dialling, r.cut = context.WithCancel(context.Background())
 	r.Replace(o.Services, o.Zones)
 	return r
@@ -97,19 +102,23 @@ func (r *Relay) Serve(listeners *accept.Listeners) error {
 	return net.ErrClosed
 }
 
-// loop serves what one listener accepts. A client over the limit is refused
-// right here: a flood of them makes no goroutines, and the next one waits in the
+// loop serves what one listener accepts. A client over the limit, or for whom there
+// is no descriptor, is refused right here: a flood of them makes no goroutines, and the next one waits in the
 // kernel's queue.
 func (r *Relay) loop(l *accept.Listener) {
 	for {
 		conn, f, err := l.Accept()
-		if err != nil {
+		if conn == nil {
 			return
 		}
-		if c := r.adopt(conn, f); r.live.add(c) {
+		switch c := r.adopt(conn, f); {
+		case err != nil: // accept.ErrExhausted
+			r.opts.Log.Warn("no descriptor left, a client is sent away", "client", f.Client, "remedy", "raise the limit of open files (LimitNOFILE, fs.file-max)")
+			c.turnAway(spent)
+		case r.live.add(c):
 			go c.serve()
-		} else {
-			c.turnAway()
+		default:
+			c.turnAway(full)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/testenv/descriptors"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
 
@@ -82,6 +84,39 @@ func TestLimitOfSessions(t *testing.T) {
 	g.empty()
 	if _, err := g.dial().Deliver(mail); err != nil {
 		t.Errorf("after the others have left: %v", err)
+	}
+}
+
+// TestWithoutDescriptors: a client that comes when there is no descriptor left reads
+// that it must come again, and is told of in the log.
+func TestWithoutDescriptors(t *testing.T) {
+	g := start(t, peer.Behaviour{})
+	if _, err := g.dial().Deliver(mail); err != nil { // all that accept have begun to: else they meet an error at once
+		t.Fatal(err)
+	}
+	g.await(over)
+	g.empty()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	free := descriptors.Exhaust(t)
+	if err := unix.Connect(fd, &unix.SockaddrInet4{Port: int(g.addr().Port()), Addr: g.addr().Addr().As4()}); err != nil {
+		t.Fatal(err)
+	}
+	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)})
+	said := make([]byte, 200)
+	n, err := unix.Read(fd, said)
+	if want := "421 4.3.2 Out of resources, please try again later\r\n"; err != nil || string(said[:max(n, 0)]) != want {
+		t.Errorf("it reads %q, %v", said[:max(n, 0)], err)
+	}
+	free()
+	if _, err := g.dial().Deliver(mail); err != nil {
+		t.Errorf("with descriptors again: %v", err)
+	}
+	if log := g.log.String(); !strings.Contains(log, "no descriptor left") {
+		t.Errorf("log %q", log)
 	}
 }
 

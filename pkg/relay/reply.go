@@ -24,6 +24,7 @@ func closing(why event.Reason, subject, detail uint8, text string) refusal {
 
 var (
 	full    = closing(event.ReasonFull, 3, 2, "Too many sessions, please try again later")
+	spent   = closing(event.ReasonFull, 3, 2, "Out of resources, please try again later")
 	broken  = closing(event.ReasonFault, 3, 0, "Internal error, please try again later")
 	stopped = closing(event.ReasonDraining, 3, 2, "Service is restarting, please try again")
 )
@@ -36,7 +37,7 @@ var unreached = []struct {
 	refusal refusal
 }{
 	{context.Canceled, stopped},
-	{forward.ErrResources, closing(event.ReasonFull, 3, 2, "Out of resources, please try again later")},
+	{forward.ErrResources, spent},
 	{forward.ErrLoop, closing(event.ReasonNoOrigin, 4, 6, "Mail would loop back to this gateway, please try again later")},
 	{forward.ErrNoAddress, closing(event.ReasonNoOrigin, 4, 5, "The mail server cannot be reached from your address now, please try again later")},
 	{forward.ErrTimeout, closing(event.ReasonNoOrigin, 4, 1, "The mail server does not answer, please try again later")},

@@ -293,7 +293,7 @@ func TestDrainWaitsForAnOpaqueSession(t *testing.T) {
 func TestTunnel(t *testing.T) {
 	client, a := pipe(t)
 	b, origin := pipe(t)
-	c := &call{client: newLeg(a), origin: newLeg(b)}
+	c := &call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}
 	done := make(chan event.Opaque)
 	go func() { done <- c.tunnel(patience, time.Time{}) }()
 	client.Write([]byte("to the origin"))
@@ -313,10 +313,10 @@ func TestTunnel(t *testing.T) {
 
 // TestIdleTunnelHoldsNoPipe: it has its two connections open and nothing else.
 func TestIdleTunnelHoldsNoPipe(t *testing.T) {
-	before := pipes(t)
+	before := heldOutside(t)
 	client, a := pipe(t)
 	b, origin := pipe(t)
-	c := &call{client: newLeg(a), origin: newLeg(b)}
+	c := &call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}
 	done := make(chan event.Opaque)
 	go func() { done <- c.tunnel(patience, time.Time{}) }()
 	echo := func() {
@@ -327,7 +327,7 @@ func TestIdleTunnelHoldsNoPipe(t *testing.T) {
 	}
 	echo()
 	deadline := time.Now().Add(patience)
-	for pipes(t) > before {
+	for heldOutside(t) > before {
 		if time.Now().After(deadline) {
 			t.Fatal("pipes are held")
 		}
@@ -339,11 +339,42 @@ func TestIdleTunnelHoldsNoPipe(t *testing.T) {
 	<-done
 }
 
-// pipes counts the ends of pipes that this process holds, without those that wait
-// in a pool for the next splice(2).
-func pipes(t *testing.T) (n int) {
-	runtime.GC() // empties pools, in two rounds
-	runtime.GC()
+// TestTunnelWithoutPipes: a stretch for which no pipe is left is carried all the same.
+func TestTunnelWithoutPipes(t *testing.T) {
+	client, a := pipe(t)
+	b, origin := pipe(t)
+	r := New(Options{Pipes: 1})
+	if !r.pipes.take() || r.pipes.take() {
+		t.Fatal("not one pipe")
+	}
+	before := held(t)
+	done := make(chan event.Opaque)
+	c := &call{r: r, client: newLeg(a), origin: newLeg(b)}
+	go func() { done <- c.tunnel(patience, time.Time{}) }()
+	content := bytes.Repeat([]byte("octets of a message\r\n"), 100_000)
+	for _, way := range [][2]*net.TCPConn{{client, origin}, {origin, client}} {
+		go way[0].Write(content)
+		got := make([]byte, len(content))
+		if _, err := io.ReadFull(way[1], got); err != nil || !bytes.Equal(got, content) {
+			t.Fatalf("other octets arrive: %v", err)
+		}
+		if n := held(t); n > before {
+			t.Errorf("%d ends of pipes are held", n-before)
+		}
+	}
+	r.pipes.release()
+	client.CloseWrite()
+	origin.CloseWrite()
+	if o := <-done; o.FromClient != int64(len(content)) || o.FromOrigin != o.FromClient || o.Detail != "" {
+		t.Errorf("%+v", o)
+	}
+	if !r.pipes.take() {
+		t.Error("a pipe that nobody uses is not to be had")
+	}
+}
+
+// held counts the ends of pipes that this process has open, in a pool or not.
+func held(t *testing.T) (n int) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
@@ -354,6 +385,13 @@ func pipes(t *testing.T) (n int) {
 		}
 	}
 	return n
+}
+
+// heldOutside is held without those that wait in a pool for the next splice(2).
+func heldOutside(t *testing.T) int {
+	runtime.GC() // empties pools, in two rounds
+	runtime.GC()
+	return held(t)
 }
 
 func TestTunnelIsBounded(t *testing.T) {
@@ -367,7 +405,7 @@ func TestTunnelIsBounded(t *testing.T) {
 	} {
 		_, a := pipe(t)
 		b, _ := pipe(t)
-		c := &call{client: newLeg(a), origin: newLeg(b)}
+		c := &call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}
 		if o := c.tunnel(k.idle, k.until); !strings.Contains(o.Detail, k.want) {
 			t.Errorf("%+v, want %q", o, k.want)
 		}
@@ -393,7 +431,7 @@ func TestTunnelToTheDeaf(t *testing.T) {
 				}
 				go origin.Write(flood)
 				done := make(chan event.Opaque, 1)
-				go func() { done <- run(&call{client: newLeg(a), origin: newLeg(b)}) }()
+				go func() { done <- run(&call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}) }()
 				select {
 				case o := <-done:
 					if !strings.Contains(o.Detail, want) {
@@ -411,7 +449,7 @@ func TestTunnelToTheDeaf(t *testing.T) {
 func TestTunnelReset(t *testing.T) {
 	client, a := pipe(t)
 	b, _ := pipe(t)
-	c := &call{client: newLeg(a), origin: newLeg(b)}
+	c := &call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}
 	done := make(chan event.Opaque)
 	go func() { done <- c.tunnel(patience, time.Time{}) }()
 	peer.Reset(client)
@@ -438,7 +476,7 @@ func TestPassThroughReset(t *testing.T) {
 func TestTunnelResetAfterTheEnd(t *testing.T) {
 	client, a := pipe(t)
 	b, origin := pipe(t)
-	c := &call{client: newLeg(a), origin: newLeg(b)}
+	c := &call{r: new(Relay), client: newLeg(a), origin: newLeg(b)}
 	done := make(chan event.Opaque)
 	go func() { done <- c.tunnel(patience, time.Time{}) }()
 	origin.Write([]byte("221 bye"))

@@ -16,7 +16,7 @@ import (
 // package session from which anything reaches the origin, and only after the
 // session has said so.
 func (c *call) tunnel(idle time.Duration, until time.Time) event.Opaque {
-	t := &tunnel{client: c.client, origin: c.origin, idle: idle, until: until}
+	t := &tunnel{client: c.client, origin: c.origin, pipes: c.r.pipes, idle: idle, until: until}
 	t.touch()
 	c.client.SetWriteDeadline(time.Time{}) // see half
 	c.origin.SetWriteDeadline(time.Time{})
@@ -50,6 +50,7 @@ func (t *tunnel) detail(ended bool) string {
 // tunnel is a stretch under way.
 type tunnel struct {
 	client, origin *leg
+	pipes          pipes
 	idle           time.Duration
 	until          time.Time    // zero: any time
 	last           atomic.Int64 // when something was carried, in nanoseconds since 1970
@@ -106,7 +107,7 @@ const atOnce = 64 << 10
 func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 	for {
 		t.arm(from)
-		n, err := carry(to, from)
+		n, err := t.carry(to, from)
 		carried += n
 		if n > 0 {
 			t.touch()
@@ -126,12 +127,40 @@ func (t *tunnel) half(to, from *leg) (carried int64, err error) {
 
 // carry waits for something and hands it on. It waits without the pipe that
 // splice(2) needs: an idle stretch would keep two, and four descriptors.
-func carry(to, from *leg) (int64, error) {
+func (t *tunnel) carry(to, from *leg) (int64, error) {
 	n, err := from.Await()
 	if err != nil {
 		return 0, err
 	}
-	return io.CopyN(to.TCPConn, from.TCPConn, int64(min(n, atOnce)))
+	some := int64(min(n, atOnce))
+	if !t.pipes.take() {
+		return io.CopyN(struct{ io.Writer }{to.TCPConn}, from.TCPConn, some) // by read(2) and write(2)
+	}
+	defer t.pipes.release()
+	return io.CopyN(to.TCPConn, from.TCPConn, some)
+}
+
+// pipes bounds how many are in use at once; nil is no bound. One is held for as long
+// as a peer takes nothing, so that strangers could make two of each session.
+type pipes chan struct{}
+
+// take reports whether there is one to be had.
+func (p pipes) take() bool {
+	if p == nil {
+		return true
+	}
+	select {
+	case p <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p pipes) release() {
+	if p != nil {
+		<-p
+	}
 }
 
 // arm sets the deadline of reads that is in force, which the session, or a drain

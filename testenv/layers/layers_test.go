@@ -25,7 +25,7 @@ const (
 // layers are the packages below pkg, from the words to the assembly. Within a
 // layer, a package imports only those before it.
 var layers = [][]string{
-	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy"},
+	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "inspect", "plan"},
 	{"steer", "route", "netfilter", "accept", "forward", "secure", "trust", "keyring", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},

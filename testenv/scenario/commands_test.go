@@ -51,6 +51,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
+	"midway":  command(midway),  // start ADDR:PORT FILE | stop: a client in the middle of a message, which then ends it and is told 250 and 421
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once

@@ -212,6 +212,57 @@ func (s *stage) breakOff(to netip.AddrPort, m peer.Message, beginning string, re
 	return conn.CloseWrite()
 }
 
+// halfSent is a client in the middle of a message.
+type halfSent struct {
+	*peer.Client
+	rest string
+}
+
+// midway begins a message and stops in its middle, and later ends it. It may do so
+// however the server is stopped meanwhile, and is told that nothing more goes.
+func midway(s *stage, ts *testscript.TestScript, args []string) error {
+	switch {
+	case len(args) == 3 && args[0] == "start":
+		to, err := netip.ParseAddrPort(args[1])
+		if err != nil {
+			return err
+		}
+		return s.beginMessage(to, message(ts, args[2]))
+	case len(args) == 1 && args[0] == "stop" && s.midway != nil:
+		return s.midway.end()
+	}
+	return usage("midway start ADDR:PORT FILE | midway stop")
+}
+
+func (s *stage) beginMessage(to netip.AddrPort, m peer.Message) error {
+	conn, err := s.dial(netip.AddrPort{}, to)
+	if err != nil {
+		return err
+	}
+	half := len(m.Content) / 2
+	s.midway = &halfSent{peer.NewClient(conn), m.Content[half:] + ".\r\n"}
+	if _, err := s.midway.Open("client.example.net"); err != nil {
+		return err
+	}
+	if err := s.midway.Envelope(m); err != nil {
+		return err
+	}
+	return s.midway.Write(m.Content[:half])
+}
+
+// end sends the rest and reads the two replies.
+func (h *halfSent) end() error {
+	if err := h.Write(h.rest); err != nil {
+		return err
+	}
+	for _, want := range []int{250, 421} {
+		if reply, err := h.Reply(); err != nil || reply.Code != want {
+			return fmt.Errorf("%q in place of %d, %w", reply.Raw, want, err)
+		}
+	}
+	return nil
+}
+
 func capture(s *stage, _ *testscript.TestScript, args []string) error {
 	if len(args) != 2 {
 		return usage("capture NODE DEVICE")

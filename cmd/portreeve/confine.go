@@ -1,0 +1,330 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/keeper"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// itself is this very program, whatever has taken its place on the disk.
+const itself = "/proc/self/exe"
+
+// handover is what run leaves to itself when it runs itself again in its confines:
+// descriptors, and what is behind them.
+type handover struct {
+	Config   int  // a memory file with the configuration, as it was read
+	Keys     int  // the socket to the process that holds keys; 0: there is none
+	Hidden   bool // files of keys cannot be opened here (Landlock)
+	Go       int  // the pipe by which the process that attaches is told to; 0: there is none
+	Attacher int  // the number of that process
+	BPF      bool // CAP_BPF was kept, since this kernel asks for it
+
+	files []*os.File // of the descriptors, which would be closed without them
+}
+
+// hands adds a file to what is handed over, and returns its descriptor.
+func (h *handover) hands(f *os.File) int {
+	h.files = append(h.files, f)
+	return int(f.Fd())
+}
+
+// handoverVariable has the handover. It is no setting for people.
+const handoverVariable = "_PORTREEVE_RUN"
+
+// confine begins the inspector: it does what takes privileges, starts the processes
+// that go on having some, and runs the inspector in confines, where it has hardly any.
+// It returns only when that cannot be.
+func (e *env) confine(withAttach bool) error {
+	data, err := config.Read(e.file.value)
+	if err != nil {
+		return err
+	}
+	c, err := config.Parse(e.file.value, data, e.environ, e.overrides()...)
+	if err != nil {
+		return err
+	}
+	if err := privileged("run"); err != nil {
+		return err
+	}
+	if withAttach {
+		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
+			return err
+		}
+	}
+	file, err := sealed(data)
+	if err != nil {
+		return err
+	}
+	h := new(handover)
+	h.Config = h.hands(file)
+	log := notices(e.stderr)
+	confines := keeper.Confines{Needed: needs(c), Capabilities: keeps(c)}
+	if h.BPF, err = asksBPF(c.Kernel, confines.Capabilities); err != nil {
+		return err
+	}
+	if h.BPF {
+		log.Warn("the inspector keeps CAP_BPF, without which this kernel lets nobody read or write BPF maps; Linux 5.19 asks for less")
+		confines.Capabilities = append(confines.Capabilities, unix.CAP_BPF)
+	}
+	if err := legible(confines); err != nil {
+		return err
+	}
+	if withAttach {
+		if err := e.startAttacher(h, file); err != nil {
+			return err
+		}
+	}
+	if err := startHolder(h, &confines, c); err != nil {
+		return err
+	}
+	return runAgain(h, confines, log)
+}
+
+// keeps are the capabilities that the inspector of a configuration works with: for
+// IP_TRANSPARENT and SO_MARK, and for ports below 1024, be they forged or its own.
+func keeps(c *config.Config) []keeper.Capability {
+	keep := []keeper.Capability{unix.CAP_NET_RAW}
+	if bindsLow(c) {
+		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
+	}
+	return keep
+}
+
+func bindsLow(c *config.Config) bool {
+	if c.Metrics.Listen.IsValid() && c.Metrics.Listen.Port() < firstFree {
+		return true
+	}
+	return slices.ContainsFunc(c.Services, func(s config.Service) bool {
+		switch s.Forge.Port.Mode {
+		case config.PortAny:
+			return false
+		case config.PortNumber:
+			return s.Forge.Address != config.ForgeNever && s.Forge.Port.Number < firstFree
+		}
+		return s.Forge.Address != config.ForgeNever // the client's port, or one of its group
+	})
+}
+
+// firstFree is the first port that everybody may bind, unless a sysctl says otherwise.
+const firstFree = 1024
+
+// asksBPF reports whether the inspector cannot use the maps of the kernel side without
+// CAP_BPF, as before Linux 5.19 where kernel.unprivileged_bpf_disabled is not 0. What
+// else is wrong with them the inspector says itself.
+func asksBPF(k config.Kernel, keep []keeper.Capability) (bool, error) {
+	err := keeper.Bare(keep, func() error { return usesMaps(k.BPFFS) })
+	if !errors.Is(err, unix.EPERM) {
+		return false, nil
+	}
+	if have, err := effective(); err != nil || !(capability{bits: []uint{unix.CAP_BPF}}).in(have) {
+		return false, errors.Join(fmt.Errorf("run: this kernel lets nobody read or write BPF maps without CAP_BPF, which this process (uid %d) lacks; run it as root, or give it this capability", os.Geteuid()), err)
+	}
+	return true, nil
+}
+
+// usesMaps opens the pins of the kernel side and reads what an inspector does.
+func usesMaps(bpffs string) error {
+	s, err := steer.New(bpffs)
+	if err != nil {
+		return err
+	}
+	i, err := s.Inspector()
+	if err != nil {
+		return err
+	}
+	_, services := i.Services()
+	return errors.Join(services, i.Close())
+}
+
+// needs returns what the inspector still has to read in its confines, be it kept
+// from everybody else.
+func needs(c *config.Config) []string {
+	var files []string
+	for _, s := range c.Services {
+		files = append(files, s.TLS.Client.CA, s.TLS.Origin.CA)
+	}
+	for _, name := range []string{"SSL_CERT_FILE", "SSL_CERT_DIR"} { // of crypto/x509
+		files = append(files, filepath.SplitList(os.Getenv(name))...)
+	}
+	for i, f := range files {
+		if whole, err := filepath.Abs(f); f != "" && err == nil {
+			files[i] = whole
+		}
+	}
+	return slices.DeleteFunc(files, func(f string) bool { return f == "" })
+}
+
+// legible tells what the inspector needs and cannot read. Root reads the files of
+// others by capabilities that the inspector gives up.
+func legible(c keeper.Confines) error {
+	return keeper.Bare(c.Capabilities, func() error {
+		for _, path := range c.Needed {
+			f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+			if err == nil {
+				f.Close()
+			}
+			if errors.Is(err, fs.ErrPermission) {
+				return fmt.Errorf("run: the inspector, which gives up the right to read other users' files, cannot read %s; let it belong to the user %d, with the directories on the way to it", path, os.Geteuid())
+			}
+		}
+		return nil
+	})
+}
+
+// startHolder starts the process that holds the private keys of a configuration, if it
+// has any.
+func startHolder(h *handover, confines *keeper.Confines, c *config.Config) error {
+	pairs := daemon.Pairs(c)
+	if len(pairs) == 0 {
+		return nil
+	}
+	socket, err := keeper.Start(pairs, itself, holdVerb)
+	if err != nil {
+		return err
+	}
+	h.Keys = h.hands(socket)
+	for _, p := range pairs {
+		confines.Keys = append(confines.Keys, p.Key)
+	}
+	return nil
+}
+
+// runAgain runs this program again in confines.
+func runAgain(h *handover, confines keeper.Confines, log *slog.Logger) error {
+	for _, f := range h.files {
+		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
+			return fmt.Errorf("hand a descriptor on: %w", err)
+		}
+	}
+	h.Hidden = len(confines.Keys) > 0
+	err := h.exec(confines)
+	if errors.Is(err, keeper.ErrNoLandlock) {
+		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", keeper.ErrNoLandlock)
+		h.Hidden, confines.Keys = false, nil
+		err = h.exec(confines)
+	}
+	return err
+}
+
+func (h *handover) exec(confines keeper.Confines) error {
+	defer runtime.KeepAlive(h) // and so its files open
+	text, err := json.Marshal(h)
+	if err != nil {
+		return err
+	}
+	return confines.Exec(itself, os.Args, append(os.Environ(), handoverVariable+"="+string(text)))
+}
+
+// begin is what the inspector does before anything else. It returns what an earlier run
+// of this process has left, nil where there was none.
+func begin() (*handover, error) {
+	h, err := handed()
+	if err != nil {
+		return nil, err
+	}
+	return h, keeper.Hide()
+}
+
+// handed returns what an earlier run of this process has left, nil where there was
+// none.
+func handed() (*handover, error) {
+	text, given := os.LookupEnv(handoverVariable)
+	if !given {
+		return nil, nil
+	}
+	os.Unsetenv(handoverVariable)
+	h := new(handover)
+	if err := json.Unmarshal([]byte(text), h); err != nil {
+		return nil, fmt.Errorf("environment %s: it is not for people; leave it out", handoverVariable)
+	}
+	for _, fd := range []int{h.Config, h.Keys, h.Go} {
+		if fd != 0 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	call("portreeve")
+	return h, nil
+}
+
+// call gives the process the name that ps shows. What is run by itself would be
+// called exe.
+func call(name string) {
+	os.WriteFile("/proc/self/comm", []byte(name), 0) // the name matters to people only
+}
+
+// confined returns an error where the inspector has more capabilities than its
+// configuration asks for: it was not run by confine, or a kernel gave them back.
+func (h *handover) confined(c *config.Config) error {
+	keep := keeps(c)
+	if h.BPF {
+		keep = append(keep, unix.CAP_BPF)
+	}
+	within, err := keeper.Within(keep)
+	if err == nil && !within {
+		err = fmt.Errorf("run: the inspector has capabilities that it has given up; if the environment has %s, leave it out", handoverVariable)
+	}
+	return err
+}
+
+// keys returns the way to the private keys, nil where there are none.
+func (h *handover) keys() (*keeper.Keys, error) {
+	if h.Keys == 0 {
+		return nil, nil
+	}
+	return keeper.Connect(os.NewFile(uintptr(h.Keys), "keys"), h.Hidden)
+}
+
+// config returns the configuration that was read.
+func (h *handover) config(e *env) (*config.Config, error) {
+	data, err := contents(os.NewFile(uintptr(h.Config), "configuration"))
+	if err != nil {
+		return nil, err
+	}
+	return config.Parse(e.file.value, data, e.environ, e.overrides()...)
+}
+
+// sealed returns a file with some data that is nowhere on a disk, and that nobody
+// can change.
+func sealed(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("configuration", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return nil, fmt.Errorf("keep the configuration in memory: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "configuration")
+	if _, err = f.Write(data); err == nil {
+		_, err = unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("keep the configuration in memory: %w", err)
+	}
+	return f, nil
+}
+
+// contents reads such a file, and closes it. Others may read it at the same time, by
+// the same place in it.
+func contents(f *os.File) ([]byte, error) {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("read the configuration that was handed on: %w", err)
+	}
+	data := make([]byte, info.Size())
+	if _, err := f.ReadAt(data, 0); err != nil {
+		return nil, fmt.Errorf("read the configuration that was handed on: %w", err)
+	}
+	return data, nil
+}
