@@ -38,12 +38,12 @@ func aheadOfOurs(chain []link.AttachedProgram, where string) []string {
 		if OwnProgram(uint32(p.ID)) {
 			return others
 		}
-		others = append(others, fmt.Sprintf("%s: program %s (id %d)", where, programName(p.ID), p.ID))
+		others = append(others, fmt.Sprintf("%s: program %s (id %d)", where, nameOfProgram(p.ID), p.ID))
 	}
 	return nil
 }
 
-func programName(id ebpf.ProgramID) string {
+func nameOfProgram(id ebpf.ProgramID) string {
 	p, err := ebpf.NewProgramFromID(id)
 	if err != nil {
 		return "without a name"
