@@ -25,6 +25,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/relay"
+	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/steer"
@@ -64,6 +65,8 @@ type inspector struct {
 	listeners *accept.Listeners
 	relay     *relay.Relay
 	ring      *keyring.Ring // nil where no service shows a certificate
+	networks  networks
+	returns   *returns.Book // nil before it is made
 	pulse     *pulse
 }
 
@@ -94,6 +97,7 @@ func Run(ctx context.Context, o Options) error {
 	case err != nil:
 		return err
 	}
+	go i.keepForging(keeping)
 	o.Log.Info("ready", "services", len(i.services), "instance", i.pulse.instance)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 
@@ -134,6 +138,9 @@ func (i *inspector) prepare() error {
 	if err := i.openRing(); err != nil {
 		return err
 	}
+	if err := i.openForging(); err != nil {
+		return err
+	}
 	services, err := i.serve(own)
 	if err != nil {
 		return err
@@ -165,6 +172,7 @@ func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 		if s.Forge.Address == config.ForgeNever && len(s.Origins) > 0 {
 			d.Local = nil // a mail server on the gateway itself, which config has seen not to be a loop
 		}
+		i.forge(d)
 		t, err := i.tlsOf(s.TLS)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
@@ -248,6 +256,9 @@ func (i *inspector) drain() {
 func (i *inspector) close() {
 	if i.listeners != nil {
 		i.listeners.Close()
+	}
+	if i.returns != nil {
+		i.returns.Close()
 	}
 	if i.kernel != nil {
 		i.kernel.Close()
