@@ -22,7 +22,7 @@ type page struct {
 
 	mu     sync.Mutex
 	busy   bool         // a task has it
-	until  time.Time    // when the next one may have it
+	until  time.Time    // when the next suspicion may be looked into
 	served []netip.Addr // some clients of late that came from the gateway's own address
 }
 
@@ -30,22 +30,29 @@ type page struct {
 // does not stand for all.
 const witnesses = 4
 
-// take gives the page to a task, if none has it and it has rested.
+// take gives the page to a task, if none has it.
 func (p *page) take() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.busy || time.Now().Before(p.until) {
+	if p.busy {
 		return false
 	}
 	p.busy = true
 	return true
 }
 
-// release ends the task that has the page.
-func (p *page) release() {
+// tired returns how long the page has to rest before it is looked into again.
+func (p *page) tired() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.busy, p.until = false, time.Now().Add(rest)
+	return time.Until(p.until)
+}
+
+// release ends the task that has the page.
+func (p *page) release(tired time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.busy, p.until = false, time.Now().Add(tired)
 }
 
 // idle reports whether no task has the page.

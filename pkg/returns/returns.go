@@ -19,8 +19,8 @@ import (
 )
 
 // When a client got no answer, tries are made, pause apart, before forging is given
-// up: once is no evidence. While it is given up it is tried again and again. A
-// suspicion that was not borne out is not looked into again before rest.
+// up: once is no evidence. While it is given up it is tried again and again. After a
+// suspicion that was not borne out the next one waits for rest.
 const (
 	tries = 3
 	pause = time.Second
@@ -182,7 +182,7 @@ func (b *Book) forget() bool {
 // begin looks at an origin for the first time, as often as it takes to learn
 // anything: one that is down says nothing.
 func (b *Book) begin(p *page) {
-	defer p.release()
+	defer p.release(0)
 	for {
 		switch t := b.try(p); {
 		case t.Answered():
@@ -200,10 +200,10 @@ func (b *Book) begin(p *page) {
 	}
 }
 
-// suspect looks into what a client met.
+// suspect looks into what a client met, now or when the last time is long enough ago.
 func (b *Book) suspect(p *page) {
-	defer p.release()
-	if b.looksBroken(p) {
+	defer p.release(rest)
+	if b.sleep(p.tired()) && b.looksBroken(p) {
 		b.giveUp(p)
 	}
 }
