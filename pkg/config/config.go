@@ -72,7 +72,7 @@ type ForgeAddress uint8
 
 const (
 	ForgeAlways ForgeAddress = iota // or refuse the client with 421
-	ForgePrefer                     // the same, but the gateway's own address for all clients of an origin whose replies to theirs do not come back
+	ForgePrefer                     // the same, but the gateway's own address for all clients of an origin where forging is broken
 	ForgeNever                      // always the gateway's own address
 )
 

@@ -9,12 +9,13 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
 )
 
-// networksEvery is how often the gateway's networks are read: a system call in five
-// seconds, and none for a session.
+// networksEvery is how often the gateway's networks are read, so that no session has
+// to: a tenth of a millisecond each time.
 const networksEvery = 5 * time.Second
 
 // networks are those that the gateway is in, as they were read last.
@@ -52,12 +53,14 @@ func (i *inspector) openForging() error {
 		Dial:    returns.Dialer(i.Config.Kernel.OriginMark),
 		Nobody:  func(origin netip.Addr) netip.Addr { return returns.Nobody(origin, i.networks.has) },
 		Origins: preferring(i.Config.Services),
+		Near:    i.networks.has,
 		Log:     i.Log,
 	})
 	return nil
 }
 
-// preferring returns the origins of services that prefer forging, each once.
+// preferring returns the origins of services that prefer forging, as far as they are
+// single addresses, each once.
 func preferring(services []config.Service) []netip.AddrPort {
 	var all []netip.AddrPort
 	seen := map[netip.AddrPort]bool{}
@@ -65,11 +68,12 @@ func preferring(services []config.Service) []netip.AddrPort {
 		if s.Forge.Address != config.ForgePrefer {
 			continue
 		}
-		for _, o := range s.Origins {
-			if !seen[o] {
+		for _, t := range plan.Destinations(s) {
+			o := netip.AddrPortFrom(t.Prefix.Addr(), t.Port)
+			if t.Prefix.IsSingleIP() && !seen[o] {
 				all = append(all, o)
+				seen[o] = true
 			}
-			seen[o] = true
 		}
 	}
 	return all

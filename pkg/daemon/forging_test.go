@@ -14,6 +14,7 @@ import (
 func TestForgingOfServices(t *testing.T) {
 	i := &inspector{Options: Options{Config: mustParse(t, `  - {name: prefers, listen: ["172.16.40.2:25"], origins: ["172.16.20.2:25", "172.16.20.3:25"], forge: {address: prefer}}
   - {name: too, listen: ["172.16.40.3:25"], origins: ["172.16.20.3:25"], forge: {address: prefer}}
+  - {name: transparent, intercept: ["172.16.20.5:25", "172.16.21.0/24:25"], forge: {address: prefer}}
   - {name: never, listen: ["172.16.40.4:25"], origins: ["172.16.20.4:25"], forge: {address: never}}
 `)}}
 	if i.forging() != nil {
@@ -29,7 +30,7 @@ func TestForgingOfServices(t *testing.T) {
 		t.Fatal(err)
 	}
 	near, far, origin := netip.MustParseAddr("172.16.20.99"), netip.MustParseAddr("172.16.10.99"), netip.MustParseAddr("172.16.20.2")
-	for name, want := range map[string]struct{ onLink, asks bool }{"mx": {true, false}, "prefers": {true, true}, "too": {true, true}, "never": {}} {
+	for name, want := range map[string]struct{ onLink, asks bool }{"mx": {true, false}, "prefers": {true, true}, "too": {true, true}, "transparent": {true, true}, "never": {}} {
 		d := services[name].Dialer
 		if (d.OnLink != nil) != want.onLink || (d.Returns != nil) != want.asks {
 			t.Errorf("%s: OnLink %v, Returns %v", name, d.OnLink != nil, d.Returns)
@@ -41,7 +42,7 @@ func TestForgingOfServices(t *testing.T) {
 	if !i.networks.has(near) || i.networks.has(far) {
 		t.Error("an address of a network of the gateway is anybody's")
 	}
-	want := []event.OriginForging{{Origin: netip.MustParseAddrPort("172.16.20.2:25")}, {Origin: netip.MustParseAddrPort("172.16.20.3:25")}}
+	want := []event.OriginForging{{Origin: netip.MustParseAddrPort("172.16.20.2:25")}, {Origin: netip.MustParseAddrPort("172.16.20.3:25")}, {Origin: netip.MustParseAddrPort("172.16.20.5:25")}}
 	if got := i.forging(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the origins of services that prefer forging are %v, not %v", got, want)
 	}

@@ -4,7 +4,8 @@
 // It decides which origins are tried, from which source addresses and ports,
 // and in what order, and says in its result what it came to. It never reads or
 // writes the connection that it hands over, and never retries later: a flow that
-// cannot be forwarded now is refused by its only caller, relay.
+// cannot be forwarded now is refused by its caller, relay. Package returns tries with it
+// whether forging works.
 package forward
 
 import (

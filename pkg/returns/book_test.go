@@ -108,7 +108,7 @@ func counting() func(netip.Addr) netip.Addr {
 func in(t *testing.T, w *world, story func(b *Book)) {
 	synctest.Test(t, func(t *testing.T) {
 		w.log = new(bytes.Buffer)
-		w.book = New(Options{Dial: w.dial, Nobody: counting(), Origins: []netip.AddrPort{mx}, Log: slog.New(slog.NewTextHandler(w.log, nil))})
+		w.book = New(Options{Dial: w.dial, Nobody: counting(), Origins: []netip.AddrPort{mx}, Near: netip.MustParsePrefix("10.0.0.0/8").Contains, Log: slog.New(slog.NewTextHandler(w.log, nil))})
 		defer w.book.Close()
 		story(w.book)
 	})
@@ -350,6 +350,31 @@ func TestChosenOrigins(t *testing.T) {
 			t.Errorf("the last that was chosen is not looked into")
 		}
 		b.Answered(chosen(5 * maxPages)) // nobody knows it
+	})
+}
+
+// TestFarOrigins: addresses of nobody are dropped on the way to somebody's server far
+// away, and no witnesses there before they were answered.
+func TestFarOrigins(t *testing.T) {
+	w := &world{filter: true}
+	far := netip.MustParseAddrPort("203.0.113.25:25")
+	in(t, w, func(b *Book) {
+		b.Silent(far)
+		awhile()
+		if b.Broken(far, banned) || w.forged() != tries {
+			t.Errorf("given up: %v; tried %v", b.Broken(far, banned), w.tries())
+		}
+		w.set(func(w *world) { w.filter = false })
+		time.Sleep(rest)
+		b.Silent(far)
+		awhile()
+		w.set(func(w *world) { w.broken = true })
+		time.Sleep(rest)
+		b.Silent(far)
+		awhile()
+		if !b.Broken(far, client) {
+			t.Error("not given up, though it could be found out before")
+		}
 	})
 }
 

@@ -40,7 +40,8 @@ const (
 type Options struct {
 	Dial    Dial
 	Nobody  func(origin netip.Addr) netip.Addr // addresses that are tried
-	Origins []netip.AddrPort                   // that are known from the start
+	Origins []netip.AddrPort                   // that are known from the start, each once
+	Near    func(origin netip.Addr) bool       // whether an origin is next to the gateway, in a network of its own
 	Log     *slog.Logger                       // where forging is given up, and when it works again
 }
 
@@ -241,11 +242,16 @@ func (b *Book) isBroken(p *page) bool {
 		}
 	}
 	after := p.answers.Load()
-	if after == before && after > 0 && !p.proved {
+	switch {
+	case after != before:
+		return false
+	case p.proved:
+		return true
+	case after > 0:
 		b.cannotTell(p)
 		return false
 	}
-	return after == before
+	return p.lasting || b.opts.Near(p.origin.Addr()) // on the way to others, and back, many drop what comes from nobody
 }
 
 // cannotTell says once that addresses of nobody are no witnesses at an origin.
