@@ -33,7 +33,10 @@ routes to origins and, while attached, their routes back. It prints what it find
 finding a line, with the exact remedy, and changes nothing.
 
 To try an origin's route back, it opens a connection to it from an address that belongs
-to nobody (192.0.2.1, 2001:db8::1) and closes it again; the origin's log may say so.
+to nobody (of 192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24 or 2001:db8::/32), where that
+gets no answer one from the gateway's own address, and closes them again; the origin's log
+may say so. It also names origins that may answer clients past this gateway, for they share
+a link with them.
 
 Of TLS it reads the certificates that clients are shown (dates, chain, names), asks each
 origin what it offers, and compares what the domains under tls.domains publish (MX,

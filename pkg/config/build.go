@@ -151,6 +151,7 @@ func service(r *report, at path, raw rawService, c *Config) parsedService {
 	s.name, _ = r.text(at.key("name"), raw.Name)
 	word(r, at.key("forge").key("address"), raw.Forge.Address, forgeAddressWords, &s.forge.Address)
 	forgePort(r, at.key("forge").key("port"), raw.Forge.Port, &s.forge.Port)
+	word(r, at.key("forge").key("on_link"), raw.Forge.OnLink, onLinkWords, &s.forge.OnLink)
 	word(r, at.key("fail"), raw.Fail, failWords, &s.fail)
 	rules(r, at.key("smtp"), raw.SMTP, &s.smtp)
 	tlsSection(r, at.key("tls"), raw.TLS, &s.tls)

@@ -65,6 +65,7 @@ func (t Target) String() string { return formatTarget(t) }
 type Forge struct {
 	Address ForgeAddress
 	Port    ForgePort
+	OnLink  OnLink
 }
 
 // ForgeAddress is when the client's address is the source of the origin leg.
@@ -72,8 +73,17 @@ type ForgeAddress uint8
 
 const (
 	ForgeAlways ForgeAddress = iota // or refuse the client with 421
-	ForgePrefer                     // or fall back to the gateway's own address
+	ForgePrefer                     // the same, but the gateway's own address for all clients of an origin where forging is broken
 	ForgeNever                      // always the gateway's own address
+)
+
+// OnLink is what becomes of a client in the origin's own network: the origin would
+// answer it there, past the gateway, so its address cannot be forged.
+type OnLink uint8
+
+const (
+	OnLinkRefuse OnLink = iota // the client is refused with 421
+	OnLinkPlain                // it is served from the gateway's own address
 )
 
 // PortMode is how the source port of the origin leg is chosen.

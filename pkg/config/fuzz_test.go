@@ -62,7 +62,7 @@ func write(t *testing.T, c *Config) []byte {
 	for _, s := range c.Services {
 		services = append(services, m{
 			"name": s.Name, "listen": targets(s.Listen), "intercept": targets(s.Intercept), "origins": origins(s.Origins),
-			"forge": m{"address": s.Forge.Address.String(), "port": s.Forge.Port.String()}, "fail": s.Fail.String(),
+			"forge": m{"address": s.Forge.Address.String(), "port": s.Forge.Port.String(), "on_link": s.Forge.OnLink.String()}, "fail": s.Fail.String(),
 			"smtp": writeSMTP(s.SMTP, c.SMTP), "tls": writeTLS(s.TLS),
 		})
 	}

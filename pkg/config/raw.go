@@ -43,6 +43,7 @@ type rawService struct {
 type rawForge struct {
 	Address scalar `mapstructure:"address"`
 	Port    scalar `mapstructure:"port"`
+	OnLink  scalar `mapstructure:"on_link"`
 }
 
 type rawZone struct {

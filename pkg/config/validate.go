@@ -98,27 +98,46 @@ func judgeWays(r *report, s parsedService) {
 	}
 }
 
-// judgeForge refuses identities that the origin leg cannot have.
+// judgeForge refuses identities that the origin leg cannot have, and warns of those
+// by which the origin may take strangers for the gateway.
 func judgeForge(r *report, s parsedService) {
+	at := s.at.key("forge")
 	if s.forge.Address == ForgeNever {
-		if s.forge.Port != (ForgePort{}) {
-			r.refuse(s.at.key("forge").key("port"), `remove it, or set forge.address to "always" or "prefer"`,
-				"port %s cannot be borne by an origin leg that never forges", s.forge.Port)
-		}
+		judgeNever(r, at, s.forge)
 		return
 	}
 	for _, o := range s.origins {
 		if o.value.Addr().IsLoopback() {
-			r.refuse(o.at, `set forge.address to "never" for an origin on this machine`,
+			r.refuse(o.at, "write the address of a server behind this gateway",
 				"origin %s is a loopback address, which the kernel does not let a forged address reach", o.value)
 		}
+	}
+	const trusting = `%s; an origin that trusts the gateway's address relays for them`
+	if s.forge.Address == ForgePrefer {
+		r.warn(at.key("address"), `set it to "always", unless the gateway's address has no rights at the origins`,
+			trusting, "while replies to clients' addresses do not come back from an origin, all of its clients come from the gateway's own address")
+	}
+	if s.forge.OnLink == OnLinkPlain {
+		r.warn(at.key("on_link"), `remove it, unless the gateway's address has no rights at the origins`,
+			trusting, "clients in an origin's own network come from the gateway's own address")
+	}
+}
+
+// judgeNever refuses what only a forged origin leg can have.
+func judgeNever(r *report, at path, f Forge) {
+	const remedy = `remove it, or set forge.address to "always"`
+	if f.Port != (ForgePort{}) {
+		r.refuse(at.key("port"), remedy, "port %s cannot be borne by an origin leg that never forges", f.Port)
+	}
+	if f.OnLink != OnLinkRefuse {
+		r.refuse(at.key("on_link"), remedy, "%s is what every client gets where the origin leg never forges", f.OnLink)
 	}
 }
 
 // judgeFamilies requires that a forged client finds an origin of its own
 // family, and that every origin finds a client.
 func judgeFamilies(r *report, s parsedService) {
-	if s.forge.Address != ForgeAlways || len(s.origins) == 0 || !r.clean(append(s.ways(), s.at.key("forge"))...) {
+	if s.forge.Address == ForgeNever || len(s.origins) == 0 || !r.clean(append(s.ways(), s.at.key("forge"))...) {
 		return
 	}
 	in := slices.Concat(s.listen, s.intercept)
@@ -127,16 +146,24 @@ func judgeFamilies(r *report, s parsedService) {
 	}
 	for _, t := range in {
 		f := family(t.value.Prefix.Addr())
-		if !slices.ContainsFunc(s.origins, func(o located[netip.AddrPort]) bool { return family(o.value.Addr()) == f }) {
-			r.refuse(t.at, fmt.Sprintf("add an %s origin, remove %s, or set forge.address to %q", f, t.value, ForgePrefer),
-				"clients of %s are %s, and no origin of the service is: their address cannot be forged", t.value, f)
+		if slices.ContainsFunc(s.origins, func(o located[netip.AddrPort]) bool { return family(o.value.Addr()) == f }) {
+			continue
+		}
+		remedy := fmt.Sprintf("add an %s origin, or remove %s", f, t.value)
+		if s.forge.Address == ForgePrefer {
+			r.warn(t.at, remedy, "clients of %s are %s, and no origin of the service is: all of them come from the gateway's own address", t.value, f)
 			return
 		}
+		r.refuse(t.at, remedy, "clients of %s are %s, and no origin of the service is: their address cannot be forged", t.value, f)
+		return
+	}
+	if s.forge.Address == ForgePrefer {
+		return
 	}
 	for _, o := range s.origins {
 		f := family(o.value.Addr())
 		if !slices.ContainsFunc(in, func(t located[Target]) bool { return family(t.value.Prefix.Addr()) == f }) {
-			r.refuse(o.at, fmt.Sprintf("remove it, add an %s address to listen or intercept, or set forge.address to %q", f, ForgePrefer),
+			r.refuse(o.at, fmt.Sprintf("remove it, or add an %s address to listen or intercept", f),
 				"origin %s is %s, and no client of the service is: it would never be used", o.value, f)
 			return
 		}

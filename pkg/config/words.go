@@ -9,6 +9,7 @@ import (
 // spelling: in the file, in messages, in status and in records.
 var (
 	forgeAddressWords = []string{"always", "prefer", "never"}
+	onLinkWords       = []string{"refuse", "plain"}
 	portModeWords     = []string{"any", "exact", "group", "random"}
 	failWords         = []string{"closed", "open"}
 	datapathWords     = []string{"auto", "tcx", "clsact"}
@@ -28,6 +29,9 @@ var (
 
 // String returns the word used in the file.
 func (f ForgeAddress) String() string { return wordOf(forgeAddressWords, f) }
+
+// String returns the word used in the file.
+func (o OnLink) String() string { return wordOf(onLinkWords, o) }
 
 // String returns the word used in the file, "number" for PortNumber.
 func (m PortMode) String() string {

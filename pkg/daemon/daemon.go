@@ -26,6 +26,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/notice"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/relay"
+	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/steer"
@@ -65,6 +66,8 @@ type inspector struct {
 	listeners *accept.Listeners
 	relay     *relay.Relay
 	ring      *keyring.Ring // nil where no service shows a certificate
+	networks  networks
+	returns   *returns.Book // nil before it is made
 	pulse     *pulse
 
 	// crowd is Log for what strangers can bring about: anybody may connect, scrape
@@ -101,6 +104,7 @@ func Run(ctx context.Context, o Options) error {
 	case err != nil:
 		return err
 	}
+	go i.keepForging(keeping)
 	o.Log.Info("ready", "services", len(i.services), "instance", i.pulse.instance)
 	daemon.SdNotify(false, daemon.SdNotifyReady)
 
@@ -141,6 +145,9 @@ func (i *inspector) prepare() error {
 	if err := i.openRing(); err != nil {
 		return err
 	}
+	if err := i.openForging(); err != nil {
+		return err
+	}
 	services, err := i.serve(own)
 	if err != nil {
 		return err
@@ -177,6 +184,7 @@ func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 		if s.Forge.Address == config.ForgeNever && len(s.Origins) > 0 {
 			d.Local = nil // a mail server on the gateway itself, which config has seen not to be a loop
 		}
+		i.forge(d)
 		t, err := i.tlsOf(s.TLS)
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
@@ -260,6 +268,9 @@ func (i *inspector) drain() {
 func (i *inspector) close() {
 	if i.listeners != nil {
 		i.listeners.Close()
+	}
+	if i.returns != nil {
+		i.returns.Close()
 	}
 	if i.kernel != nil {
 		i.kernel.Close()

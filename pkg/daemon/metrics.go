@@ -24,6 +24,7 @@ func (i *inspector) count() *event.Counters {
 	}
 	c := event.NewCounters(counted(i.Config.Services))
 	c.CountKernel(kernelCounts(i.Steer))
+	c.CountForging(i.forging)
 	if i.Lost != nil {
 		c.CountLost(i.Lost)
 	}

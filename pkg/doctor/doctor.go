@@ -18,6 +18,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
@@ -37,7 +38,7 @@ type Machine struct {
 	Networkd  Networkd
 	Firewall  *netfilter.Survey
 	Routes    map[netip.Addr]Route // to each origin
-	Probes    []Probe              // made only where attached
+	Probes    []returns.Trial      // made only where attached
 	Files     uint64               // descriptors that a process may open
 	Ahead     []string             // TC programs of others before ours, in words
 	TLS       TLS
@@ -64,6 +65,7 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.firewall()
 	e.listeners()
 	e.origins()
+	e.neighbours()
 	e.probes()
 	e.files()
 	e.tls()

@@ -15,6 +15,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
 	"github.com/portreeve/portreeve/pkg/steer"
 	"github.com/portreeve/portreeve/testenv/alone"
@@ -66,7 +67,7 @@ func healthy() Machine {
 		Sysctl:   func(...string) string { return "1" },
 		Firewall: &netfilter.Survey{},
 		Routes:   map[netip.Addr]Route{origin: {Path: route.Path{Type: "unicast", Interface: "dmz0"}}},
-		Probes:   []Probe{{Origin: netip.AddrPortFrom(origin, 25), From: Nobody4}},
+		Probes:   []returns.Trial{{Origin: netip.AddrPortFrom(origin, 25), From: netip.MustParseAddr("192.0.2.7")}},
 		Files:    1024,
 	}
 }
@@ -154,11 +155,43 @@ func TestFindings(t *testing.T) {
 			m.Routes = map[netip.Addr]Route{netip.MustParseAddr("172.16.20.254"): {Path: route.Path{Type: "unicast", Interface: "ext0"}}}
 		}, finding.Error, "origin 172.16.20.254: packets to it leave by ext0, which is not on the origin side, so its replies are not looked for there; add ext0 to interfaces.origin, or correct the route"},
 		"origin answers": {func(*config.Config, *Machine) {}, finding.Info,
-			"origin 172.16.20.254:25: it answers a connection from 192.0.2.1, so its replies to clients pass this gateway"},
-		"origin refuses": {func(_ *config.Config, m *Machine) { m.Probes[0].Err = &forward.Error{Class: forward.ErrRefused} }, finding.Error,
-			"origin 172.16.20.254:25: it refuses connections; its replies to 192.0.2.1 do pass this gateway; start the mail server there, or correct the port"},
-		"no return route": {func(_ *config.Config, m *Machine) { m.Probes[0].Err = &forward.Error{Class: forward.ErrTimeout} }, finding.Error,
-			"origin 172.16.20.254:25: no answer to a connection from 192.0.2.1: its route to its clients does not lead through this gateway, or a packet filter drops them; on the origin, make this gateway the default route, and let port 25 in from everywhere"},
+			"origin 172.16.20.254:25: it answers a connection from 192.0.2.7, so its replies to clients pass this gateway"},
+		"origin refuses": {func(_ *config.Config, m *Machine) { m.Probes[0].Forged = &forward.Error{Class: forward.ErrRefused} }, finding.Error,
+			"origin 172.16.20.254:25: it refuses connections; its replies to 192.0.2.7 do pass this gateway; start the mail server there, or correct the port"},
+		"no return route": {func(_ *config.Config, m *Machine) { m.Probes[0].Forged = &forward.Error{Class: forward.ErrTimeout} }, finding.Error,
+			"origin 172.16.20.254:25: it answers this gateway's own address, but not a connection from 192.0.2.7: its route to its clients does not lead through this gateway, or a packet filter drops them; on the origin, make this gateway the default route, and let port 25 in from everywhere"},
+		"no answer at all": {func(_ *config.Config, m *Machine) {
+			m.Probes[0].Forged = &forward.Error{Class: forward.ErrTimeout}
+			m.Probes[0].Plain = &forward.Error{Class: forward.ErrTimeout, Origin: m.Probes[0].Origin}
+		}, finding.Error,
+			"origin 172.16.20.254:25: neither 192.0.2.7 nor this gateway's own address can connect to it: dial origin 172.16.20.254:25: no answer in time; see whether it is up, and whether a packet filter lets port 25 in"},
+		"cannot be tried": {func(_ *config.Config, m *Machine) {
+			m.Probes[0].Forged = &forward.Error{Class: forward.ErrUnreachable, Origin: m.Probes[0].Origin}
+		}, finding.Error,
+			"origin 172.16.20.254:25: cannot connect from 192.0.2.7: dial origin 172.16.20.254:25: unreachable"},
+		"origin next to clients": {func(c *config.Config, _ *Machine) { c.Interfaces.Client = append(c.Interfaces.Client, "dmz0") }, finding.Warning,
+			"origin 172.16.20.254:25: it is in the network 172.16.20.0/24 of dmz0, where clients come in, too, and answers clients in there past this gateway: they are refused; let hosts in 172.16.20.0/24 connect to it directly, or give it a network of its own behind this gateway"},
+		"origin next to clients, as asked for": {func(c *config.Config, _ *Machine) {
+			c.Interfaces.Client = append(c.Interfaces.Client, "dmz0")
+			c.Services[0].Forge.OnLink = config.OnLinkPlain
+		}, finding.Info,
+			"origin 172.16.20.254:25: it is in the network 172.16.20.0/24 of dmz0, where clients come in, too, and answers clients in there past this gateway: they come from this gateway's own address, as forge.on_link asks for; see that it has no rights at the origin"},
+		"clients on the origin's link": {func(c *config.Config, m *Machine) {
+			c.Interfaces.Client = append(c.Interfaces.Client, "dmz0")
+			c.Services[0].Forge.OnLink = config.OnLinkPlain
+			m.Links[1].Addresses = append(m.Links[1].Addresses, netip.MustParsePrefix("10.7.0.1/16"), netip.MustParsePrefix("fd00::1/64"))
+		}, finding.Warning,
+			"origin 172.16.20.254:25: clients in the network 10.7.0.0/16 are on the same link, dmz0: should it have an address or a route there, it answers them past this gateway, and they are refused after timeouts.connect; see that its route to 10.7.0.0/16 leads through this gateway"},
+		"router next to clients": {func(c *config.Config, m *Machine) {
+			c.Services[0].Origins = []netip.AddrPort{netip.MustParseAddrPort("10.9.0.25:25")}
+			m.Routes[netip.MustParseAddr("10.9.0.25")] = Route{Path: route.Path{Type: "unicast", Interface: "dmz0", Gateway: netip.MustParseAddr("172.16.20.9")}}
+			c.Interfaces.Client = append(c.Interfaces.Client, "dmz0")
+		}, finding.Warning,
+			"origin 10.9.0.25:25: it is reached by the router 172.16.20.9 in the network 172.16.20.0/24 of dmz0, where clients come in, too: the router may hand its replies to clients in there to them, past this gateway, and they are refused after timeouts.connect; let hosts in 172.16.20.0/24 connect to it directly, or put this gateway between them and the router"},
+		"never forged": {func(c *config.Config, m *Machine) {
+			c.Interfaces.Client = append(c.Interfaces.Client, "dmz0")
+			c.Services[0].Forge.Address = config.ForgeNever
+		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
 		"an interface in no list": {func(_ *config.Config, m *Machine) {
 			m.Links = append(m.Links, route.Link{Name: "lan0", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}},
 				route.Link{Name: "spare0", Up: true, Addresses: []netip.Prefix{netip.MustParsePrefix("fe80::1/64")}})

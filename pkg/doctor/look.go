@@ -13,9 +13,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
-// probePatience is how long an origin may take to answer a probe.
-const probePatience = 3 * time.Second
-
 // Attachment is what the caller knows of the kernel side.
 type Attachment struct {
 	BPFFS    error
@@ -49,7 +46,7 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	}
 	m.Routes = routes(c)
 	if a.Attached {
-		m.Probes = try(ctx, c, probePatience)
+		m.Probes = try(ctx, c, route.ConnectedBy(m.Links))
 	}
 	return m, nil
 }

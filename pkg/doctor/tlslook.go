@@ -14,6 +14,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
@@ -202,7 +203,7 @@ func refused(ctx context.Context, p *trust.Policy, origin netip.AddrPort, o Offe
 
 // talkTo talks to an origin as far as a handshake.
 func talkTo(ctx context.Context, how Asked) (o Offer) {
-	d := net.Dialer{Timeout: probePatience}
+	d := net.Dialer{Timeout: returns.Patience}
 	conn, err := d.DialContext(ctx, "tcp", how.Origin.String())
 	if err != nil {
 		return Offer{Err: err}

@@ -36,6 +36,7 @@ var (
 	sessionsLive   = newMetric(prometheus.GaugeValue, "sessions_live", "Sessions that are open now.", "service")
 
 	originUnreached = counter("origin_unreached_total", "Origins that could not be reached when a session began.", "service", "origin", "trouble")
+	originForging   = newMetric(prometheus.GaugeValue, "origin_forging", "Whether the origin of a service that prefers forging sees its clients' addresses (1), or for now the gateway's own (0).", "origin")
 	recordsLost     = counter("records_lost_total", "Records of messages and sessions that could not be written.")
 	kernelVerdicts  = counter("kernel_verdicts_total", "Verdicts of the kernel side since the attach.", "program", "reason")
 
@@ -65,6 +66,8 @@ var ofServices = []family{
 		classWords[:], func(n *counts) []atomic.Uint64 { return n.said[:] }},
 	{counter("refusals_total", "Replies of portreeve itself that refused something, by reason.", "service", "reason"),
 		reasonWords[:ReasonQuit], func(n *counts) []atomic.Uint64 { return n.refused[:] }},
+	{counter("sessions_unforged_total", "Sessions that are over and came to an origin from the gateway's own address although the service forges, by why.", "service", "unforged"),
+		unforgedWords[:], func(n *counts) []atomic.Uint64 { return n.unforged[:] }},
 	{counter("recipients_total", "Recipients of messages, by the reply to RCPT.", "service", "verdict"),
 		fateWords[:], func(n *counts) []atomic.Uint64 { return n.rcpts[:] }},
 	{counter("keywords_removed_total", "EHLO keywords of origins that clients were not offered.", "service", "keyword"),
@@ -83,7 +86,7 @@ var ofServices = []family{
 
 // catalogue lists every metric.
 func catalogue() []*metric {
-	all := []*metric{sessionsOpened, sessionsLive, originUnreached, recordsLost, kernelVerdicts,
+	all := []*metric{sessionsOpened, sessionsLive, originUnreached, originForging, recordsLost, kernelVerdicts,
 		greetingSeconds, sessionSeconds, verdictSeconds}
 	for _, f := range families {
 		all = append(all, f.metric)
@@ -102,7 +105,7 @@ func (f family) collect(out chan<- prometheus.Metric, n *counts, service string)
 		return
 	}
 	for i, word := range f.words {
-		if word != "" { // NoReason is none
+		if word != "" { // NoReason and NotUnforged are none
 			f.metric.collect(out, numbers[i].Load(), service, word)
 		}
 	}

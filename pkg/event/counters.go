@@ -18,6 +18,7 @@ type Counters struct {
 	unknown  *counts            // flows of no known service, which a replaced configuration can leave
 	lost     func() uint64      // records that were lost
 	kernel   Kernel
+	forging  func() []OriginForging
 }
 
 // Served is a service whose flows are counted.
@@ -32,6 +33,7 @@ type counts struct {
 	ended     [ends]atomic.Uint64
 	commands  [1]atomic.Uint64
 	refused   [Reasons]atomic.Uint64
+	unforged  [unforgeds]atomic.Uint64
 	octets    [ways]atomic.Uint64
 	rewritten [1]atomic.Uint64                      // replies
 	removed   [smtp.NumExtensions + 1]atomic.Uint64 // EHLO keywords; last: those that we do not know
@@ -162,6 +164,7 @@ func (n *counts) recipients(m *Message) {
 func (c *Counters) Session(s *Session) {
 	n := c.of(&s.Flow)
 	n.ended[s.End].Add(1)
+	n.unforged[s.Unforged].Add(1)
 	n.commands[0].Add(uint64(s.Commands))
 	n.octets[clientIn].Add(uint64(s.ClientIn))
 	n.octets[clientOut].Add(uint64(s.ClientOut))

@@ -68,12 +68,15 @@ func TestCounters(t *testing.T) {
 	s := someSession
 	s.Unreached = append(s.Unreached, Unreached{configured, TroubleRefused})
 	s.Removed = Text("STARTTLS X-EXPS starttls !")
+	s.Unforged = NoReturn
 	c.Session(&s)
 	expect(t, scrape(t, c),
 		`sessions_opened_total{service="mx"} 2`,
 		`sessions_live{service="mx"} 1`,
 		`sessions_total{end="origin-gone",service="mx"} 1`,
 		`sessions_total{end="quit",service="mx"} 0`,
+		`sessions_unforged_total{service="mx",unforged="no-return"} 1`,
+		`sessions_unforged_total{service="mx",unforged="on-link"} 0`,
 		`messages_total{outcome="unknown",service="mx"} 1`,
 		`origin_verdicts_total{class="2yz",service="mx"} 1`,
 		`origin_verdicts_total{class="4yz",service="mx"} 1`,
@@ -265,7 +268,11 @@ func TestKernelCounts(t *testing.T) {
 	var broken error
 	c.CountKernel(func() ([]KernelCount, error) { return counts, broken })
 	c.CountLost(func() uint64 { return 3 })
+	c.CountForging(func() []OriginForging {
+		return []OriginForging{{configured, false}, {netip.MustParseAddrPort("[2001:db8::1]:25"), true}}
+	})
 	expect(t, scrape(t, c), `records_lost_total 3`,
+		`origin_forging{origin="198.51.100.1:25"} 1`, `origin_forging{origin="[2001:db8::1]:25"} 0`,
 		`kernel_verdicts_total{program="client",reason="client-syn"} 7`,
 		`kernel_verdicts_total{program="lookup",reason="lookup-bypass"} 1.099511627776e+12`)
 	counts, broken = nil, errors.New("not attached")
@@ -304,6 +311,7 @@ func TestMetricsDocumented(t *testing.T) {
 		"`verdict`": fateWords[:], "`way`": wayWords[:], "`class`": classWords[:], "`source`": opaqueWords[:],
 		"`cipher`": cipherWords[:], "`group`": groupWords[:], "`peer`": verificationWords[:],
 		"`trouble`":        troubleWords[:],
+		"`unforged`":       unforgedWords[NotUnforged+1:],
 		"`outcome` of TLS": append([]string{tlsWords[noTLS], tlsWords[tlsOpaque]}, versionWords[:]...),
 	} {
 		same(t, label, wordsOf(t, string(page), label), words)
@@ -342,6 +350,7 @@ func TestCollectIsConsistent(t *testing.T) {
 	c.Session(&someSession)
 	c.CountKernel(func() ([]KernelCount, error) { return []KernelCount{{"client", "client-syn", 7}}, nil })
 	c.CountLost(func() uint64 { return 0 })
+	c.CountForging(func() []OriginForging { return []OriginForging{{Origin: configured}} })
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(c.metrics())
 	families, err := r.Gather()

@@ -39,6 +39,7 @@ type Session struct {
 	Flow      flow.Flow
 	Origin    netip.AddrPort // zero when none was reached
 	Forged    netip.AddrPort // source address of the origin leg
+	Unforged  Unforged       // why it is not the client's
 	Unreached []Unreached    // origins that were tried in vain, in order
 	Start     time.Time
 	Duration  time.Duration
@@ -152,11 +153,12 @@ func (e End) String() string { return endWords[e] }
 
 // Message is the record of one mail transaction, from MAIL to its end.
 type Message struct {
-	Flow   flow.Flow
-	Origin netip.AddrPort
-	Forged netip.AddrPort
-	Number int // in the session, from 1
-	Hello  Text
+	Flow     flow.Flow
+	Origin   netip.AddrPort
+	Forged   netip.AddrPort
+	Unforged Unforged
+	Number   int // in the session, from 1
+	Hello    Text
 
 	Sender     Text // without angle brackets, empty for bounces
 	Declared   int64

@@ -40,6 +40,9 @@ var (
 		Enveloped: 5 * time.Millisecond, Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
 		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
 	}
+	plainMessage = Message{ // from the gateway's own address
+		Flow: someFlow, Origin: someMessage.Origin, Unforged: UnforgedOnLink, Number: 1, Sender: Text("alice@example.com"), Start: someStart, Outcome: Abandoned, Reason: ReasonQuit,
+	}
 	someSession = Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
 		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true, XClient: Text("NAME=c.example"),
@@ -64,7 +67,7 @@ var (
 		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOpaque, Detail: "reset", Mode: "passthrough",
 		Opaque: &Opaque{FromClient: 3000, FromOrigin: 5000, Detail: "reset"},
 	}
-	noTLSAtAll  = Session{Flow: someFlow, Start: someStart, Duration: time.Second, Mode: "off"}
+	noTLSAtAll  = Session{Flow: someFlow, Start: someStart, Duration: time.Second, Mode: "off", Unforged: NoReturn}
 	someRecords = []*Session{&someSession, &failedTLS, &unseenTLS, &noTLSAtAll}
 )
 
@@ -75,6 +78,7 @@ func written(t *testing.T, format func(io.Writer) *Log) string {
 	l := format(&out)
 	l.Opened(&someFlow)
 	l.Message(&someMessage)
+	l.Message(&plainMessage)
 	for _, s := range someRecords {
 		l.Session(s)
 	}
@@ -104,13 +108,14 @@ func TestSchema(t *testing.T) {
 	}
 	page := string(file)
 	for of, words := range map[string][]string{
-		"outcome": outcomeWords[:],
-		"end":     endWords[:],
-		"trouble": troubleWords[:],
-		"reason":  reasonWords[NoReason+1:],
-		"failure": failureWords[NoFailure+1:],
-		"peer":    verificationWords[:],
-		"group":   groupWords[:len(groupWords)-1],
+		"outcome":  outcomeWords[:],
+		"end":      endWords[:],
+		"trouble":  troubleWords[:],
+		"unforged": unforgedWords[NotUnforged+1:],
+		"reason":   reasonWords[NoReason+1:],
+		"failure":  failureWords[NoFailure+1:],
+		"peer":     verificationWords[:],
+		"group":    groupWords[:len(groupWords)-1],
 	} {
 		same(t, of, tableBelow(t, page, "\n| "+of+" | meaning |"), words)
 	}

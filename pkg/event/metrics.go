@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -30,6 +31,16 @@ func (c *Counters) CountKernel(k Kernel) { c.kernel = k }
 // CountLost adds the number of records that could not be written. Call it
 // before Handler.
 func (c *Counters) CountLost(records func() uint64) { c.lost = records }
+
+// OriginForging says how an origin of a service that prefers forging is dialled.
+type OriginForging struct {
+	Origin netip.AddrPort
+	Broken bool // it sees the gateway's own address for now
+}
+
+// CountForging adds the origins whose clients may be served from the gateway's own
+// address; they are read with each scrape. Call it before Handler.
+func (c *Counters) CountForging(origins func() []OriginForging) { c.forging = origins }
 
 // scrapes is how many requests are answered at once: two Prometheus servers and
 // a curious operator. Each costs memory by the number of services.
@@ -85,6 +96,19 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	}
 	if m.c.kernel != nil {
 		m.kernel(out)
+	}
+	if m.c.forging != nil {
+		m.forging(out)
+	}
+}
+
+func (m metrics) forging(out chan<- prometheus.Metric) {
+	for _, f := range m.c.forging() {
+		var works uint64 = 1
+		if f.Broken {
+			works = 0
+		}
+		originForging.collect(out, works, f.Origin.String())
 	}
 }
 

@@ -61,6 +61,7 @@ const (
 
 	// The gateway's own affairs.
 	ReasonNoOrigin // no origin could be reached
+	ReasonOnLink   // the client is in the origin's own network, which answers it past the gateway
 	ReasonFull     // too many sessions, or no resources left to reach an origin with
 	ReasonDraining // the gateway is being stopped
 	ReasonFault    // an error in portreeve itself
@@ -137,6 +138,7 @@ var reasonWords = [Reasons]string{
 	ReasonSessionTime:   "session-time",
 
 	ReasonNoOrigin: "no-origin",
+	ReasonOnLink:   "on-link",
 	ReasonFull:     "full",
 	ReasonDraining: "draining",
 	ReasonFault:    "fault",

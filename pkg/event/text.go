@@ -15,6 +15,7 @@ func (textFormat) message(b []byte, m *Message) []byte {
 	b = appendHead(b, m.Start.Add(m.Total), "message", m.Outcome.String(), &m.Flow)
 	b = appendTextAddr(b, "origin", m.Origin)
 	b = appendTextAddr(b, "forged", m.Forged)
+	b = appendTextWord(b, "unforged", m.Unforged.String())
 	b = append(b, " from=<"...)
 	b = append(appendEscaped(b, m.Sender), '>')
 	for i := range m.Recipients {
@@ -31,6 +32,7 @@ func (textFormat) message(b []byte, m *Message) []byte {
 func (textFormat) session(b []byte, s *Session) []byte {
 	b = appendHead(b, s.Start.Add(s.Duration), "session", s.End.String(), &s.Flow)
 	b = appendTextAddr(b, "origin", s.Origin)
+	b = appendTextWord(b, "unforged", s.Unforged.String())
 	b = append(b, " helo="...)
 	b = appendEscaped(b, s.Hello)
 	b = appendTextOctets(b, "xclient", s.XClient)
@@ -52,7 +54,7 @@ func (textFormat) session(b []byte, s *Session) []byte {
 		b = strconv.AppendInt(b, int64(t.Count), 10)
 	}
 	b = appendTextOctets(b, "removed", s.Removed)
-	b = appendTextMode(b, s.Mode)
+	b = appendTextWord(b, "tls", s.Mode)
 	b = appendTextTLS(b, "client", s.ClientTLS)
 	b = appendTextTLS(b, "origin", s.OriginTLS)
 	b = appendTextOpaque(b, s.Opaque)
@@ -115,12 +117,15 @@ func appendTextOctets(b []byte, name string, t Text) []byte {
 	return append(appendEscaped(b, t), '"')
 }
 
-func appendTextMode(b []byte, mode string) []byte {
-	if mode == "" {
+// appendTextWord appends a word of our own.
+func appendTextWord(b []byte, name, word string) []byte {
+	if word == "" {
 		return b
 	}
-	b = append(b, " tls="...)
-	return append(b, mode...)
+	b = append(b, ' ')
+	b = append(b, name...)
+	b = append(b, '=')
+	return append(b, word...)
 }
 
 // appendTextTLS appends what is known of one side's TLS: as many of the words of

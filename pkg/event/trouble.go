@@ -18,6 +18,7 @@ const (
 	TroubleNoAddress                  // the client's address or port cannot be its source
 	TroubleLoop                       // it is this gateway
 	TroubleResources                  // the gateway is out of descriptors or memory
+	TroubleOnLink                     // it would answer the client past the gateway
 	troubles
 )
 
@@ -28,6 +29,7 @@ var troubleWords = [troubles]string{
 	TroubleNoAddress:   "no-address",
 	TroubleLoop:        "loop",
 	TroubleResources:   "resources",
+	TroubleOnLink:      "on-link",
 }
 
 // String returns the word used in records and counters.

@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/sockopt"
 )
 
@@ -18,38 +19,56 @@ type attempt struct {
 	path   Path
 }
 
-// dial connects to the origin as the service's forging asks.
+// dial connects to the origin as the service's forging asks. Nothing that one
+// client meets, a port that is taken or an origin that is silent to it, lets it
+// come from the gateway's own address.
 func (a *attempt) dial(ctx context.Context) (*net.TCPConn, error) {
+	prefers := a.d.Forge.Address == config.ForgePrefer
 	switch {
 	case a.d.Local != nil && a.d.Local(a.path.Origin.Addr()):
 		return nil, &Error{Class: ErrLoop, Origin: a.path.Origin}
 	case a.d.Forge.Address == config.ForgeNever:
-		return a.plain(ctx)
+		return a.plain(ctx, event.NotUnforged)
+	case prefers && !sameFamily(a.client.Addr(), a.path.Origin.Addr()): // and so are all others, see candidates
+		return a.plain(ctx, event.OtherFamily)
+	case a.d.OnLink != nil && a.d.OnLink(a.client.Addr(), a.path.Origin.Addr()):
+		return a.onLink(ctx)
+	case prefers && a.d.Returns != nil:
+		return a.prefer(ctx)
 	}
-	conn, err := a.forged(ctx)
-	if err == nil || a.d.Forge.Address == config.ForgeAlways || !givesUpForging(err) {
-		return conn, err
-	}
-	a.path.Fallback = err
-	conn, plain := a.plain(ctx)
-	if plain != nil {
-		return nil, Failures{err, plain}
-	}
-	return conn, nil
+	return a.forged(ctx)
 }
 
-// givesUpForging reports whether an attempt from the client's address failed in
-// a way that the gateway's own address may cure: the address could not be used,
-// or the answers to it do not come back here. A refusal is the origin's word.
-func givesUpForging(err error) bool {
-	return errors.Is(err, ErrNoAddress) || errors.Is(err, ErrTimeout)
+// onLink does what the service asks for a client that the origin would answer past
+// the gateway.
+func (a *attempt) onLink(ctx context.Context) (*net.TCPConn, error) {
+	if a.d.Forge.OnLink == config.OnLinkPlain {
+		return a.plain(ctx, event.UnforgedOnLink)
+	}
+	return nil, &Error{Class: ErrOnLink, Origin: a.path.Origin, Source: a.client}
+}
+
+// prefer connects from the client's address unless that works for nobody now.
+func (a *attempt) prefer(ctx context.Context) (*net.TCPConn, error) {
+	origin, returns := a.path.Origin, a.d.Returns
+	if returns.Broken(origin, a.client.Addr()) {
+		return a.plain(ctx, event.NoReturn)
+	}
+	conn, err := a.forged(ctx)
+	switch {
+	case err == nil, errors.Is(err, ErrRefused):
+		returns.Answered(origin)
+	case errors.Is(err, ErrTimeout):
+		returns.Silent(origin)
+	}
+	return conn, err
 }
 
 // plain connects from the address that the kernel chooses. The mark stays off:
 // it would keep the administrator's SNAT from a connection that is no concern
 // of ours.
-func (a *attempt) plain(ctx context.Context) (*net.TCPConn, error) {
-	a.path.Rung = RungPlain
+func (a *attempt) plain(ctx context.Context, why event.Unforged) (*net.TCPConn, error) {
+	a.path.Rung, a.path.Unforged = RungPlain, why
 	return a.connect(ctx, netip.AddrPort{}, nil)
 }
 

@@ -4,7 +4,8 @@
 // It decides which origins are tried, from which source addresses and ports,
 // and in what order, and says in its result what it came to. It never reads or
 // writes the connection that it hands over, and never retries later: a flow that
-// cannot be forwarded now is refused by its only caller, relay.
+// cannot be forwarded now is refused by its caller, relay. Package returns tries with it
+// whether forging works.
 package forward
 
 import (
@@ -15,10 +16,11 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 )
 
-// Dialer dials for one service. It is a value without state: dial with it from
+// Dialer dials for one service. It has no state of its own: dial with it from
 // as many goroutines as you like.
 type Dialer struct {
 	Origins []netip.AddrPort // tried in order; empty: the address that the client chose
@@ -26,6 +28,26 @@ type Dialer struct {
 	Mark    uint32                // of the packets of forged connections; 0: none
 	Timeout time.Duration         // of one attempt to connect; 0: the kernel's, about two minutes
 	Local   func(netip.Addr) bool // whether an address is the gateway's own; nil: none is
+
+	// OnLink reports whether an origin would answer a client past the gateway, in a
+	// network that both are in; nil: none would.
+	OnLink func(client, origin netip.Addr) bool
+
+	// Returns is asked, and told, where forging is preferred; nil: forging works.
+	Returns Returns
+}
+
+// Returns knows whether origins' replies to forged addresses come back to the
+// gateway. Its methods are called by many sessions at once, for every dial, and
+// return at once.
+type Returns interface {
+	// Broken reports whether they do not, for nobody. The client is then served from
+	// the gateway's own address.
+	Broken(origin netip.AddrPort, client netip.Addr) bool
+	// Answered reports a forged connection that the origin answered.
+	Answered(origin netip.AddrPort)
+	// Silent reports one that got no answer in time.
+	Silent(origin netip.AddrPort)
 }
 
 // Path says how an origin leg came about.
@@ -34,7 +56,7 @@ type Path struct {
 	Source   netip.AddrPort // that the origin sees
 	Rung     Rung           // how the source was chosen
 	Attempts int            // sockets that were tried, for all origins together; at least 1
-	Fallback error          // why the client's address was given up (ForgePrefer); nil when it was not
+	Unforged event.Unforged // why the origin does not see the client's address; NotUnforged too where the service never forges
 	Failed   error          // why the origins before it did not do, as of Dial; nil: it was the first
 }
 
@@ -46,7 +68,7 @@ func (p Path) Forged() bool { return p.Rung != RungPlain }
 //
 // An error is either the reason of one failed attempt or a Failures with one for
 // each; errors.Is tells ErrRefused, ErrTimeout, ErrUnreachable, ErrNoAddress,
-// ErrLoop and ErrResources apart, and finds context.Canceled when ctx ended.
+// ErrOnLink, ErrLoop and ErrResources apart, and finds context.Canceled when ctx ended.
 func (d *Dialer) Dial(ctx context.Context, f flow.Flow) (*net.TCPConn, Path, error) {
 	var failures Failures
 	var path Path
@@ -80,7 +102,8 @@ func (d *Dialer) DialAgain(ctx context.Context, f flow.Flow, earlier Path) (*net
 }
 
 // candidates returns the origins in the order in which they are tried. Where
-// forging is preferred, those that can see the client's address come first.
+// forging is preferred, and some can see the client's address, the others are left
+// out: a client that the former do not answer shall not get around that by them.
 func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {
 	if len(d.Origins) == 0 {
 		return []netip.AddrPort{f.Server}
@@ -88,15 +111,11 @@ func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {
 	if d.Forge.Address != config.ForgePrefer {
 		return d.Origins
 	}
-	rank := func(o netip.AddrPort) int {
-		if sameFamily(o.Addr(), f.Client.Addr()) {
-			return 0
-		}
-		return 1
+	others := func(o netip.AddrPort) bool { return !sameFamily(o.Addr(), f.Client.Addr()) }
+	if own := slices.DeleteFunc(slices.Clone(d.Origins), others); len(own) > 0 {
+		return own
 	}
-	origins := slices.Clone(d.Origins)
-	slices.SortStableFunc(origins, func(a, b netip.AddrPort) int { return rank(a) - rank(b) })
-	return origins
+	return d.Origins
 }
 
 // sameFamily reports whether one address can be a source towards the other.

@@ -19,6 +19,7 @@ var (
 	ErrTimeout     = errors.New("no answer in time")
 	ErrUnreachable = errors.New("unreachable")
 	ErrNoAddress   = errors.New("source address or port cannot be used")
+	ErrOnLink      = errors.New("the origin would answer this client past the gateway, in the network that both are in")
 	ErrLoop        = errors.New("the origin is this gateway")
 	ErrResources   = errors.New("out of descriptors or memory")
 )
@@ -30,6 +31,7 @@ var errFamily = errors.New("client and origin are of different families")
 // remedies say what the operator can do about a class.
 var remedies = map[error]string{
 	ErrRefused:   "see whether the origin's mail server runs and listens there",
+	ErrOnLink:    "let this client connect to the origin itself, or give the origin a network of its own behind the gateway",
 	ErrLoop:      "name the real origin under origins",
 	ErrResources: "raise the limit of open files (LimitNOFILE)",
 }
@@ -78,13 +80,13 @@ func (e *Error) addressRemedy() string {
 	case errors.As(e.Err, &option): // says it itself
 		return ""
 	case errors.Is(e.Err, errFamily):
-		return "configure an origin of the client's family, or forge address \"prefer\""
+		return "configure an origin of the client's family"
 	case errors.Is(e.Err, syscall.EACCES):
 		return "run with CAP_NET_BIND_SERVICE, or forge port \"any\""
 	case e.Source.Port() == 0:
 		return "widen net.ipv4.ip_local_port_range"
 	}
-	return "forge port \"any\" or \"group\", or address \"prefer\""
+	return "forge port \"any\" or \"group\""
 }
 
 // Unwrap returns the class and the cause.

@@ -34,9 +34,6 @@ func TestMain(m *testing.M) {
 
 const mark = 0x20000000
 
-// gateway4 is the source that the kernel chooses towards the IPv4 origins.
-var gateway4 = netip.MustParseAddr("192.0.2.1")
-
 // network is one family's addresses in the tests.
 type network struct {
 	client         netip.Addr
@@ -187,6 +184,12 @@ func option(t *testing.T, conn *net.TCPConn, level, name int) int {
 		t.Fatal(err)
 	}
 	return value
+}
+
+// markOf reads the mark of a connection's packets.
+func markOf(t *testing.T, conn *net.TCPConn) int {
+	t.Helper()
+	return option(t, conn, unix.SOL_SOCKET, unix.SO_MARK)
 }
 
 // timeout is short where silence is expected and irrelevant elsewhere.

@@ -56,7 +56,7 @@ func judgeOrigins(l *finding.List, c *config.Config, n int, s config.Service, f 
 		}
 		l.Add(finding.Error, key(c, "services[%d].origins[%d]", n, i),
 			fmt.Sprintf("service %s would send mail back to the gateway: %s is its own address, and a forged connection to it gets no reply", s.Name, o.Addr()),
-			"name the address of a server behind the gateway, or set forge: {address: never}")
+			"name the address of a server behind the gateway")
 	}
 	for i, t := range s.Intercept {
 		if t.Prefix.IsSingleIP() && slices.Contains(f.Local, t.Prefix.Addr()) {

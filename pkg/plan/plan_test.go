@@ -135,7 +135,7 @@ func TestJudge(t *testing.T) {
 		"interface missing": {transit, func(f *Facts) { f.Interfaces = []string{"lo", "dmz0"} },
 			`portreeve.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
 		"origin on the gateway": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"]}` + "\n", nil,
-			"portreeve.yaml: services[0].origins[0]: service mx would send mail back to the gateway: 172.16.20.1 is its own address, and a forged connection to it gets no reply; name the address of a server behind the gateway, or set forge: {address: never}"},
+			"portreeve.yaml: services[0].origins[0]: service mx would send mail back to the gateway: 172.16.20.1 is its own address, and a forged connection to it gets no reply; name the address of a server behind the gateway"},
 		"origin on the gateway, not forged": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"], forge: {address: never}}` + "\n", nil, ""},
 		"intercepts the gateway": {`  - {name: mx, intercept: ["172.16.20.1:25"]}` + "\n", nil,
 			"portreeve.yaml: services[0].intercept[0]: service mx would intercept mail for the gateway: 172.16.20.1 is its own address; put it under listen, or name an origin's address"},

@@ -110,9 +110,7 @@ func (c *call) again() (session.Leg, netip.AddrPort, error) {
 
 // take makes a connection to an origin the call's.
 func (c *call) take(conn *net.TCPConn, path forward.Path) {
-	if path.Fallback != nil {
-		c.r.opts.Log.Warn("origin does not see the client's address", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", path.Fallback)
-	}
+	c.account.unforged = path.Unforged
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.origin, c.path = newLeg(conn), path

@@ -183,6 +183,7 @@ func notForging(o *Options) {
 type records struct {
 	mu       sync.Mutex
 	messages []event.Outcome
+	unforged []event.Unforged // of messages
 	ends     []event.End
 	forged   []netip.AddrPort
 	full     []event.Session
@@ -197,6 +198,7 @@ func (r *records) Message(m *event.Message) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.messages = append(r.messages, m.Outcome)
+	r.unforged = append(r.unforged, m.Unforged)
 }
 
 func (r *records) Session(s *event.Session) {

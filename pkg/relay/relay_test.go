@@ -146,6 +146,8 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{&forward.Error{Class: forward.ErrUnreachable}, "421 4.4.1 The mail server cannot be reached,"},
 		{&forward.Error{Class: forward.ErrNoAddress}, "421 4.4.5 "},
 		{&forward.Error{Class: forward.ErrLoop}, "421 4.4.6 "},
+		{&forward.Error{Class: forward.ErrOnLink}, "421 4.4.1 Your address is on the mail server's own network"},
+		{forward.Failures{refused, &forward.Error{Class: forward.ErrOnLink}}, "421 4.4.1 Your address"},
 		{&forward.Error{Class: forward.ErrResources}, "421 4.3.2 "},
 		{&forward.Error{Class: context.Canceled}, "421 4.3.2 Service is restarting"},
 		{errors.New("else"), "421 4.3.0 "},
@@ -169,16 +171,49 @@ func TestServiceThatIsGone(t *testing.T) {
 	}
 }
 
-func TestFallbackIsLogged(t *testing.T) {
-	g := start(t, peer.Behaviour{}, func(o *Options) {
-		o.Services["mx"].Dialer.Forge.Address = config.ForgePrefer
-	})
-	if _, err := g.dialFrom(netip.Addr{}, g.listeners.All()[1].Addr()).Deliver(mail); err != nil { // IPv6 to an IPv4 origin
-		t.Fatal(err)
+// TestUnforgedIsRecorded: the records of session and message say that, and why, the
+// origin saw the gateway's own address; for the log that is no news.
+func TestUnforgedIsRecorded(t *testing.T) {
+	for _, c := range []struct {
+		want   event.Unforged
+		adjust func(*forward.Dialer)
+	}{
+		{event.OtherFamily, func(d *forward.Dialer) { d.Forge.Address = config.ForgePrefer }}, // IPv6 to an IPv4 origin
+		{event.UnforgedOnLink, func(d *forward.Dialer) {
+			d.Forge.OnLink, d.OnLink = config.OnLinkPlain, func(netip.Addr, netip.Addr) bool { return true }
+		}},
+		{event.NotUnforged, func(d *forward.Dialer) { d.Forge.Address = config.ForgeNever }},
+	} {
+		g := start(t, peer.Behaviour{}, func(o *Options) { c.adjust(o.Services["mx"].Dialer) })
+		if _, err := g.dialFrom(netip.Addr{}, g.listeners.All()[1].Addr()).Deliver(mail); err != nil {
+			t.Fatal(err)
+		}
+		g.empty()
+		if r := g.records; r.forged[0].IsValid() || r.full[0].Unforged != c.want || !slices.Equal(r.unforged, []event.Unforged{c.want}) {
+			t.Errorf("%q: forged %v, session %q, messages %v", c.want, r.forged, r.full[0].Unforged, r.unforged)
+		}
+		if g.log.String() != "" {
+			t.Errorf("%q is news: %s", c.want, g.log.String())
+		}
 	}
+}
+
+// TestOnLinkIsRefused: before an attempt, with a reason of its own.
+func TestOnLinkIsRefused(t *testing.T) {
+	g := start(t, peer.Behaviour{}, forging, func(o *Options) {
+		o.Services["mx"].Dialer.OnLink = func(client, origin netip.Addr) bool { return client == origin }
+	})
+	c := g.dial()
+	c.expect("421 4.4.1 Your address is on the mail server's own network, which answers it past this gateway\r\n")
+	c.expectEnd()
 	g.empty()
-	if g.records.forged[0].IsValid() || !strings.Contains(g.log.String(), "origin does not see the client's address") {
-		t.Errorf("forged %v, log %q", g.records.forged, g.log.String())
+	r := g.records.full[0]
+	if r.End != event.EndNoOrigin || !slices.Equal(r.Refusals, []event.Tally{{Reason: event.ReasonOnLink, Count: 1}}) ||
+		len(r.Unreached) != 1 || r.Unreached[0].Trouble != event.TroubleOnLink || r.Unforged != event.NotUnforged {
+		t.Errorf("recorded %+v", r)
+	}
+	if seen := g.origin.Sessions(); len(seen) != 0 {
+		t.Errorf("the origin saw %+v", seen)
 	}
 }
 

@@ -13,11 +13,11 @@ var troubles = map[error]event.Trouble{
 	forward.ErrUnreachable: event.TroubleUnreachable,
 	forward.ErrNoAddress:   event.TroubleNoAddress,
 	forward.ErrLoop:        event.TroubleLoop,
+	forward.ErrOnLink:      event.TroubleOnLink,
 	forward.ErrResources:   event.TroubleResources,
 }
 
-// tried appends the origins of failed attempts to list, each once: one that was
-// tried from two addresses has the trouble that came last.
+// tried appends the origins of failed attempts to list.
 func tried(err error, list []event.Unreached) []event.Unreached {
 	switch err := err.(type) {
 	case forward.Failures:
@@ -25,12 +25,7 @@ func tried(err error, list []event.Unreached) []event.Unreached {
 			list = tried(e, list)
 		}
 	case *forward.Error:
-		trouble, known := troubles[err.Class]
-		switch last := len(list) - 1; {
-		case !known:
-		case last >= 0 && list[last].Origin == err.Origin:
-			list[last].Trouble = trouble
-		default:
+		if trouble, known := troubles[err.Class]; known {
 			list = append(list, event.Unreached{Origin: err.Origin, Trouble: trouble})
 		}
 	}

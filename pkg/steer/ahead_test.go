@@ -18,10 +18,10 @@ func TestAhead(t *testing.T) {
 	}
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
-	foreign, err := ebpf.NewProgram(classifier())
-	must(t, err)
-	t.Cleanup(func() { foreign.Close() })
 	before := func(anchor link.Anchor, hook ebpf.AttachType) {
+		foreign, err := ebpf.NewProgram(classifier()) // one is attached once at most
+		must(t, err)
+		t.Cleanup(func() { foreign.Close() })
 		l, err := link.AttachTCX(link.TCXOptions{Interface: int(index(t, "dmz0")), Program: foreign, Attach: hook, Anchor: anchor})
 		must(t, err)
 		t.Cleanup(func() { l.Close() })

@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "inspect", "plan"},
-	{"steer", "route", "netfilter", "accept", "forward", "secure", "trust", "keyring", "keeper", "resolve"},
+	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
 }
@@ -40,6 +40,7 @@ var sideways = map[string][]string{
 	"relay":   {"session"},
 	"keeper":  {"keyring"},
 	"resolve": {"trust"},
+	"returns": {"forward"},
 	"status":  {"apply"},
 }
 
