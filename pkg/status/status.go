@@ -24,6 +24,8 @@ type Report struct {
 	Inspector Inspector `json:"inspector"`
 	Metrics   string    `json:"metrics,omitempty"` // where they are asked for, by the configuration; the caller fills it in
 	Services  []Service `json:"services,omitempty"`
+	Walls     []Wall    `json:"walls,omitempty"`
+	Leaks     uint64    `json:"leaks"` // new connections that were not steered, and that a wall stopped
 	Counters  []Counter `json:"counters,omitempty"`  // those that are not zero
 	Lost      []string  `json:"lost,omitempty"`      // attached, and gone since
 	Leftovers []string  `json:"leftovers,omitempty"` // ours, and not part of what is attached
@@ -101,6 +103,7 @@ func (r *Report) live(s *steer.Steer, have []plan.Item) error {
 		}
 	}
 	counters, err := s.Counters()
+	r.Walls, r.Leaks = walls(have, counters)
 	for _, c := range counters {
 		if c.Count > 0 {
 			r.Counters = append(r.Counters, Counter{c.Reason.String(), c.Count, c.Reason.Meaning()})

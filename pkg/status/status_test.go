@@ -29,6 +29,7 @@ var (
 	route  = plan.Route{Family: plan.IPv4, Table: 7}
 	lookup = plan.Lookup{}
 	tcx    = plan.TC{Interface: "ext0", Side: plan.ClientSide}
+	wall   = plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true}
 	clsact = plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: true}
 )
 
@@ -102,6 +103,8 @@ func sample() Report {
 			plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mx", Addressed: true},
 			plan.Binding{Prefix: netip.MustParsePrefix("2001:db8::/64"), Port: 25, Service: "mx", Transit: true},
 		}),
+		Walls:     []Wall{{Name: "origin", At: []string{wall.String()}, Dropped: 3}},
+		Leaks:     3,
 		Counters:  []Counter{{"client-syn", 4, "diverted"}},
 		Lost:      []string{route.String()},
 		Leftovers: []string{clsact.String()},
@@ -117,10 +120,41 @@ func TestJSONIsStable(t *testing.T) {
 	want := `{"attached":true,"since":"2026-11-22T12:00:00Z","datapath":"tcx",` +
 		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},"metrics":"http://127.0.0.1:9125/metrics",` +
 		`"services":[{"name":"mx","fail":"open","ipv4":true,"ipv6":false,"addressed":["192.0.2.1:25"],"transit":["[2001:db8::/64]:25"]}],` +
+		`"walls":[{"name":"origin","at":["link tcx egress dev dmz0 wall"],"dropped":3}],"leaks":3,` +
 		`"counters":[{"reason":"client-syn","count":4,"meaning":"diverted"}],` +
 		`"lost":["route IPv4 local default dev lo table 7"],"leftovers":["link clsact ingress dev ext0 client side"]}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// A drop at the client side is its duty; at the walls behind it is an alarm.
+func TestWalls(t *testing.T) {
+	count := func(word string, n uint64) steer.Counter {
+		for _, r := range steer.Reasons() {
+			if r.String() == word {
+				return steer.Counter{Reason: r, Count: n}
+			}
+		}
+		t.Fatalf("no reason %s", word)
+		return steer.Counter{}
+	}
+	counters := []steer.Counter{count("client-hidden", 1), count("client-hung-closed", 2), count("client-syn", 100)}
+	have := []plan.Item{
+		tcx, wall, plan.TC{Interface: "dmz0", Side: plan.OriginSide}, plan.Forward{Family: plan.IPv6},
+		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "PORTREEVE-FORWARD", Spec: "-j DROP"},
+	}
+	all, leaks := walls(have, counters)
+	if len(all) != 3 || all[0].Dropped != 3 || all[1].Dropped != 0 || len(all[2].At) != 2 || leaks != 0 {
+		t.Errorf("%v, %d leaks", all, leaks)
+	}
+	counters = append(counters, count("wall-leak", 4), count("wall-dead-open", 50), count("forward-hidden", 5))
+	all, leaks = walls(have, counters)
+	if all[1].Dropped != 4 || all[2].Dropped != 5 || leaks != 9 {
+		t.Errorf("%v, %d leaks", all, leaks)
+	}
+	if all, _ := walls(nil, counters); all != nil {
+		t.Errorf("walls where nothing stands: %v", all)
 	}
 }
 
@@ -132,6 +166,7 @@ func TestText(t *testing.T) {
 	for _, want := range []string{
 		"data path tcx", "alive: last heartbeat 0.2 s ago, limit 3.0 s",
 		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "metrics", "http://127.0.0.1:9125/metrics", "client-syn", "lost", "leftover",
+		"wall origin", "3 dropped; link tcx egress dev dmz0 wall", "3 STOPPED",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())

@@ -23,6 +23,12 @@ func (r Report) WriteText(w io.Writer) error {
 	for _, s := range r.Services {
 		fmt.Fprintf(t, "service %s\t%s\n", s.Name, s)
 	}
+	for _, w := range r.Walls {
+		fmt.Fprintf(t, "wall %s\t%s\n", w.Name, w)
+	}
+	if len(r.Walls) > 0 {
+		fmt.Fprintf(t, "leaks\t%s\n", leaks(r.Leaks))
+	}
 	for _, c := range r.Counters {
 		fmt.Fprintf(t, "%s\t%d\t%s\n", c.Reason, c.Count, c.Meaning)
 	}
@@ -36,6 +42,14 @@ func (r Report) WriteText(w io.Writer) error {
 		return fmt.Errorf("print status: %w", err)
 	}
 	return nil
+}
+
+// leaks says whether something reaches origins unsteered.
+func leaks(n uint64) string {
+	if n == 0 {
+		return "none"
+	}
+	return fmt.Sprintf("%d STOPPED: new connections reach origins past the inspector's interfaces, marks or routes; see portreeve doctor", n)
 }
 
 // String says in a few words how the inspector is.

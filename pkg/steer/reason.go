@@ -58,6 +58,21 @@ func Reasons() []Reason {
 // stop.
 func (r Reason) Meaning() string { return meanings[bpfReason(r)] }
 
+// Wall names the wall that dropped a packet for this reason: "client", "origin"
+// or "forward"; "" if the reason is another. A packet that one of the last two
+// dropped was a leak.
+func (r Reason) Wall() string {
+	switch bpfReason(r) {
+	case bpfReasonREASON_CLIENT_ABSENT_CLOSED, bpfReasonREASON_CLIENT_HUNG_CLOSED, bpfReasonREASON_CLIENT_HIDDEN, bpfReasonREASON_CLIENT_TAGS:
+		return "client"
+	case bpfReasonREASON_WALL_LEAK, bpfReasonREASON_WALL_HIDDEN, bpfReasonREASON_WALL_DEAD_CLOSED:
+		return "origin"
+	case bpfReasonREASON_FORWARD_LEAK, bpfReasonREASON_FORWARD_HIDDEN, bpfReasonREASON_FORWARD_DEAD_CLOSED:
+		return "forward"
+	}
+	return ""
+}
+
 var meanings = map[bpfReason]string{
 	bpfReasonREASON_LOOKUP_ASSIGNED:      "a listener was looked up and the inspector's was given; more often than there are connections, for TC looks up too",
 	bpfReasonREASON_LOOKUP_BYPASS:        "a connection to an address that a bypass leaves alone",

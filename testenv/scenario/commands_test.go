@@ -73,6 +73,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"snapshot": command(snapshot), // NAME
 	"same":     command(same),     // NAME: the gateway is as it was
 	"foreign":  command(foreign),  // attach DEVICE | ran | release COUNT: somebody else's tcx programs
+	"meddle":   command(meddle),   // ends|unmarks|redirects DEVICE | stop: somebody else's tcx program that does that to packets
 }
 
 // stageKey finds the stage among a story's values.
@@ -359,6 +360,20 @@ func foreign(s *stage, _ *testscript.TestScript, args []string) error {
 		return s.releaseForeign(args[1])
 	}
 	return usage("foreign attach DEVICE | foreign ran | foreign release COUNT")
+}
+
+func meddle(s *stage, _ *testscript.TestScript, args []string) error {
+	switch {
+	case len(args) == 1 && args[0] == "stop" && s.meddling != nil:
+		err := s.meddling()
+		s.meddling = nil
+		return err
+	case len(args) == 2 && s.meddling == nil:
+		release, err := s.env.Gateway.Meddle(args[1], testenv.Meddling(args[0]))
+		s.meddling = release
+		return err
+	}
+	return usage("meddle ends|unmarks|redirects DEVICE | meddle stop")
 }
 
 // crlf returns a file's text as it is on the wire.

@@ -39,6 +39,7 @@ type stage struct {
 	seen        int // packets of the capture before and with the last SYN
 	before      map[string]testenv.Snapshot
 	foreign     []*testenv.ForeignTCX
+	meddling    func() error // ends the program of `meddle`; nil: there is none
 	load        *loading
 	authorities map[string]*pki.Authority // by directory
 	steady      *peer.Client
@@ -86,6 +87,9 @@ func (s *stage) close() error {
 	}
 	for _, f := range s.foreign {
 		failures = append(failures, f.Close())
+	}
+	if s.meddling != nil {
+		failures = append(failures, s.meddling())
 	}
 	return errors.Join(append(failures, s.env.Close())...)
 }
