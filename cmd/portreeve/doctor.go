@@ -27,7 +27,8 @@ func newDoctor(e *env) *cobra.Command {
 data path that they allow, the BPF file system, interfaces, policy rules and marks of
 others, the packet filter (DNAT of the port, MASQUERADE towards origins, what drops at
 INPUT), local servers on the port, settings of the kernel and of systemd-networkd, the
-routes to origins and, while attached, their routes back. It prints what it finds, one
+routes to origins and, while attached, their routes back and whether an inspector
+serves. It prints what it finds, one
 finding a line, with the exact remedy, and changes nothing.
 
 To try an origin's route back, it opens a connection to it from an address that belongs
@@ -132,10 +133,16 @@ func attachment(c *config.Config, f plan.Facts, side *kernelSide) (doctor.Attach
 		return a, err
 	}
 	have, _, err := side.runner.Have()
+	if err != nil {
+		return a, err
+	}
 	for _, i := range have {
 		if _, is := i.(plan.Lookup); is {
 			a.Attached, a.Drift = true, changes
 		}
+	}
+	if a.Attached {
+		a.Alive, err = side.steer.Alive()
 	}
 	return a, err
 }

@@ -22,6 +22,15 @@ inspector takes over; then it accepts what is queued, lets sessions end until th
 timeout, and exits. One record for each message and session goes to standard output,
 notices go to standard error.
 
+With --attach it installs the kernel side as attach does. Where an inspector of another
+configuration runs, that is how this one takes over without a gap: it is made ready
+first, connections are led to it then, and what sessions of the older one rely on is
+removed when that has ended.
+
+An inspector whose slots were emptied takes them again. One to which the kernel side
+leads nobody any more, since its services or its settings are not those that are
+attached, waits for the drain timeout that they come back, and then ends with an error.
+
 Where services show certificates, a second process reads and holds the private keys and
 ends with the inspector, which runs itself again so that it cannot read them (Landlock).`,
 		Example: "  portreeve run -c /etc/portreeve.yaml --attach",
@@ -31,7 +40,7 @@ ends with the inspector, which runs itself again so that it cannot read them (La
 		},
 	}
 	e.needConfig(c)
-	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side first, as attach does")
+	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side, and take over from an inspector that runs")
 	return c
 }
 
@@ -53,13 +62,18 @@ func inspect(ctx context.Context, e *env, withAttach bool) (err error) {
 		o.Keys, o.KeysGone = keys, keys.Gone()
 	}
 	if withAttach {
-		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
+		if err := privileged("attach"); err != nil {
 			return err
 		}
-		o.Attach = func() error {
-			_, err := e.install(c, false)
+		if o.Presence, err = daemon.Appear(); err != nil {
 			return err
 		}
+		defer o.Presence.Close()
+		if err := e.prepare(c); err != nil {
+			return err
+		}
+		o.Attach = func() (bool, error) { return e.move(c) }
+		o.Settle = func() (bool, error) { return e.settle(c, o.Presence.Heirs) }
 	}
 	side, err := openKernel(c.Kernel, false)
 	if err != nil {

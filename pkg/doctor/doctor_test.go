@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -53,6 +54,10 @@ func healthy() Machine {
 		},
 		Features: []steer.Feature{{Name: "sk_lookup programs", Kernel: "5.9", Needed: true}, {Name: "TCX links", Kernel: "6.6"}},
 		Attached: true,
+		Alive: steer.Alive{
+			Instance: 7, Age: time.Second, Limit: 3 * time.Second,
+			Services: []steer.ServiceAlive{{Name: "mx", Open: true, IPv4: true, IPv6: true}},
+		},
 		Links: []route.Link{
 			{Name: "ext0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.40.1/24")},
 			{Name: "dmz0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.20.1/24")},
@@ -106,6 +111,24 @@ func TestFindings(t *testing.T) {
 		"drift": {func(_ *config.Config, m *Machine) {
 			m.Drift = []plan.Change{{Op: plan.Add, Item: plan.Lookup{}}}
 		}, finding.Warning, "kernel side: what is attached differs from gw.yaml in 1 things, the first: + link sk_lookup; portreeve attach -c gw.yaml"},
+		"inspector alive": {func(*config.Config, *Machine) {}, finding.Info,
+			"inspector: it is alive: its last heartbeat was 1s ago, and the limit is 3s"},
+		"no inspector": {func(_ *config.Config, m *Machine) {
+			m.Alive = steer.Alive{Limit: 3 * time.Second, Services: []steer.ServiceAlive{{Name: "mx"}, {Name: "let", Open: true}}}
+		}, finding.Error, "inspector: none runs, so that connections to mx are refused or dropped, and connections to let pass by uninspected; portreeve run -c gw.yaml"},
+		"inspector ended": {func(_ *config.Config, m *Machine) {
+			m.Alive.Age, m.Alive.Services[0].IPv4, m.Alive.Services[0].IPv6 = time.Minute, false, false
+		}, finding.Error,
+			"inspector: none runs, so that connections to mx pass by uninspected; portreeve run -c gw.yaml"},
+		"inspector hung": {func(_ *config.Config, m *Machine) { m.Alive.Age, m.Alive.Services[0].Open = 4*time.Second, false }, finding.Error,
+			"inspector: it is hung: its last heartbeat was 4s ago, and the limit is 3s, so that connections to mx are refused or dropped; look why its process does not get further, or end it and start another: portreeve run -c gw.yaml"},
+		"inspector of another file": {func(_ *config.Config, m *Machine) { m.Alive.Services = []steer.ServiceAlive{{Name: "mail"}} }, finding.Error,
+			"inspector: one runs and serves nobody, for its services or settings are not those that are attached, so that connections to mail are refused or dropped; portreeve run -c gw.yaml --attach"},
+		"service without inspector": {func(_ *config.Config, m *Machine) {
+			m.Alive.Services = append(m.Alive.Services, steer.ServiceAlive{Name: "more"})
+		}, finding.Error, "inspector: it does not serve all that is attached, so that connections to more are refused or dropped; portreeve run -c gw.yaml --attach"},
+		"not attached, no inspector": {func(_ *config.Config, m *Machine) { m.Attached, m.Probes, m.Alive = false, nil, steer.Alive{} }, finding.Info,
+			"kernel side: not attached; portreeve attach would install it"},
 		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
 		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,

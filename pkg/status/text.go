@@ -38,13 +38,18 @@ func (r Report) WriteText(w io.Writer) error {
 	return nil
 }
 
+// meetFail says what becomes of connections that nobody serves.
+const meetFail = "nobody serves, and new connections meet the fail policy: closed refuses or drops them, open lets them pass by"
+
 // String says in a few words how the inspector is.
 func (i Inspector) String() string {
 	switch {
+	case i.State == Absent && i.Instance != 0 && i.Age < i.Limit:
+		return "absent: " + meetFail + "; one runs whose services or settings are not those that are attached: attach its file again, or start another: portreeve run -c FILE --attach"
 	case i.State == Absent:
-		return "absent: new connections meet the fail policy"
+		return "absent: " + meetFail + "; start one: portreeve run -c FILE"
 	case i.State == Hung:
-		return fmt.Sprintf("hung: last heartbeat %.1f s ago, limit %.1f s; new connections meet the fail policy", i.Age, i.Limit)
+		return fmt.Sprintf("hung: last heartbeat %.1f s ago, limit %.1f s; %s", i.Age, i.Limit, meetFail)
 	}
 	return fmt.Sprintf("alive: last heartbeat %.1f s ago, limit %.1f s", i.Age, i.Limit)
 }
@@ -58,7 +63,11 @@ func (s Service) String() string {
 	if len(s.Transit) > 0 {
 		parts = append(parts, "transit "+some(s.Transit))
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if !s.IPv4 && !s.IPv6 {
+		text += "; nobody serves it"
+	}
+	return text
 }
 
 // mostShown is how many addresses of a service are printed.

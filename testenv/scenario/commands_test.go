@@ -51,6 +51,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
+	"slow":    command(slow),    // start ADDR:PORT | stop: a message of which the rest is sent at stop; print the reply
+	"usurp":   command(usurp),   // SERVICE…: take its IPv4 slots by an inspector that dies at once
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once

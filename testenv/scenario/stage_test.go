@@ -42,6 +42,7 @@ type stage struct {
 	load        *loading
 	authorities map[string]*pki.Authority // by directory
 	steady      *peer.Client
+	slow        *peer.Client
 	names       *nameserver.Server
 	pages       *http.Server
 }
