@@ -66,6 +66,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"queried":    command(queried),         // VALUE EXPRESSION…: wait until Prometheus says so
 	"linted":     command(linted),          // ADDR:PORT: promtool has nothing to say about the metrics there
 
+	"flood":     command(flood),     // FIRST ADDR:PORT COUNT: SYNs from many addresses of the client's side
 	"capture":   command(capture),   // NODE DEVICE
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO
 	"fragments": command(fragments), // FROM: fragments from it were captured
