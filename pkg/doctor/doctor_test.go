@@ -212,8 +212,9 @@ func expect(t *testing.T, list finding.List, severity finding.Severity, want str
 
 // What attach does to base chains.
 const (
-	inputJump = "iptables-nft -N PORTREEVE-INPUT\niptables-nft -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT"
-	natJump   = "iptables-nft -t nat -N PORTREEVE-POSTROUTING\niptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING"
+	inputJump  = "iptables-nft -N PORTREEVE-INPUT\niptables-nft -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT"
+	outputJump = "iptables-nft -N PORTREEVE-OUTPUT\niptables-nft -A PORTREEVE-OUTPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT\niptables-nft -I OUTPUT -m comment --comment portreeve -j PORTREEVE-OUTPUT"
+	natJump    = "iptables-nft -t nat -N PORTREEVE-POSTROUTING\niptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING"
 )
 
 // The packet filter is judged as it is read from this test's own network
@@ -238,6 +239,24 @@ func TestFirewallFindings(t *testing.T) {
 		"OUTPUT policy": {"nft add table inet fw; nft add chain inet fw output { type filter hook output priority 0; policy drop; }",
 			"nft insert rule inet fw output " + mark, finding.Warning,
 			"nft table inet fw chain output", "nft insert rule inet fw output " + mark},
+		"OUTPUT policy of iptables": {"iptables-nft -P OUTPUT DROP\niptables-nft -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n" + outputJump,
+			"iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x2000000 -j ACCEPT", finding.Warning,
+			"iptables-nft table filter chain OUTPUT", "it may drop what the inspector sends to origins; iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x2000000 -j ACCEPT"},
+		"OUTPUT rule before ours": {outputJump + "\niptables-nft -P OUTPUT DROP\niptables-nft -I OUTPUT -o lo -j ACCEPT\niptables-nft -D OUTPUT 2",
+			"iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x3000000 -j ACCEPT", finding.Warning,
+			"iptables-nft table filter chain OUTPUT", "what the inspector sends to clients and origins; iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x3000000 -j ACCEPT"},
+		"states let in, not tracked": {inputJump + "\niptables-nft -t mangle -A PREROUTING -m conntrack ! --ctstate ESTABLISHED,NEW -j DROP",
+			"iptables-nft -t mangle -I PREROUTING -m mark ! --mark 0x0/0x1000000 -j ACCEPT", finding.Error,
+			"iptables-nft table mangle chain PREROUTING", "drops packets of transit clients (IPv4): they are not tracked, and it lets other states through only; iptables-nft -t mangle -I PREROUTING -m mark ! --mark 0x0/0x1000000 -j ACCEPT"},
+		"states let in of nftables": {"nft add table inet fw; nft add chain inet fw input { type filter hook input priority 0; }; nft add rule inet fw input ct state != { established, related, new } drop",
+			"nft insert rule inet fw input meta mark and 0x1000000 != 0 accept", finding.Error,
+			"nft table inet fw chain input", "nft insert rule inet fw input meta mark and 0x1000000 != 0 accept"},
+		"states let in behind our jump": {inputJump + "\niptables-nft -A INPUT -m conntrack ! --ctstate ESTABLISHED,NEW -j DROP", "", finding.Info,
+			"kernel side", "attached as"},
+		"invalid state dropped": {"iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP", "", finding.Info,
+			"kernel side", "attached as"},
+		"DNAT of transit": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 25 -d 172.16.20.254 -j DNAT --to 172.16.20.9", "", finding.Info,
+			"iptables-nft table nat chain PREROUTING", "does not touch connections to 172.16.20.254:25 by the client side: they are not tracked"},
 		"MASQUERADE of iptables": {natJump + "\niptables-nft -t nat -A POSTROUTING -o dmz0 -j MASQUERADE", "", finding.Info,
 			"iptables-nft table nat chain POSTROUTING", "PORTREEVE-POSTROUTING comes before it"},
 		"MASQUERADE before ours": {natJump + "\niptables-nft -t nat -I POSTROUTING -o dmz0 -j MASQUERADE",
