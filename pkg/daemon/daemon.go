@@ -78,6 +78,7 @@ type inspector struct {
 	ring      *keyring.Ring // nil where no service shows a certificate
 	pulse     *pulse
 	unsettled bool // Settle is still to be called
+	waiting   bool // for older inspectors, which was told
 }
 
 // Run serves until ctx ends or a newer inspector takes over, then drains: it
@@ -238,7 +239,14 @@ func (i *inspector) takeOver() error {
 // settle removes what older inspectors have needed, if none of them does any
 // more. What cannot be removed does not stop mail.
 func (i *inspector) settle(relied bool) {
-	if !i.unsettled || relied && i.elders() {
+	if !i.unsettled {
+		return
+	}
+	if relied && i.elders() {
+		if !i.waiting {
+			i.Log.Info("an older inspector still has sessions: what they rely on is removed when it has ended")
+		}
+		i.waiting = true
 		return
 	}
 	done, err := i.Settle()
