@@ -251,7 +251,7 @@ func (i *inspector) settle(relied bool) {
 	}
 	done, err := i.Settle()
 	if err != nil {
-		i.Log.Warn("what an older inspector needed could not be removed; portreeve attach removes it", "error", err)
+		i.Log.Warn("what an older inspector needed could not be removed, and the next one that is started by run --attach does it", "error", err)
 	}
 	i.unsettled = !done && err == nil
 }

@@ -176,7 +176,8 @@ func (e *exam) inspector() {
 	const object = "inspector"
 	a := e.m.Alive
 	run := "portreeve run -c " + e.c.File
-	heard := "its last heartbeat was " + a.Age.Round(time.Second/10).String() + " ago, and the limit is " + a.Limit.String()
+	ago := a.Age.Round(time.Second / 10).String()
+	heard := "its last heartbeat was " + ago + " ago, and the limit is " + a.Limit.String()
 	unserved := slices.DeleteFunc(slices.Clone(a.Services), func(s steer.ServiceAlive) bool { return s.IPv4 || s.IPv6 })
 	switch {
 	case a.Serving() && len(unserved) == 0:
@@ -186,7 +187,7 @@ func (e *exam) inspector() {
 	case len(a.Served()) > 0:
 		e.problem(object, "it is hung: "+heard+", so that "+fate(a.Services), "look why its process does not get further, or end it and start another: "+run)
 	case a.Instance != 0 && !a.Hung():
-		e.problem(object, "one runs and serves nobody, for its services or settings are not those that are attached, so that "+fate(unserved), run+" --attach")
+		e.problem(object, "nobody serves, so that "+fate(unserved)+"; one that lived "+ago+" ago has just ended, or its services or settings are not those that are attached", run+" --attach")
 	default:
 		e.problem(object, "none runs, so that "+fate(unserved), run)
 	}

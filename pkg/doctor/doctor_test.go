@@ -123,7 +123,7 @@ func TestFindings(t *testing.T) {
 		"inspector hung": {func(_ *config.Config, m *Machine) { m.Alive.Age, m.Alive.Services[0].Open = 4*time.Second, false }, finding.Error,
 			"inspector: it is hung: its last heartbeat was 4s ago, and the limit is 3s, so that connections to mx are refused or dropped; look why its process does not get further, or end it and start another: portreeve run -c gw.yaml"},
 		"inspector of another file": {func(_ *config.Config, m *Machine) { m.Alive.Services = []steer.ServiceAlive{{Name: "mail"}} }, finding.Error,
-			"inspector: one runs and serves nobody, for its services or settings are not those that are attached, so that connections to mail are refused or dropped; portreeve run -c gw.yaml --attach"},
+			"inspector: nobody serves, so that connections to mail are refused or dropped; one that lived 1s ago has just ended, or its services or settings are not those that are attached; portreeve run -c gw.yaml --attach"},
 		"service without inspector": {func(_ *config.Config, m *Machine) {
 			m.Alive.Services = append(m.Alive.Services, steer.ServiceAlive{Name: "more"})
 		}, finding.Error, "inspector: it does not serve all that is attached, so that connections to more are refused or dropped; portreeve run -c gw.yaml --attach"},

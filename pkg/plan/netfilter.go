@@ -117,10 +117,10 @@ func (f Firewall) postrouting(family Family) []string {
 // where there is none.
 const untracked = " -j CT --notrack"
 
-// prerouting keeps client legs of transit out of connection tracking, for both
-// directions are ours to know: an entry for each SYN of a flood would fill the
-// table of the whole gateway, and the origin leg may have the very same
-// addresses and ports, which one entry for both would mix.
+// prerouting keeps client legs of transit out of connection tracking. An entry
+// for each SYN of a flood would fill the table of the whole gateway. And the
+// origin leg may have the very same addresses and ports: one entry for both would
+// mix their states.
 // The socket match is there for what it brings along: fragments are put together
 // before routing, without which they have no ports and no mark. It changes no
 // packet, and starts no tracking either.

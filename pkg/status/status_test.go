@@ -156,7 +156,7 @@ func TestTextSaysWhetherSomebodyServes(t *testing.T) {
 	}{
 		"one service": {served, "service more  fail closed; nobody serves it\n", "nobody serves,"},
 		"nobody":      {none, "inspector    absent: nobody serves, and new connections meet the fail policy", "attach its file again"},
-		"one waits":   {waits, "not those that are attached: attach its file again, or start another", "start one:"},
+		"one waits":   {waits, "one that lived 0.5 s ago has just ended, or its services or settings are not those that are attached: attach its file again, or start another", "start one:"},
 		"hung":        {hung, "hung: last heartbeat 5.0 s ago, limit 3.0 s; nobody serves, and", "alive"},
 	} {
 		var b strings.Builder

@@ -45,7 +45,7 @@ const meetFail = "nobody serves, and new connections meet the fail policy: close
 func (i Inspector) String() string {
 	switch {
 	case i.State == Absent && i.Instance != 0 && i.Age < i.Limit:
-		return "absent: " + meetFail + "; one runs whose services or settings are not those that are attached: attach its file again, or start another: portreeve run -c FILE --attach"
+		return fmt.Sprintf("absent: %s; one that lived %.1f s ago has just ended, or its services or settings are not those that are attached: attach its file again, or start another: portreeve run -c FILE --attach", meetFail, i.Age)
 	case i.State == Absent:
 		return "absent: " + meetFail + "; start one: portreeve run -c FILE"
 	case i.State == Hung:
