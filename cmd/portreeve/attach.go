@@ -6,8 +6,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/doctor"
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -15,7 +17,7 @@ import (
 )
 
 func newAttach(e *env) *cobra.Command {
-	var dryRun bool
+	var how manner
 	c := &cobra.Command{
 		Use:   "attach -c FILE",
 		Short: "install the kernel side",
@@ -25,17 +27,27 @@ traffic. It prints what it changed, one thing a line: + added, ~ changed,
 - removed. A second attach changes nothing. When a step fails, those before it are
 undone.
 
-Until an inspector runs, new connections meet the fail policy of their service.`,
+Until an inspector runs, new connections meet the fail policy of their service. One
+that runs goes on with the configuration that it began with; where it could not, mail
+would stop, so attach refuses and changes nothing. portreeve run --attach lets another
+inspector take over without a gap.`,
 		Example: "  portreeve attach -c /etc/portreeve.yaml --dry-run\n  portreeve attach -c /etc/portreeve.yaml",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return attach(e, dryRun) },
+		RunE:    func(*cobra.Command, []string) error { return attach(e, how) },
 	}
 	e.needConfig(c)
-	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would change, and change nothing")
+	c.Flags().BoolVar(&how.dryRun, "dry-run", false, "print what would change, and change nothing")
+	c.Flags().BoolVar(&how.letMailStop, "let-mail-stop", false, "change also what the inspector that runs cannot do without")
 	return c
 }
 
-func attach(e *env, dryRun bool) error {
+// manner is how a configuration is installed.
+type manner struct {
+	dryRun      bool
+	letMailStop bool // whatever the inspector that runs needs
+}
+
+func attach(e *env, how manner) error {
 	c, err := e.load()
 	if err != nil {
 		return err
@@ -43,11 +55,11 @@ func attach(e *env, dryRun bool) error {
 	if err := privileged("attach"); err != nil {
 		return err
 	}
-	changes, err := e.install(c, dryRun)
-	if err != nil {
-		return err
+	changes, err := e.install(c, how)
+	if how.dryRun && changes != nil || err == nil { // a dry run tells both what it would do and why it would not
+		err = errors.Join(err, e.printChanges(changes, "nothing to change"))
 	}
-	return e.printChanges(changes, "nothing to change")
+	return err
 }
 
 // prepare makes the kernel ready for an inspector of this configuration
@@ -61,20 +73,91 @@ func (e *env) prepare(c *config.Config) error {
 	})
 }
 
-// install makes the kernel hold what a configuration asks for, or tells what
-// it would change.
-func (e *env) install(c *config.Config, dryRun bool) (changes []plan.Change, err error) {
-	err = e.withPlan(c, !dryRun, func(side *kernelSide, want []plan.Item) (err error) {
-		if dryRun {
-			changes, err = side.runner.Changes(want)
-			return err
-		}
-		if changes, err = side.runner.Run(want); err != nil {
+// move leads connections to an inspector of this configuration that has taken its
+// slots, and reports whether it has left what an older one's sessions rely on.
+func (e *env) move(c *config.Config) (relied bool, err error) {
+	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item) (err error) {
+		if relied, err = side.runner.Move(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
 		return nil
 	})
+	return relied, err
+}
+
+// settle removes what an older inspector has needed, unless a newer one is about
+// to take over: what that has made ready is in no plan of ours.
+func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, err error) {
+	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item) error {
+		there, err := heirs() // while we have the lock, nobody makes anything ready
+		if there || err != nil {
+			return err
+		}
+		done = true
+		_, err = side.runner.Run(want)
+		return err
+	})
+	if errors.Is(err, apply.ErrLocked) {
+		return false, nil
+	}
+	return done, err
+}
+
+// install makes the kernel hold what a configuration asks for, or tells what
+// it would change.
+func (e *env) install(c *config.Config, how manner) (changes []plan.Change, err error) {
+	err = e.withPlan(c, !how.dryRun, func(side *kernelSide, want []plan.Item) (err error) {
+		veto := func(changes []plan.Change) error {
+			if how.letMailStop {
+				return nil
+			}
+			return e.mayChange(side, changes, want)
+		}
+		if how.dryRun {
+			if changes, err = side.runner.Changes(want); err != nil {
+				return err
+			}
+			return veto(changes)
+		}
+		side.runner.Veto = veto
+		changes, err = side.runner.Run(want)
+		if err != nil && !errors.As(err, new(finding.List)) {
+			err = fmt.Errorf("attach: %w", err)
+		}
+		return err
+	})
 	return changes, err
+}
+
+// mostClashes is how many things are named that the inspector that runs needs.
+const mostClashes = 8
+
+// mayChange refuses changes under which the inspector that runs could not go on,
+// and says of others that it goes on with what it has.
+func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Item) error {
+	alive, err := side.steer.Alive()
+	if err != nil || !alive.Serving() {
+		return nil // nobody is served who could lose it; what cannot be read is Run's to tell
+	}
+	takeOver := fmt.Sprintf("portreeve run -c %s --attach", e.file.value)
+	clashes := plan.Clashes(changes, want, alive.Served())
+	if len(clashes) == 0 {
+		if len(changes) > 0 {
+			fmt.Fprintf(e.stderr, "portreeve: an inspector runs, and goes on with the configuration that it began with; to let one of this file take over: %s\n", takeOver)
+		}
+		return nil
+	}
+	var list finding.List
+	for n, c := range clashes {
+		if n == mostClashes {
+			list.Add(finding.Error, "", fmt.Sprintf("and %d more", len(clashes)-n), "")
+			break
+		}
+		list.Add(finding.Error, c.Change.Item.String(), c.Why, "")
+	}
+	list.Add(finding.Error, "attach", "nothing was changed, for mail would stop under the inspector that runs",
+		fmt.Sprintf("to let an inspector of this file take over without a gap: %s; to change it all the same: portreeve attach -c %s --let-mail-stop", takeOver, e.file.value))
+	return list
 }
 
 // withPlan opens the kernel side and calls f with the plan for it.
@@ -100,11 +183,15 @@ func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan
 	if err := e.sayStopped(c); err != nil {
 		return err
 	}
+	e.warned = true
 	return f(side, want)
 }
 
 // sayStopped says, before it happens, what will not reach the origins any more.
 func (e *env) sayStopped(c *config.Config) error {
+	if e.warned {
+		return nil
+	}
 	links, err := route.Links()
 	if err != nil {
 		return err

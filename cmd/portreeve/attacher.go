@@ -1,16 +1,21 @@
 package main
 
 import (
+	"bufio"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
 )
 
 // attachVerb is how run --attach starts the process that attaches, which takes
@@ -21,23 +26,34 @@ const attachVerb = "attach-for-run"
 // attachConfig is the descriptor under which that process finds the configuration.
 const attachConfig = 3
 
+// What the inspector says to that process, one word a line. It answers each with yes or
+// no, or with failed, and has then said why itself.
+const (
+	wordMove   = "move"   // lead connections to us; yes: an older inspector's needs were left in place
+	wordSettle = "settle" // remove what older inspectors needed; no: not now
+)
+
 func newAttachForRun(e *env) *cobra.Command {
 	return &cobra.Command{
-		Use:    attachVerb + " NAME",
+		Use:    attachVerb + " NAME NUMBER",
 		Short:  "attach for the inspector, which starts this by itself",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
-		RunE: func(c *cobra.Command, args []string) error {
+		Args:   cobra.ExactArgs(2),
+		RunE: func(_ *cobra.Command, args []string) error {
 			call("portreeve-attach")
-			signal.Ignore(unix.SIGHUP) // a terminal sends it to both
-			return e.attachWhenTold(args[0], c.InOrStdin())
+			signal.Ignore(unix.SIGHUP, unix.SIGINT) // a terminal sends them to both
+			number, err := strconv.ParseUint(args[1], 10, 64)
+			if err != nil {
+				return usageError("the inspector's number " + args[1] + " is none")
+			}
+			return e.attachWhenTold(args[0], daemon.Known(number))
 		},
 	}
 }
 
-// attachWhenTold waits for a word of the inspector, and attaches. The end of what it
-// says, without a word, is the inspector's own.
-func (e *env) attachWhenTold(name string, inspector io.Reader) error {
+// attachWhenTold does what the inspector says, until the end of what it says. That
+// is the inspector's own end, too.
+func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 	data, err := contents(os.NewFile(attachConfig, "configuration"))
 	if err != nil {
 		return err
@@ -46,58 +62,117 @@ func (e *env) attachWhenTold(name string, inspector io.Reader) error {
 	if err != nil {
 		return err
 	}
-	word, err := io.ReadAll(inspector)
-	if err != nil || len(word) == 0 {
-		return err
+	e.warned = true // by the inspector, when it made ready
+	words := bufio.NewScanner(e.stdin)
+	for words.Scan() {
+		yes, err := e.attachWord(c, inspector, words.Text())
+		answer := "no"
+		switch {
+		case err != nil:
+			e.report(err)
+			answer = "failed"
+		case yes:
+			answer = "yes"
+		}
+		if _, err := fmt.Fprintln(e.stdout, answer); err != nil {
+			return nil // nobody is there who wants to know
+		}
 	}
-	_, err = e.install(c, false)
-	return err
+	return words.Err()
+}
+
+func (e *env) attachWord(c *config.Config, inspector *daemon.Presence, word string) (bool, error) {
+	switch word {
+	case wordMove:
+		return e.move(c)
+	case wordSettle:
+		return e.settle(c, inspector.Heirs)
+	}
+	return false, fmt.Errorf("%s: no word %q", attachVerb, word)
 }
 
 // startAttacher starts that process with a configuration.
-func (e *env) startAttacher(h *handover, configuration *os.File) error {
-	in, out, err := os.Pipe()
+func (e *env) startAttacher(h *handover, configuration *os.File, number uint64) error {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("start the process that attaches: %w", err)
 	}
-	defer in.Close()
-	args := []string{attachVerb, e.file.value}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "attach"), os.NewFile(uintptr(pair[1]), "attach")
+	defer theirs.Close()
+	args := []string{attachVerb, e.file.value, strconv.FormatUint(number, 10)}
 	for _, o := range e.setting {
 		if o.flag.Changed {
 			args = append(args, "--"+o.flag.Name, o.flag.Value.String())
 		}
 	}
 	cmd := exec.Command(itself, args...)
-	cmd.Stdin, cmd.Stderr = in, os.Stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs, theirs, os.Stderr
 	cmd.ExtraFiles = []*os.File{configuration}
 	if err := cmd.Start(); err != nil {
-		out.Close()
+		ours.Close()
 		return fmt.Errorf("start the process that attaches: %w", err)
 	}
-	h.Go, h.Attacher = h.hands(out), cmd.Process.Pid
+	h.Attach, h.Attacher = h.hands(ours), cmd.Process.Pid
 	return nil
 }
 
-// attach tells that process to attach, and waits for its end. What went wrong it has
-// said itself.
-func (h *handover) attach() error {
-	pipe := os.NewFile(uintptr(h.Go), "attach")
-	_, told := pipe.WriteString("attach\n") // fails when it has ended, which has a reason of its own
-	pipe.Close()
-	p, err := os.FindProcess(h.Attacher)
-	if err != nil {
-		return fmt.Errorf("wait for the process that attaches: %w", err)
+// attacher is the process that attaches, as the inspector sees it.
+type attacher struct {
+	mu      sync.Mutex
+	socket  *os.File // nil once it has nothing more to do
+	answers *bufio.Reader
+	pid     int
+}
+
+func (h *handover) attacher() *attacher {
+	f := os.NewFile(uintptr(h.Attach), "attach")
+	return &attacher{socket: f, answers: bufio.NewReader(f), pid: h.Attacher}
+}
+
+// move has connections led to this inspector.
+func (a *attacher) move() (relied bool, err error) { return a.ask(wordMove) }
+
+// settle has removed what older inspectors needed; then the process ends.
+func (a *attacher) settle() (done bool, err error) {
+	done, err = a.ask(wordSettle)
+	if errors.Is(err, errFound) {
+		err = errors.New("the process that attaches has said why")
 	}
-	state, err := p.Wait()
-	switch {
-	case err != nil:
-		return fmt.Errorf("wait for the process that attaches: %w", err)
-	case state.ExitCode() == 1:
-		return errFound
-	case !state.Success():
-		return fmt.Errorf("the process that attaches has ended: %s", state)
-	case told != nil:
-		return fmt.Errorf("tell the process that attaches: %w", told)
+	if done || err != nil {
+		a.close()
 	}
-	return nil
+	return done, err
+}
+
+func (a *attacher) ask(word string) (bool, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.socket == nil {
+		return false, fmt.Errorf("the process that attaches has ended, and cannot %s", word)
+	}
+	_, told := fmt.Fprintln(a.socket, word) // fails when it has ended, which the answer tells
+	answer, err := a.answers.ReadString('\n')
+	switch strings.TrimSpace(answer) {
+	case "yes":
+		return true, nil
+	case "no":
+		return false, nil
+	case "failed":
+		return false, errFound // it has said why
+	}
+	return false, fmt.Errorf("the process that attaches has ended without an answer: %w", errors.Join(told, err))
+}
+
+// close lets the process end, and waits for that.
+func (a *attacher) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.socket == nil {
+		return
+	}
+	a.socket.Close()
+	a.socket = nil
+	if p, err := os.FindProcess(a.pid); err == nil {
+		p.Wait() // it ends by itself, and if it is gone that is well, too
+	}
 }

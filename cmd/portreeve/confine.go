@@ -25,12 +25,14 @@ const itself = "/proc/self/exe"
 // handover is what run leaves to itself when it runs itself again in its confines:
 // descriptors, and what is behind them.
 type handover struct {
-	Config   int  // a memory file with the configuration, as it was read
-	Keys     int  // the socket to the process that holds keys; 0: there is none
-	Hidden   bool // files of keys cannot be opened here (Landlock)
-	Go       int  // the pipe by which the process that attaches is told to; 0: there is none
-	Attacher int  // the number of that process
-	BPF      bool // CAP_BPF was kept, since this kernel asks for it
+	Config   int    // a memory file with the configuration, as it was read
+	Keys     int    // the socket to the process that holds keys; 0: there is none
+	Hidden   bool   // files of keys cannot be opened here (Landlock)
+	Attach   int    // the socket to the process that attaches; 0: there is none
+	Attacher int    // the number of that process
+	Present  int    // the socket by which other inspectors know this one; 0: it is to be made
+	Number   uint64 // this inspector's among them
+	BPF      bool   // CAP_BPF was kept, since this kernel asks for it
 
 	files []*os.File // of the descriptors, which would be closed without them
 }
@@ -59,8 +61,16 @@ func (e *env) confine(withAttach bool) error {
 	if err := privileged("run"); err != nil {
 		return err
 	}
+	var presence *daemon.Presence
 	if withAttach {
-		if err := errors.Join(privileged("attach"), e.prepare(c)); err != nil {
+		if err := privileged("attach"); err != nil {
+			return err
+		}
+		if presence, err = daemon.Appear(); err != nil {
+			return err
+		}
+		defer presence.Close()
+		if err := e.prepare(c); err != nil {
 			return err
 		}
 	}
@@ -83,9 +93,14 @@ func (e *env) confine(withAttach bool) error {
 		return err
 	}
 	if withAttach {
-		if err := e.startAttacher(h, file); err != nil {
+		if err := e.startAttacher(h, file, presence.Number()); err != nil {
 			return err
 		}
+		socket, err := presence.File()
+		if err != nil {
+			return err
+		}
+		h.Present, h.Number = h.hands(socket), presence.Number()
 	}
 	if err := startHolder(h, &confines, c); err != nil {
 		return err
@@ -250,7 +265,7 @@ func handed() (*handover, error) {
 	if err := json.Unmarshal([]byte(text), h); err != nil {
 		return nil, fmt.Errorf("environment %s: it is not for people; leave it out", handoverVariable)
 	}
-	for _, fd := range []int{h.Config, h.Keys, h.Go} {
+	for _, fd := range []int{h.Config, h.Keys, h.Attach, h.Present} {
 		if fd != 0 {
 			unix.CloseOnExec(fd)
 		}
@@ -277,6 +292,11 @@ func (h *handover) confined(c *config.Config) error {
 		err = fmt.Errorf("run: the inspector has capabilities that it has given up; if the environment has %s, leave it out", handoverVariable)
 	}
 	return err
+}
+
+// presence returns what makes other inspectors know this one.
+func (h *handover) presence() *daemon.Presence {
+	return daemon.Reappear(h.Number, os.NewFile(uintptr(h.Present), "presence"))
 }
 
 // keys returns the way to the private keys, nil where there are none.

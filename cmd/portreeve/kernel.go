@@ -160,6 +160,9 @@ func (e *env) wanted(c *config.Config) ([]plan.Item, error) {
 
 // warn prints findings that keep nothing from being done.
 func (e *env) warn(findings finding.List) {
+	if e.warned {
+		return
+	}
 	for _, w := range findings {
 		fmt.Fprintf(e.stderr, "portreeve: %s: %s\n", w.Severity, w)
 	}

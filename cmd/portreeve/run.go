@@ -24,6 +24,15 @@ inspector takes over; then it accepts what is queued, lets sessions end until th
 timeout, and exits. One record for each message and session goes to standard output,
 notices go to standard error.
 
+With --attach it installs the kernel side as attach does. Where an inspector of another
+configuration runs, that is how this one takes over without a gap: it is made ready
+first, connections are led to it then, and what sessions of the older one rely on is
+removed when that has ended.
+
+An inspector whose slots were emptied takes them again. One to which the kernel side
+leads nobody any more, since its services or its settings are not those that are
+attached, waits for the drain timeout that they come back, and then ends with an error.
+
 Where services show certificates, a second process reads and holds the private keys and
 ends with the inspector, which runs itself again so that it cannot read them (Landlock).`,
 		Example: "  portreeve run -c /etc/portreeve.yaml --attach",
@@ -33,7 +42,7 @@ ends with the inspector, which runs itself again so that it cannot read them (La
 		},
 	}
 	e.needConfig(c)
-	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side first, as attach does")
+	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side, and take over from an inspector that runs")
 	return c
 }
 
@@ -59,9 +68,6 @@ func (e *env) serve(ctx context.Context, h *handover) (err error) {
 		return err
 	}
 	o := daemon.Options{Config: c, Log: notices(e.stderr)}
-	if h.Go != 0 {
-		o.Attach = h.attach
-	}
 	keys, err := h.keys()
 	if err != nil {
 		return err
@@ -69,6 +75,12 @@ func (e *env) serve(ctx context.Context, h *handover) (err error) {
 	if keys != nil {
 		defer keys.Close()
 		o.Keys, o.KeysGone = keys, keys.Gone()
+	}
+	if h.Attacher != 0 {
+		o.Presence = h.presence()
+		attacher := h.attacher()
+		defer attacher.close()
+		o.Attach, o.Settle = attacher.move, attacher.settle
 	}
 	if o.Steer, err = steer.New(c.Kernel.BPFFS); err != nil {
 		return err

@@ -22,8 +22,8 @@ which reason, what was lost since the attach (somebody removed it), and what is
 left over from a crash. It needs neither a configuration nor an inspector; given a
 configuration, it says where the metrics are.
 
-The exit code is 0 also when nothing is attached, and 1 when something was lost or
-is left over.`,
+The exit code is 0 also when nothing is attached or nobody serves (doctor's is 1 then),
+and 1 when something was lost or is left over.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
 	}

@@ -39,6 +39,10 @@ type Runner struct {
 	Hands   []Hand
 	Journal *Journal
 	Observe func(plan.Change) // called before each change; may be nil
+
+	// Veto, if not nil, is asked before anything is changed by Run. Its error
+	// is Run's, and nothing is changed then.
+	Veto func([]plan.Change) error
 }
 
 // Changes returns what Run would do, and changes nothing.
@@ -51,9 +55,20 @@ func (r *Runner) Changes(want []plan.Item) ([]plan.Change, error) {
 // a change fails, those before it are undone, and the error says both what
 // failed and what could not be undone.
 func (r *Runner) Run(want []plan.Item) ([]plan.Change, error) {
-	changes, ours, err := r.changes(want)
+	have, err := r.have()
 	if err != nil {
 		return nil, err
+	}
+	return r.run(have, want)
+}
+
+func (r *Runner) run(have, want []plan.Item) ([]plan.Change, error) {
+	have, ours := r.claim(have, want)
+	changes := plan.Diff(have, ours)
+	if r.Veto != nil {
+		if err := r.Veto(changes); err != nil {
+			return nil, err
+		}
 	}
 	if err := r.performAll(changes); err != nil {
 		return nil, err
@@ -72,17 +87,38 @@ func (r *Runner) performAll(changes []plan.Change) error {
 }
 
 // Prepare makes of what is wanted all that moves no traffic by itself, and
-// removes nothing: what is steered now goes on as it is. An inspector can then
-// take the slots of services that are new, before Run leads connections to them.
+// removes nothing: what is steered now goes on as it is, and an inspector that
+// runs goes on with it. Another can then take the slots of services that are new,
+// before Move leads connections to them.
 func (r *Runner) Prepare(want []plan.Item) error {
 	have, err := r.have()
 	if err != nil {
+		return err
+	}
+	if want, _, err = plan.Beside(have, want); err != nil {
 		return err
 	}
 	have, want = r.claim(have, want)
 	inert := slices.DeleteFunc(want, func(i plan.Item) bool { return i.Kind() >= plan.KindBinding })
 	changes := slices.DeleteFunc(plan.Diff(have, inert), func(c plan.Change) bool { return c.Op == plan.Remove })
 	return r.performAll(changes)
+}
+
+// Move is Run for the time in which one inspector takes over from another: new
+// connections go where the plan leads them, and what those of the older one
+// rely on stays. It reports whether there is any such thing, so that Run has to
+// wait until the older one has ended.
+func (r *Runner) Move(want []plan.Item) (relied bool, err error) {
+	have, err := r.have()
+	if err != nil {
+		return false, err
+	}
+	both, relied, err := plan.Beside(have, want)
+	if err != nil {
+		return false, err
+	}
+	_, err = r.run(have, both)
+	return relied, err
 }
 
 // Clear removes everything of ours and returns what it removed. It tries

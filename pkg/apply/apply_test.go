@@ -331,6 +331,68 @@ func TestPrepareMovesNoTraffic(t *testing.T) {
 	}
 }
 
+// While one inspector takes over from another, what moves is where connections
+// go; what the older one relies on goes when Run is asked for.
+func TestMoveKeepsWhatTheOlderInspectorReliesOn(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	run(t, r, wanted)
+	other := slices.Clone(wanted)
+	other[1] = plan.Settings{ClientMark: 4, OriginMark: 2, Heartbeat: time.Minute}
+	other[2] = plan.Service{Name: "mail"}
+	other[4] = plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 4, Table: 7, Priority: 3}
+	other[5] = plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.2/32"), Port: 25, Service: "mail", Transit: true}
+	for _, step := range []struct {
+		name string
+		do   func() error
+		want []string
+	}{
+		{"Prepare", func() error { return r.Prepare(other) }, []string{
+			"~ settings client mark 0x5, origin mark 0x2, heartbeat 1m0s",
+			"+ service mail fail closed",
+			"+ rule IPv4 pref 3 iif ext0 fwmark 0x4/0x4 lookup 7",
+		}},
+		{"Move", func() error {
+			relied, err := r.Move(other)
+			if !relied {
+				t.Error("nothing is said to be relied on")
+			}
+			return err
+		}, []string{
+			"~ binding 192.0.2.1/32 port 25 to nobody",
+			"+ binding 192.0.2.2/32 port 25 to mail transit",
+		}},
+		{"Run", func() error { _, err := r.Run(other); return err }, []string{
+			"~ settings client mark 0x4, origin mark 0x2, heartbeat 1m0s",
+			"- binding 192.0.2.1/32 port 25 to nobody",
+			"- rule IPv4 pref 3 iif ext0 fwmark 0x1/0x1 lookup 7",
+			"- service mx fail closed",
+		}},
+	} {
+		k.steps = nil
+		if err := step.do(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if diff := cmp.Diff(step.want, k.steps); diff != "" {
+			t.Errorf("steps of %s:\n%s", step.name, diff)
+		}
+	}
+	if relied, err := r.Move(other); relied || err != nil {
+		t.Errorf("moved already: %v, %v", relied, err)
+	}
+}
+
+func TestVetoKeepsEverything(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	refusal := errors.New("refused")
+	var asked []plan.Change
+	r.Veto = func(c []plan.Change) error { asked = c; return refusal }
+	if _, err := r.Run(wanted); !errors.Is(err, refusal) || len(k.items) != 0 || len(asked) != len(wanted) {
+		t.Errorf("%v, asked about %v, left %v", err, asked, k.state())
+	}
+}
+
 func TestPrepareUndoesAFailure(t *testing.T) {
 	k := newKernel()
 	k.fail["+ "+wanted[4].String()] = true

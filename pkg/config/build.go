@@ -206,7 +206,6 @@ func kernel(r *report, raw rawKernel, k *Kernel) {
 	mark(r, "kernel.origin_mark", raw.OriginMark, &k.OriginMark)
 	number(r, "kernel.table", raw.Table, 1, math.MaxInt32, &k.Table)
 	number(r, "kernel.priority", raw.Priority, 1, maxPriority, &k.Priority)
-	number(r, "kernel.zone", raw.Zone, 1, math.MaxUint16, &k.Zone)
 	r.duration("kernel.heartbeat", raw.Heartbeat, 500*time.Millisecond, 5*time.Minute, &k.Heartbeat)
 	judgeKernel(r, k)
 }

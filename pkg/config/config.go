@@ -142,7 +142,6 @@ type Kernel struct {
 	OriginMark uint32        // one bit: packets and sockets of origin legs
 	Table      uint32        // our routing table, 1 to 2^31-1, not 253-255
 	Priority   uint32        // of our policy rules; before the rules that would route the packets elsewhere
-	Zone       uint16        // conntrack zone of transit client legs, 1-65535
 	Heartbeat  time.Duration // age of the last heartbeat at which an inspector counts as hung
 }
 

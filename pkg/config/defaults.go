@@ -16,7 +16,6 @@ func Default() Config {
 			OriginMark: 0x02000000,
 			Table:      2525,
 			Priority:   25,
-			Zone:       25,
 			Heartbeat:  3 * time.Second,
 		},
 		Timeouts: Timeouts{

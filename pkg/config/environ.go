@@ -5,6 +5,8 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+
+	"github.com/portreeve/portreeve/pkg/finding"
 )
 
 // Override is a value given on the command line in place of the file's.
@@ -29,8 +31,24 @@ func Variables() []Variable {
 	var all []Variable
 	for _, f := range schema() {
 		if f.typ.Kind() == reflect.Interface && !strings.Contains(string(f.at), "[") {
-			name := strings.ReplaceAll(strings.TrimPrefix(string(f.at), "kernel."), ".", "_")
-			all = append(all, Variable{environPrefix + strings.ToUpper(name), string(f.at)})
+			all = append(all, Variable{variable(f.at), string(f.at)})
+		}
+	}
+	return all
+}
+
+// variable returns the name of the environment variable for a key.
+func variable(at path) string {
+	return environPrefix + strings.ToUpper(strings.ReplaceAll(strings.TrimPrefix(string(at), "kernel."), ".", "_"))
+}
+
+// retiredVariables returns those that were read once, with the reason why they
+// are not any more.
+func retiredVariables() map[string]string {
+	all := map[string]string{}
+	for _, f := range fieldsIn("", reflect.TypeFor[rawConfig]()) {
+		if f.retired != "" {
+			all[variable(f.at)] = f.retired
 		}
 	}
 	return all
@@ -70,6 +88,7 @@ func fromEnviron(r *report, environ []string, known []Variable) []setting {
 		keys[strings.TrimPrefix(v.Name, environPrefix)] = path(v.Key)
 	}
 	names := slices.Sorted(maps.Keys(keys))
+	old := retiredVariables()
 	var all []setting
 	for _, e := range environ {
 		variable, value, _ := strings.Cut(e, "=")
@@ -78,6 +97,10 @@ func fromEnviron(r *report, environ []string, known []Variable) []setting {
 			continue
 		}
 		source := "environment " + printable(variable)
+		if why, was := old[variable]; was {
+			r.warned.Add(finding.Warning, source, "is not needed any more: "+why, "remove it")
+			continue
+		}
 		if at, found := keys[name]; found {
 			all = append(all, setting{at, value, source})
 		} else if near := nearest(name, names); near != "" {

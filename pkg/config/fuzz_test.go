@@ -3,11 +3,13 @@ package config
 import (
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -36,6 +38,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil {
 			t.Fatalf("refused after writing: %v", err)
 		}
+		c.Warnings = slices.DeleteFunc(c.Warnings, func(f finding.Finding) bool { // of retired keys, which are not written
+			return strings.HasPrefix(f.Text, "is not needed any more")
+		})
 		if len(c.Warnings) != len(again.Warnings) {
 			t.Errorf("warned %v, then %v", c.Warnings, again.Warnings)
 		}
@@ -76,7 +81,7 @@ func write(t *testing.T, c *Config) []byte {
 		"kernel": m{
 			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
 			"client_mark": k.ClientMark, "origin_mark": k.OriginMark, "table": k.Table, "priority": k.Priority,
-			"zone": k.Zone, "heartbeat": k.Heartbeat.String(),
+			"heartbeat": k.Heartbeat.String(),
 		},
 		"timeouts": m{
 			"connect": d.Connect.String(), "greet": d.Greet.String(), "handshake": d.Handshake.String(), "command": d.Command.String(), "reply": d.Reply.String(),

@@ -134,7 +134,6 @@ kernel:
   origin_mark: "0b100000"
   table: 100
   priority: 32765
-  zone: 65535
   heartbeat: 500ms
 timeouts: {connect: 1s, greet: 2s, handshake: 9s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
 limits: {sessions: 1}
@@ -263,7 +262,7 @@ func TestEverything(t *testing.T) {
 		TLS:  everyTLS(),
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
-			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Zone: 65535, Heartbeat: 500 * time.Millisecond,
+			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Heartbeat: 500 * time.Millisecond,
 		},
 		Timeouts: Timeouts{
 			Connect: time.Second, Greet: 2 * time.Second, Handshake: 9 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
@@ -285,15 +284,15 @@ func TestEverything(t *testing.T) {
 
 // TestPrecedence: override before environment before file before default.
 func TestPrecedence(t *testing.T) {
-	file := string(Minimal) + "kernel: {table: 1001, zone: 1001, priority: 1001}\n"
-	environ := []string{"HOME=/", "PORTREEVE_TABLE=1002", "PORTREEVE_ZONE=1002", "PORTREEVE_HEARTBEAT=7s", "PORTREEVE_LOG_FORMAT="}
+	file := string(Minimal) + "kernel: {table: 1001, heartbeat: 5s, priority: 1001}\n"
+	environ := []string{"HOME=/", "PORTREEVE_TABLE=1002", "PORTREEVE_HEARTBEAT=7s", "PORTREEVE_LOG_FORMAT="}
 	c, err := Parse("test.yaml", []byte(file), environ, Override{"kernel.table", "1003", "--table"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	k := c.Kernel
-	if k.Table != 1003 || k.Zone != 1002 || k.Priority != 1001 || k.Heartbeat != 7*time.Second || c.Log.Format != "json" {
-		t.Errorf("table %d zone %d priority %d heartbeat %s format %s", k.Table, k.Zone, k.Priority, k.Heartbeat, c.Log.Format)
+	if k.Table != 1003 || k.Priority != 1001 || k.Heartbeat != 7*time.Second || c.Log.Format != "json" {
+		t.Errorf("table %d priority %d heartbeat %s format %s", k.Table, k.Priority, k.Heartbeat, c.Log.Format)
 	}
 }
 
@@ -342,8 +341,8 @@ func TestElsewhere(t *testing.T) {
 			`environment PORTREEVE_TABEL: unknown variable; the nearest known variable is PORTREEVE_TABLE`},
 		{"unknown override", nil, []Override{{"kernel.tabel", "1", "--tabel"}},
 			`--tabel: there is no setting "kernel.tabel"; leave it out`},
-		{"leading zero", []string{"PORTREEVE_ZONE=010"}, nil,
-			`environment PORTREEVE_ZONE: "010" is not a whole number from 1 to 65535; leave it out to have the default, 25`},
+		{"leading zero", []string{"PORTREEVE_TABLE=010"}, nil,
+			`environment PORTREEVE_TABLE: "010" is not a whole number from 1 to 2147483647; leave it out to have the default, 2525`},
 	} {
 		_, err := Parse("test.yaml", Minimal, tc.environ, tc.override...)
 		if err == nil || err.Error() != tc.want {
@@ -353,18 +352,38 @@ func TestElsewhere(t *testing.T) {
 }
 
 func TestWithoutFile(t *testing.T) {
-	got, err := WithoutFile([]string{"PORTREEVE_RUN_DIR=/run/a", "PORTREEVE_ZONE=7"}, Override{"kernel.run_dir", "/run/b", "--run-dir"})
+	got, err := WithoutFile([]string{"PORTREEVE_RUN_DIR=/run/a", "PORTREEVE_TABLE=7"}, Override{"kernel.run_dir", "/run/b", "--run-dir"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Kernel.RunDir, want.Kernel.Zone = "/run/b", 7
+	want.Kernel.RunDir, want.Kernel.Table = "/run/b", 7
 	if diff := configDiff(&want, got); diff != "" {
 		t.Error(diff)
 	}
 	_, err = WithoutFile(nil, Override{"kernel.run_dir", "run", "--run-dir"})
 	if want := `--run-dir: "run" is not an absolute path to a directory; leave it out to have the default, /run/portreeve`; err == nil || err.Error() != want {
 		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+// TestRetiredKeys: what an earlier release asked for is warned of, and nothing
+// else: not in a broken file either.
+func TestRetiredKeys(t *testing.T) {
+	const why = " is not needed any more: client legs of transit are not tracked any more, so there is nothing to keep apart; remove it"
+	for _, value := range []string{"25", "010", "{a: b}"} {
+		c := mustParse(t, string(Minimal)+"kernel: {zone: "+value+"}\n", "PORTREEVE_ZONE=7")
+		want := "environment PORTREEVE_ZONE:" + why + "\ntest.yaml:7: kernel.zone:" + why
+		if got := c.Warnings.Error(); got != want {
+			t.Errorf("zone: %s:\n got %s\nwant %s", value, got, want)
+		}
+		if diff := configDiff(mustParse(t, string(Minimal)), c); diff != "" && !strings.Contains(diff, "Warnings") {
+			t.Error(diff)
+		}
+	}
+	_, err := Parse("test.yaml", []byte(string(Minimal)+"kernel: {zonee: 25}\n"), nil)
+	if err == nil || strings.Contains(err.Error(), "nearest") {
+		t.Errorf("a retired key is recommended: %v", err)
 	}
 }
 
@@ -398,7 +417,7 @@ func TestLoad(t *testing.T) {
 
 // TestErrorIsAList: callers print findings one by one.
 func TestErrorIsAList(t *testing.T) {
-	_, err := Parse("test.yaml", []byte("services: 7\nkernel: {zone: 0, table: 255}\n"), nil)
+	_, err := Parse("test.yaml", []byte("services: 7\nkernel: {priority: 0, table: 255}\n"), nil)
 	list, ok := errors.AsType[finding.List](err)
 	if !ok || len(list) != 5 || !list.Failed() {
 		t.Errorf("got %T with %d findings:\n%v", err, len(list), err)

@@ -4,7 +4,8 @@ package config
 // made of it (nil when it is absent), so that parse.go can say in a sentence
 // what is wrong with it. The tags are the keys; shape.go, the environment and
 // the reference file's test walk these types, so a key exists exactly when it
-// is a field here.
+// is a field here. One that is retired is read, warned of and not used: a file
+// of an earlier release goes on to work.
 
 // scalar is one value as YAML or the environment gave it: a string, a number,
 // a bool, or nil when the key is absent.
@@ -148,7 +149,7 @@ type rawKernel struct {
 	OriginMark scalar `mapstructure:"origin_mark"`
 	Table      scalar `mapstructure:"table"`
 	Priority   scalar `mapstructure:"priority"`
-	Zone       scalar `mapstructure:"zone"`
+	Zone       scalar `mapstructure:"zone" retired:"client legs of transit are not tracked any more, so there is nothing to keep apart"`
 	Heartbeat  scalar `mapstructure:"heartbeat"`
 }
 

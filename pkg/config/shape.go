@@ -48,7 +48,7 @@ func (s shape) mapping(at path, n *yaml.Node, t reflect.Type) {
 		s.refuse(at, mappingRemedy(at, t), "is %s where a mapping is expected", kindName(n))
 		return
 	}
-	fields := fieldTypes(t)
+	fields := rawFields(t)
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		k, v := n.Content[i], n.Content[i+1]
@@ -62,10 +62,14 @@ func (s shape) mapping(at path, n *yaml.Node, t reflect.Type) {
 			continue
 		}
 		seen[name] = k.Line
-		if field, known := fields[name]; known {
-			s.value(at.key(name), v, field)
-		} else {
+		switch field, known := fields[name]; {
+		case !known:
 			s.unknown(at, k, t)
+		case retired(field) != "":
+			s.lines[at.key(name)] = v.Line
+			s.warn(at.key(name), "remove it", "is not needed any more: %s", retired(field))
+		default:
+			s.value(at.key(name), v, field.Type)
 		}
 	}
 }
@@ -163,40 +167,48 @@ func mappingRemedy(at path, t reflect.Type) string {
 // keyTag is the struct tag that holds a raw field's key.
 const keyTag = "mapstructure"
 
+// retired says why a key is not needed any more, "" of one that is.
+func retired(f reflect.StructField) string { return f.Tag.Get("retired") }
+
 // keys returns the keys of a raw mapping in the order of the reference file.
 func keys(t reflect.Type) []string {
 	var all []string
 	for f := range t.Fields() {
-		all = append(all, f.Tag.Get(keyTag))
+		if retired(f) == "" {
+			all = append(all, f.Tag.Get(keyTag))
+		}
 	}
 	return all
 }
 
-// fieldTypes returns the types of the values of a raw mapping by their keys.
-func fieldTypes(t reflect.Type) map[string]reflect.Type {
-	types := map[string]reflect.Type{}
+// rawFields returns the fields of a raw mapping by their keys.
+func rawFields(t reflect.Type) map[string]reflect.StructField {
+	fields := map[string]reflect.StructField{}
 	for f := range t.Fields() {
-		types[f.Tag.Get(keyTag)] = f.Type
+		fields[f.Tag.Get(keyTag)] = f
 	}
-	return types
+	return fields
 }
 
 // field is a key that the file can have.
 type field struct {
-	at  path // the entries of a list as "[]"
-	typ reflect.Type
+	at      path // the entries of a list as "[]"
+	typ     reflect.Type
+	retired string
 }
 
-// schema returns every key that the file can have.
-func schema() []field { return fieldsIn("", reflect.TypeFor[rawConfig]()) }
+// schema returns every key that the file can have, but for the retired ones.
+func schema() []field {
+	return slices.DeleteFunc(fieldsIn("", reflect.TypeFor[rawConfig]()), func(f field) bool { return f.retired != "" })
+}
 
 func fieldsIn(at path, t reflect.Type) []field {
 	var all []field
 	for f := range t.Fields() {
-		here := field{at.key(f.Tag.Get(keyTag)), f.Type}
+		here := field{at.key(f.Tag.Get(keyTag)), f.Type, retired(f)}
 		all = append(all, here)
 		if here.typ.Kind() == reflect.Slice {
-			here = field{here.at + "[]", here.typ.Elem()}
+			here = field{here.at + "[]", here.typ.Elem(), ""}
 		}
 		if here.typ.Kind() == reflect.Struct {
 			all = append(all, fieldsIn(here.at, here.typ)...)

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -54,8 +55,19 @@ type Options struct {
 	Lost func() uint64
 
 	// Attach, if not nil, is called when the slots are filled: what it leads to
-	// the services finds them served.
-	Attach func() error
+	// the services finds them served. It reports whether it has left in place what
+	// sessions of an older inspector rely on.
+	Attach func() (relied bool, err error)
+
+	// Settle, if not nil, is called after Attach, once no older inspector needs
+	// what that has left: before the inspector says that it is ready, where there
+	// is no such thing or no such inspector, else later. It reports false where it
+	// has to be called again.
+	Settle func() (done bool, err error)
+
+	// Presence is the inspector's own, made before Attach was prepared; nil: Run
+	// makes one. Run closes it.
+	Presence *Presence
 }
 
 // inspector is the running daemon.
@@ -69,6 +81,8 @@ type inspector struct {
 	networks  networks
 	returns   *returns.Book // nil before it is made
 	pulse     *pulse
+	unsettled bool // Settle is still to be called
+	waiting   bool // for older inspectors, which was told
 
 	// crowd is Log for what strangers can bring about: anybody may connect, scrape
 	// or fail, as often as he likes.
@@ -86,6 +100,12 @@ func Run(ctx context.Context, o Options) error {
 		i.Keys = keyring.Files{}
 	}
 	defer i.close()
+	if i.Presence == nil {
+		var err error
+		if i.Presence, err = Appear(); err != nil {
+			return err
+		}
+	}
 	counters := i.count()
 	if err := i.prepare(); err != nil {
 		return err
@@ -123,7 +143,7 @@ func (i *inspector) prepare() error {
 	for _, s := range i.Config.Services {
 		i.services = append(i.services, s.Name)
 	}
-	if err := i.kernel.Fits(plan.SettingsOf(i.Config), i.services); err != nil {
+	if err := i.fits(); err != nil {
 		return err // the inspector that runs, if any, goes on
 	}
 	local, err := route.LocalAddrs()
@@ -169,6 +189,16 @@ func (i *inspector) prepare() error {
 	return nil
 }
 
+// fits returns an error where the kernel side is not that of the configuration.
+// One that is attached by this inspector has, for a while, the settings of an
+// older one too.
+func (i *inspector) fits() error {
+	if i.Attach != nil {
+		return i.kernel.Knows(i.services)
+	}
+	return i.kernel.Fits(plan.SettingsOf(i.Config), i.services)
+}
+
 // serve returns what the relay has to know of each service.
 func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 	c := i.Config
@@ -211,39 +241,111 @@ func (i *inspector) takeOver() error {
 	if err := i.kernel.Register(i.services, i.listeners.IPv4(), i.listeners.IPv6()); err != nil {
 		return err
 	}
+	relied := false
 	if i.Attach != nil {
-		if err := i.Attach(); err != nil {
+		if relied, err = i.Attach(); err != nil {
 			i.drain()
 			return err
 		}
 	}
-	return i.pulse.beat()
+	if err := i.pulse.beat(); err != nil {
+		return err
+	}
+	i.unsettled = i.Settle != nil
+	i.settle(relied)
+	return nil
 }
+
+// settle removes what older inspectors have needed, if none of them does any
+// more. What cannot be removed does not stop mail.
+func (i *inspector) settle(relied bool) {
+	if !i.unsettled {
+		return
+	}
+	if relied && i.elders() {
+		if !i.waiting {
+			i.Log.Info("an older inspector still has sessions: what they rely on is removed when it has ended")
+		}
+		i.waiting = true
+		return
+	}
+	done, err := i.Settle()
+	if err != nil {
+		i.Log.Warn("what an older inspector needed could not be removed, and the next one that is started by run --attach does it", "error", err)
+	}
+	i.unsettled = !done && err == nil
+}
+
+// elders reports whether an older inspector has not ended yet.
+func (i *inspector) elders() bool {
+	there, err := i.Presence.Elders()
+	if err != nil {
+		i.Log.Warn("it is not known whether an older inspector still has sessions", "error", err)
+	}
+	return there
+}
+
+// eldersPoll is how often an inspector looks whether the older ones have ended
+// for which something was left in place.
+const eldersPoll = time.Second
 
 // wait blocks until there is a reason to stop. Being replaced or told to stop
 // is no error.
 func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 	beating, stop := context.WithCancel(ctx)
-	defer stop()
 	pulsed := make(chan error, 1)
-	go func() { pulsed <- i.pulse.run(beating) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("accept connections: %w", err)
-	case <-i.KeysGone:
-		return errors.New("the process that holds the private keys has ended, and without it there is no TLS; start the inspector again")
-	case err := <-pulsed:
-		switch {
-		case errors.Is(err, errReplaced):
-			i.Log.Info("a newer inspector has taken over, draining")
-			return nil
-		case ctx.Err() != nil:
-			i.Log.Info("told to stop, draining", "by", context.Cause(ctx))
-			return nil
-		case errors.Is(err, steer.ErrNotAttached):
-			return errors.New("the kernel side was detached while the inspector ran; start it again after portreeve attach")
+	var pulse sync.WaitGroup
+	pulse.Go(func() { pulsed <- i.pulse.run(beating, i.watch().look) })
+	defer pulse.Wait() // it takes no slots while they are left
+	defer stop()
+	poll := time.NewTicker(eldersPoll)
+	defer poll.Stop()
+	for {
+		select {
+		case err := <-served:
+			return fmt.Errorf("accept connections: %w", err)
+		case <-i.KeysGone:
+			return errors.New("the process that holds the private keys has ended, and without it there is no TLS; start the inspector again")
+		case err := <-pulsed:
+			return i.stopped(ctx, err)
+		case <-poll.C:
+			i.settle(true)
+			if !i.unsettled {
+				poll.Stop()
+			}
 		}
-		return fmt.Errorf("heartbeat: %w", err)
+	}
+}
+
+// stopped says why the heart has stopped; nil where that was in order.
+func (i *inspector) stopped(ctx context.Context, err error) error {
+	switch {
+	case errors.Is(err, errReplaced):
+		i.Log.Info("a newer inspector has taken over, draining")
+		return nil
+	case ctx.Err() != nil:
+		i.Log.Info("told to stop, draining", "by", context.Cause(ctx))
+		return nil
+	case errors.Is(err, steer.ErrNotAttached):
+		return errors.New("the kernel side was detached while the inspector ran; start it again after portreeve attach")
+	case errors.As(err, new(unserved)):
+		i.Log.Error("nobody is served, draining", "error", err)
+		return err
+	}
+	return fmt.Errorf("heartbeat: %w", err)
+}
+
+// watch is what the inspector sees of its place in the kernel.
+func (i *inspector) watch() *watch {
+	return &watch{
+		place:    seats{i.kernel, i.listeners},
+		own:      plan.SettingsOf(i.Config),
+		services: i.services,
+		grace:    i.Config.Timeouts.Drain,
+		log:      i.Log,
+		replaced: i.pulse.replaced,
+		removed:  map[string]bool{},
+		taken:    map[string]time.Time{},
 	}
 }
 
@@ -274,6 +376,9 @@ func (i *inspector) close() {
 	}
 	if i.kernel != nil {
 		i.kernel.Close()
+	}
+	if i.Presence != nil {
+		i.Presence.Close()
 	}
 }
 

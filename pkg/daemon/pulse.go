@@ -48,8 +48,8 @@ func newPulse(h heart, limit time.Duration) (*pulse, error) {
 	}, nil
 }
 
-// beat writes one heartbeat, unless a newer inspector owns it.
-func (p *pulse) beat() error {
+// replaced returns errReplaced when a newer inspector owns the heartbeat.
+func (p *pulse) replaced() error {
 	owner, _, err := p.heart.Owner()
 	if err != nil {
 		return err
@@ -57,12 +57,20 @@ func (p *pulse) beat() error {
 	if owner > p.instance {
 		return errReplaced
 	}
+	return nil
+}
+
+// beat writes one heartbeat, unless a newer inspector owns it.
+func (p *pulse) beat() error {
+	if err := p.replaced(); err != nil {
+		return err
+	}
 	return p.heart.Beat(p.instance)
 }
 
-// run beats until ctx ends, a newer inspector owns the heartbeat, or it
-// cannot be written.
-func (p *pulse) run(ctx context.Context) error {
+// run beats, and then looks, until ctx ends, a newer inspector owns the
+// heartbeat, it cannot be written, or look returns an error.
+func (p *pulse) run(ctx context.Context, look func() error) error {
 	ticker := time.NewTicker(p.every)
 	defer ticker.Stop()
 	for {
@@ -71,6 +79,9 @@ func (p *pulse) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-ticker.C:
 			if err := p.beat(); err != nil {
+				return err
+			}
+			if err := look(); err != nil {
 				return err
 			}
 		}

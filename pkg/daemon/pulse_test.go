@@ -47,13 +47,16 @@ func newTestPulse(t *testing.T, s *shared) *pulse {
 	return p
 }
 
+// idle sees nothing.
+func idle() error { return nil }
+
 func TestPulseBeatsWithinTheLimit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &shared{}
 		p := newTestPulse(t, s)
 		ctx, cancel := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
-		go func() { ended <- p.run(ctx) }()
+		go func() { ended <- p.run(ctx, idle) }()
 		time.Sleep(3*time.Second + time.Millisecond)
 		cancel()
 		if err := <-ended; !errors.Is(err, context.Canceled) {
@@ -70,7 +73,7 @@ func TestNewerInspectorReplacesOlder(t *testing.T) {
 		s := &shared{}
 		old := newTestPulse(t, s)
 		ended := make(chan error, 1)
-		go func() { ended <- old.run(t.Context()) }()
+		go func() { ended <- old.run(t.Context(), idle) }()
 		time.Sleep(time.Second)
 		newer := newTestPulse(t, s)
 		if err := <-ended; !errors.Is(err, errReplaced) {

@@ -30,6 +30,7 @@ type Machine struct {
 	BPFFS     error // nil: mounted
 	Attached  bool
 	Drift     []plan.Change // what attach would do
+	Alive     steer.Alive   // the inspector, where attached
 	Links     []route.Link
 	Rules     []route.PolicyRule
 	Table     []route.TableRoute // what is in our table
@@ -56,6 +57,7 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e := &exam{c: c, m: m}
 	e.kernel()
 	e.attachment()
+	e.inspector()
 	e.List = append(e.List, plan.Judge(c, m.Facts)...)
 	e.links()
 	e.walls()
@@ -168,6 +170,60 @@ func (e *exam) attachment() {
 	default:
 		e.info("kernel side", "attached as "+e.c.File+" asks for")
 	}
+}
+
+// inspector judges whether somebody serves what is attached.
+func (e *exam) inspector() {
+	if !e.m.Attached {
+		return
+	}
+	const object = "inspector"
+	a := e.m.Alive
+	run := "portreeve run -c " + e.c.File
+	ago := a.Age.Round(time.Second / 10).String()
+	heard := "its last heartbeat was " + ago + " ago, and the limit is " + a.Limit.String()
+	unserved := slices.DeleteFunc(slices.Clone(a.Services), func(s steer.ServiceAlive) bool { return s.IPv4 || s.IPv6 })
+	switch {
+	case a.Serving() && len(unserved) == 0:
+		e.info(object, "it is alive: "+heard)
+	case a.Serving():
+		e.problem(object, "it does not serve all that is attached, so that "+fate(unserved), run+" --attach")
+	case len(a.Served()) > 0:
+		e.problem(object, "it is hung: "+heard+", so that "+fate(a.Services), "look why its process does not get further, or end it and start another: "+run)
+	case a.Instance != 0 && !a.Hung():
+		e.problem(object, "nobody serves, so that "+fate(unserved)+"; one that lived "+ago+" ago has just ended, or its services or settings are not those that are attached", run+" --attach")
+	default:
+		e.problem(object, "none runs, so that "+fate(unserved), run)
+	}
+}
+
+// fate says what becomes of connections to services that nobody serves.
+func fate(services []steer.ServiceAlive) string {
+	var closed, open []string
+	for _, s := range services {
+		if s.Open {
+			open = append(open, s.Name)
+		} else {
+			closed = append(closed, s.Name)
+		}
+	}
+	var fates []string
+	if len(closed) > 0 {
+		fates = append(fates, "connections to "+list(closed)+" are refused or dropped")
+	}
+	if len(open) > 0 {
+		fates = append(fates, "connections to "+list(open)+" pass by uninspected")
+	}
+	return strings.Join(fates, ", and ")
+}
+
+// list names some of many things.
+func list(names []string) string {
+	const most = 5
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
 }
 
 // links judges the interfaces that exist; plan.Judge names those that do not.

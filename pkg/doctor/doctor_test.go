@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -54,6 +55,10 @@ func healthy() Machine {
 		},
 		Features: []steer.Feature{{Name: "sk_lookup programs", Kernel: "5.9", Needed: true}, {Name: "TCX links", Kernel: "6.6"}},
 		Attached: true,
+		Alive: steer.Alive{
+			Instance: 7, Age: time.Second, Limit: 3 * time.Second,
+			Services: []steer.ServiceAlive{{Name: "mx", Open: true, IPv4: true, IPv6: true}},
+		},
 		Links: []route.Link{
 			{Name: "ext0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.40.1/24")},
 			{Name: "dmz0", Ethernet: true, Up: true, Carrier: true, Addresses: prefix("172.16.20.1/24")},
@@ -107,6 +112,24 @@ func TestFindings(t *testing.T) {
 		"drift": {func(_ *config.Config, m *Machine) {
 			m.Drift = []plan.Change{{Op: plan.Add, Item: plan.Lookup{}}}
 		}, finding.Warning, "kernel side: what is attached differs from gw.yaml in 1 things, the first: + link sk_lookup; portreeve attach -c gw.yaml"},
+		"inspector alive": {func(*config.Config, *Machine) {}, finding.Info,
+			"inspector: it is alive: its last heartbeat was 1s ago, and the limit is 3s"},
+		"no inspector": {func(_ *config.Config, m *Machine) {
+			m.Alive = steer.Alive{Limit: 3 * time.Second, Services: []steer.ServiceAlive{{Name: "mx"}, {Name: "let", Open: true}}}
+		}, finding.Error, "inspector: none runs, so that connections to mx are refused or dropped, and connections to let pass by uninspected; portreeve run -c gw.yaml"},
+		"inspector ended": {func(_ *config.Config, m *Machine) {
+			m.Alive.Age, m.Alive.Services[0].IPv4, m.Alive.Services[0].IPv6 = time.Minute, false, false
+		}, finding.Error,
+			"inspector: none runs, so that connections to mx pass by uninspected; portreeve run -c gw.yaml"},
+		"inspector hung": {func(_ *config.Config, m *Machine) { m.Alive.Age, m.Alive.Services[0].Open = 4*time.Second, false }, finding.Error,
+			"inspector: it is hung: its last heartbeat was 4s ago, and the limit is 3s, so that connections to mx are refused or dropped; look why its process does not get further, or end it and start another: portreeve run -c gw.yaml"},
+		"inspector of another file": {func(_ *config.Config, m *Machine) { m.Alive.Services = []steer.ServiceAlive{{Name: "mail"}} }, finding.Error,
+			"inspector: nobody serves, so that connections to mail are refused or dropped; one that lived 1s ago has just ended, or its services or settings are not those that are attached; portreeve run -c gw.yaml --attach"},
+		"service without inspector": {func(_ *config.Config, m *Machine) {
+			m.Alive.Services = append(m.Alive.Services, steer.ServiceAlive{Name: "more"})
+		}, finding.Error, "inspector: it does not serve all that is attached, so that connections to more are refused or dropped; portreeve run -c gw.yaml --attach"},
+		"not attached, no inspector": {func(_ *config.Config, m *Machine) { m.Attached, m.Probes, m.Alive = false, nil, steer.Alive{} }, finding.Info,
+			"kernel side: not attached; portreeve attach would install it"},
 		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
 		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,
@@ -237,8 +260,9 @@ func expect(t *testing.T, list finding.List, severity finding.Severity, want str
 
 // What attach does to base chains.
 const (
-	inputJump = "iptables-nft -N PORTREEVE-INPUT\niptables-nft -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT"
-	natJump   = "iptables-nft -t nat -N PORTREEVE-POSTROUTING\niptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING"
+	inputJump  = "iptables-nft -N PORTREEVE-INPUT\niptables-nft -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT"
+	outputJump = "iptables-nft -N PORTREEVE-OUTPUT\niptables-nft -A PORTREEVE-OUTPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT\niptables-nft -I OUTPUT -m comment --comment portreeve -j PORTREEVE-OUTPUT"
+	natJump    = "iptables-nft -t nat -N PORTREEVE-POSTROUTING\niptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING"
 )
 
 // The packet filter is judged as it is read from this test's own network
@@ -263,6 +287,24 @@ func TestFirewallFindings(t *testing.T) {
 		"OUTPUT policy": {"nft add table inet fw; nft add chain inet fw output { type filter hook output priority 0; policy drop; }",
 			"nft insert rule inet fw output " + mark, finding.Warning,
 			"nft table inet fw chain output", "nft insert rule inet fw output " + mark},
+		"OUTPUT policy of iptables": {"iptables-nft -P OUTPUT DROP\niptables-nft -A OUTPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT\n" + outputJump,
+			"iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x2000000 -j ACCEPT", finding.Warning,
+			"iptables-nft table filter chain OUTPUT", "it may drop what the inspector sends to origins; iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x2000000 -j ACCEPT"},
+		"OUTPUT rule before ours": {outputJump + "\niptables-nft -P OUTPUT DROP\niptables-nft -I OUTPUT -o lo -j ACCEPT\niptables-nft -D OUTPUT 2",
+			"iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x3000000 -j ACCEPT", finding.Warning,
+			"iptables-nft table filter chain OUTPUT", "what the inspector sends to clients and origins; iptables-nft -t filter -A OUTPUT -m mark ! --mark 0x0/0x3000000 -j ACCEPT"},
+		"states let in, not tracked": {inputJump + "\niptables-nft -t mangle -A PREROUTING -m conntrack ! --ctstate ESTABLISHED,NEW -j DROP",
+			"iptables-nft -t mangle -I PREROUTING -m mark ! --mark 0x0/0x1000000 -j ACCEPT", finding.Error,
+			"iptables-nft table mangle chain PREROUTING", "drops packets of transit clients (IPv4): they are not tracked, and it lets other states through only; iptables-nft -t mangle -I PREROUTING -m mark ! --mark 0x0/0x1000000 -j ACCEPT"},
+		"states let in of nftables": {"nft add table inet fw; nft add chain inet fw input { type filter hook input priority 0; }; nft add rule inet fw input ct state != { established, related, new } drop",
+			"nft insert rule inet fw input meta mark and 0x1000000 != 0 accept", finding.Error,
+			"nft table inet fw chain input", "nft insert rule inet fw input meta mark and 0x1000000 != 0 accept"},
+		"states let in behind our jump": {inputJump + "\niptables-nft -A INPUT -m conntrack ! --ctstate ESTABLISHED,NEW -j DROP", "", finding.Info,
+			"kernel side", "attached as"},
+		"invalid state dropped": {"iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP", "", finding.Info,
+			"kernel side", "attached as"},
+		"DNAT of transit": {"iptables-nft -t nat -A PREROUTING -p tcp --dport 25 -d 172.16.20.254 -j DNAT --to 172.16.20.9", "", finding.Info,
+			"iptables-nft table nat chain PREROUTING", "does not touch connections to 172.16.20.254:25 by the client side: they are not tracked"},
 		"MASQUERADE of iptables": {natJump + "\niptables-nft -t nat -A POSTROUTING -o dmz0 -j MASQUERADE", "", finding.Info,
 			"iptables-nft table nat chain POSTROUTING", "PORTREEVE-POSTROUTING comes before it"},
 		"MASQUERADE before ours": {natJump + "\niptables-nft -t nat -I POSTROUTING -o dmz0 -j MASQUERADE",

@@ -3,6 +3,7 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/portreeve/portreeve/pkg/config"
@@ -18,6 +19,7 @@ func (e *exam) firewall() {
 	}
 	e.input()
 	e.output()
+	e.refusals()
 	e.diversions()
 	e.rewrites()
 	for _, f := range e.m.Firewall.Flowtables() {
@@ -143,22 +145,134 @@ func acceptMarked(p netfilter.Place, marks uint32) string {
 	return fmt.Sprintf("set kernel.netfilter to %s, which keeps portreeve's chains beside this one", strings.TrimPrefix(string(p.Flavour), "iptables-"))
 }
 
+// output judges what drops at OUTPUT: what the inspector sends to clients and to
+// origins. Replies to clients of transit are let out by our chain.
 func (e *exam) output() {
 	for _, d := range e.m.Firewall.Output() {
-		if e.concerned(d.Families) && !e.letsMarkedIn(d) {
-			e.warn(d.Place.String(), d.By+": it may drop what the inspector sends to clients and origins",
-				acceptMarked(d.Place, e.c.Kernel.ClientMark|e.c.Kernel.OriginMark))
+		if !e.concerned(d.Families) {
+			continue
+		}
+		var marks uint32
+		if !e.letsOut(d, e.c.Kernel.ClientMark) && !(e.letsUntrackedOut(d.Families) && e.cured(d.Place, d.Guarded)) {
+			marks |= e.c.Kernel.ClientMark
+		}
+		if !e.letsOut(d, e.c.Kernel.OriginMark) {
+			marks |= e.c.Kernel.OriginMark
+		}
+		if marks != 0 {
+			e.warn(d.Place.String(), d.By+": it may drop what the inspector sends to "+e.peersOf(marks), letOut(d.Place, marks))
 		}
 	}
 }
 
+// letsOut reports whether what bears a mark is accepted, to whichever family.
+func (e *exam) letsOut(d netfilter.Drop, mark uint32) bool {
+	for family, to := range e.someDestinations() {
+		if contains(d.Families, family) && !d.LetsIn(netfilter.Packet{To: to.Addr(), Mark: mark}) {
+			return false
+		}
+	}
+	return true
+}
+
+// letsUntrackedOut reports whether attach makes a chain for replies to clients in
+// each of the families that are in use.
+func (e *exam) letsUntrackedOut(families []plan.Family) bool {
+	for family := range e.someDestinations() {
+		if contains(families, family) && !e.intercepts(family) {
+			return false
+		}
+	}
+	return true
+}
+
+// intercepts reports whether a service takes transit of a family.
+func (e *exam) intercepts(f plan.Family) bool {
+	for _, s := range e.c.Services {
+		for _, t := range s.Intercept {
+			if plan.FamilyOf(t.Prefix.Addr()) == f {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (e *exam) peersOf(marks uint32) string {
+	switch marks {
+	case e.c.Kernel.ClientMark:
+		return "clients"
+	case e.c.Kernel.OriginMark:
+		return "origins"
+	}
+	return "clients and origins"
+}
+
+// letOut is the command that accepts packets with any of the marks.
+func letOut(p netfilter.Place, marks uint32) string {
+	if p.Flavour == netfilter.NFT {
+		return acceptMarked(p, marks)
+	}
+	tool := string(p.Flavour)
+	if contains(p.Families, plan.IPv6) {
+		tool = strings.Replace(tool, "ip", "ip6", 1)
+	}
+	return fmt.Sprintf("%s -t %s -A %s -m mark ! --mark 0x0/0x%x -j ACCEPT", tool, p.Table, p.Chain, marks)
+}
+
+// refusals judges rules that let certain states of connection tracking through:
+// client legs of transit are not tracked, and have none of them.
+func (e *exam) refusals() {
+	if e.c.Kernel.Netfilter == config.NetfilterOff {
+		return // nothing keeps them from being tracked
+	}
+	for family, to := range e.someTransit() {
+		in := netfilter.Packet{To: to.Addr(), Port: to.Port(), Mark: e.c.Kernel.ClientMark}
+		out := netfilter.Packet{From: to.Addr(), Mark: e.c.Kernel.ClientMark}
+		for _, r := range slices.Concat(
+			e.m.Firewall.Refusals("prerouting", in), e.m.Firewall.Refusals("input", in), e.m.Firewall.Refusals("output", out),
+		) {
+			if r.Table == "filter" && e.cured(r.Place, r.Guarded) {
+				continue
+			}
+			e.problem(r.Place.String(), fmt.Sprintf("the rule %q drops packets of transit clients (%s): they are not tracked, and it lets other states through only", r.Rule, family),
+				letThrough(r.Place, e.c.Kernel.ClientMark))
+		}
+	}
+}
+
+// someTransit is a target of transit for each family.
+func (e *exam) someTransit() map[plan.Family]netip.AddrPort {
+	some := map[plan.Family]netip.AddrPort{}
+	for _, s := range e.c.Services {
+		for _, t := range s.Intercept {
+			some[plan.FamilyOf(t.Prefix.Addr())] = netip.AddrPortFrom(t.Prefix.Addr(), t.Port)
+		}
+	}
+	return some
+}
+
+// letThrough is the command that puts an exception before a rule.
+func letThrough(p netfilter.Place, mark uint32) string {
+	if p.Flavour == netfilter.NFT {
+		return acceptMarked(p, mark)
+	}
+	return strings.Replace(letOut(p, mark), " -A ", " -I ", 1)
+}
+
 // diversions judges DNAT, REDIRECT and TPROXY of what we steer: TC sees the
 // packet before such a rule and sk_lookup after it, so a diverted connection
-// hangs.
+// hangs. No address of a packet is translated that is not tracked, as those of
+// transit clients are not.
 func (e *exam) diversions() {
 	for _, s := range e.c.Services {
-		for _, t := range append(append([]config.Target{}, s.Listen...), s.Intercept...) {
+		for n, t := range slices.Concat(s.Listen, s.Intercept) {
+			untracked := n >= len(s.Listen) && e.c.Kernel.Netfilter != config.NetfilterOff
 			for _, d := range e.m.Firewall.Diversions(netfilter.Packet{To: t.Prefix.Addr(), Port: t.Port}) {
+				if untracked && d.Action != "tproxy" {
+					e.info(d.Place.String(), fmt.Sprintf("the rule %q (%s) does not touch connections to %s by the client side: they are not tracked", d.Rule, d.Action, t))
+					continue
+				}
 				e.problem(d.Place.String(), fmt.Sprintf("the rule %q sends connections to %s elsewhere (%s) before service %s gets them", d.Rule, t, d.Action, s.Name),
 					"remove the rule; to serve the address where it points to, name that origin under origins")
 			}

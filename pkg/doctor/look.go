@@ -18,6 +18,7 @@ type Attachment struct {
 	BPFFS    error
 	Attached bool
 	Drift    []plan.Change
+	Alive    steer.Alive
 }
 
 // Look reads the machine of the calling thread's network namespace. Where the
@@ -25,7 +26,7 @@ type Attachment struct {
 // would claim the replies.
 func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Machine, error) {
 	m := Machine{
-		Facts: f, BPFFS: a.BPFFS, Attached: a.Attached, Drift: a.Drift,
+		Facts: f, BPFFS: a.BPFFS, Attached: a.Attached, Drift: a.Drift, Alive: a.Alive,
 		Features: steer.Probe(), Sysctl: sysctl, Networkd: readNetworkd(), Files: files(), Now: time.Now(),
 	}
 	var err error

@@ -30,7 +30,7 @@ func everything(legacy bool) []plan.Item {
 		},
 		Transit:    []plan.Family{plan.IPv4},
 		Forged:     []plan.Family{plan.IPv4, plan.IPv6},
-		ClientMark: 0x80000000, OriginMark: 1 << 8, Zone: 65535,
+		ClientMark: 0x80000000, OriginMark: 1 << 8,
 	})
 }
 
@@ -46,8 +46,9 @@ for c in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
 	$c -A INPUT -m comment --comment portreeve -j PORTREEVE
 	$c -A INPUT -m comment --comment "portreeve's \"own\" guard" -j ACCEPT
 	$c -A INPUT -m mark --mark 0x100/0x100 -j ACCEPT
+	$c -A OUTPUT -m mark --mark 0x80000000/0x80000000 -j ACCEPT
 	$c -t nat -A POSTROUTING -o dmz0 -j MASQUERADE
-	$c -t raw -A OUTPUT -m mark --mark 0x80000000/0x80000000 -j CT --zone 65535
+	$c -t raw -A OUTPUT -m mark --mark 0x80000000/0x80000000 -j CT --notrack
 done`
 
 func run(t *testing.T, h *Hand, changes []plan.Change) {
@@ -206,8 +207,16 @@ func TestJumpIsFirst(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if first := l.rules[0]; !first.isJump() {
-			t.Errorf("first rule of INPUT is %v", first)
+		first := map[string]rule{}
+		for _, r := range l.rules {
+			if _, later := first[r.chain]; !later {
+				first[r.chain] = r
+			}
+		}
+		for _, base := range []string{"INPUT", "OUTPUT"} {
+			if !first[base].isJump() {
+				t.Errorf("first rule of %s is %v", base, first[base])
+			}
 		}
 		if l.policies["INPUT"] != "DROP" {
 			t.Errorf("policy of INPUT is %q, the administrator's was DROP", l.policies["INPUT"])

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,8 @@ type Packet struct {
 	From, To netip.Addr
 	Port     uint16 // destination port
 	Mark     uint32 // fwmark
+
+	Untracked bool // connection tracking was told to leave it alone
 }
 
 // fit says whether a rule concerns a packet.
@@ -43,7 +46,12 @@ const (
 	destination6
 	port // destination port
 	fwmark
+	ctState // of connection tracking, as bits
 )
+
+// stateUntracked is the state of a packet that is not tracked: IP_CT_UNTRACKED in
+// nftables and in xt_conntrack alike. It is not the invalid one.
+const stateUntracked = 1 << 6
 
 // nameSize is the length of an interface's name in the kernel, filled up with
 // zeros.
@@ -76,6 +84,10 @@ func (p Packet) value(f field) []byte {
 	case fwmark:
 		if p.Mark != 0 {
 			return binary.NativeEndian.AppendUint32(nil, p.Mark) // as a register holds it
+		}
+	case ctState:
+		if p.Untracked {
+			return binary.NativeEndian.AppendUint32(nil, stateUntracked)
 		}
 	}
 	return nil
@@ -147,6 +159,12 @@ func (c condition) fit(p Packet) fit {
 	return surely
 }
 
+// inState asks for one of several states, given as bits.
+func inState(bits uint32, not bool) condition {
+	none := make([]byte, 4)
+	return condition{field: ctState, mask: binary.NativeEndian.AppendUint32(nil, bits), not: !not, spans: exactly(none)}
+}
+
 // exactly is the span of one value.
 func exactly(v []byte) []span { return []span{{v, v}} }
 
@@ -213,6 +231,11 @@ func (e entry) fit(p Packet) fit {
 		all = min(all, c.fit(p))
 	}
 	return all
+}
+
+// asks reports whether the rule has a condition about a field.
+func (e entry) asks(f field) bool {
+	return slices.ContainsFunc(e.conditions, func(c condition) bool { return c.field == f })
 }
 
 // always reports whether the rule concerns every packet.

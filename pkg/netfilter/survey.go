@@ -141,6 +141,35 @@ func (d Drop) LetsIn(p Packet) bool {
 	return let
 }
 
+// Refusal is a rule that is sure to drop a packet because of what connection
+// tracking says of it.
+type Refusal struct {
+	Place
+	Hook string // "prerouting", "input" or "output"
+	Rule string // as its tool shows or finds it
+	// Guarded means that our jump is at the head of the base chain by which
+	// the rule is reached.
+	Guarded bool
+}
+
+// Refusals returns the rules that drop a packet, which is not tracked, for its
+// being so: those that let certain states through, and it has none of them.
+func (s *Survey) Refusals(hook string, p Packet) []Refusal {
+	p.Untracked = true
+	var found []Refusal
+	for _, base := range s.chains {
+		if base.hook != hook {
+			continue
+		}
+		s.walk(base, p, surely, nil, func(c chain, e entry, f fit) {
+			if (e.action == drop || e.action == reject) && f == surely && e.asks(ctState) {
+				found = append(found, Refusal{Place: c.Place, Hook: hook, Rule: e.text, Guarded: base.guarded()})
+			}
+		})
+	}
+	return found
+}
+
 // Translation is a rule that changes a packet's addresses, or hands it to
 // another proxy.
 type Translation struct {

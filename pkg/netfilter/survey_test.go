@@ -3,6 +3,7 @@ package netfilter
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -272,6 +273,65 @@ input nft table inet fw chain in: policy drop, lets mail in
 				t.Errorf("(-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// TestRefusals: which rules are sure to drop a packet that is not tracked, for
+// its being so.
+func TestRefusals(t *testing.T) {
+	isolate(t)
+	sh(t, nft(`
+table inet fw {
+	chain pre {
+		type filter hook prerouting priority mangle;
+		ct state invalid drop
+		ct state != { established, related, new } counter drop
+		ct state established,related accept
+		tcp dport 25 ct state vmap { established : accept, untracked : drop }
+	}
+	chain in {
+		type filter hook input priority 0;
+		ct state untracked,established accept
+		ct state != established drop
+	}
+	chain out {
+		type filter hook output priority 0;
+		meta mark and 0x1 != 0 accept
+		ct state != established reject
+	}
+}`)+`
+for c in iptables-nft iptables-legacy; do
+	$c -A INPUT -m conntrack --ctstate INVALID,NEW -j DROP
+	$c -A INPUT -m conntrack ! --ctstate RELATED,ESTABLISHED,UNTRACKED -j DROP
+	$c -A INPUT -m conntrack --ctstate ESTABLISHED -m conntrack --ctstatus SEEN_REPLY -j DROP
+	$c -A INPUT -s 10.0.0.0/8 -m conntrack ! --ctstate ESTABLISHED -j DROP
+	$c -A INPUT -i ext0 -m conntrack ! --ctstate RELATED,ESTABLISHED,NEW -j DROP
+	$c -A OUTPUT -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP
+done
+iptables-legacy -A OUTPUT -m state ! --state RELATED,ESTABLISHED -j DROP`)
+	s := look(t)
+	var got []string
+	for _, hook := range []string{"prerouting", "input", "output"} {
+		p := mail4
+		p.Mark = 1
+		for _, r := range s.Refusals(hook, p) {
+			line := fmt.Sprintf("%s %s", r.Hook, r.Place)
+			if r.Flavour == IPTablesLegacy {
+				line += ": " + r.Rule
+			}
+			got = append(got, line)
+		}
+	}
+	slices.Sort(got)
+	want := []string{
+		"input iptables-legacy table filter chain INPUT: -A INPUT -i ext0 -m conntrack ! --ctstate NEW,RELATED,ESTABLISHED -j DROP",
+		"input iptables-nft table filter chain INPUT",
+		"output iptables-legacy table filter chain OUTPUT: -A OUTPUT -m conntrack ! --ctstate RELATED,ESTABLISHED -j DROP",
+		"output iptables-nft table filter chain OUTPUT",
+		"prerouting nft table inet fw chain pre",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s\n%s", diff, sh(t, "nft -a list ruleset"))
 	}
 }
 

@@ -3,6 +3,7 @@ package netfilter
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -64,6 +65,30 @@ var targets = map[string]action{
 	"NETMAP": dnat, "LOG": goOn, "NFLOG": goOn, "MARK": goOn, "CONNMARK": goOn, "CT": goOn, "TCPMSS": goOn,
 }
 
+// understood are matches whose options are all read, or are conditions that we
+// do not understand themselves.
+var understood = []string{"comment", "tcp", "multiport", "conntrack", "state"}
+
+// states are the words for what connection tracking says of a packet, with
+// their bits.
+var states = map[string]uint32{
+	"INVALID": 1 << 0, "ESTABLISHED": 1 << 1, "RELATED": 1 << 2, "NEW": 1 << 3, "UNTRACKED": stateUntracked,
+	"SNAT": 0, "DNAT": 0, // of translated connections
+}
+
+// statesCondition reads "RELATED,ESTABLISHED".
+func statesCondition(value string, not bool) condition {
+	var bits uint32
+	for _, word := range strings.Split(value, ",") {
+		bit, known := states[word]
+		if !known {
+			return opaque
+		}
+		bits |= bit
+	}
+	return inState(bits, not)
+}
+
 // entry reads the rule's conditions. A word that we do not know makes one
 // that we do not understand.
 func (r rule) entry() entry {
@@ -83,13 +108,13 @@ func (r rule) entry() entry {
 			e.act(word, value)
 			return e // what follows are the target's own options
 		case "-m":
-			if value != "comment" && value != "tcp" && value != "multiport" {
+			if !slices.Contains(understood, value) {
 				e.conditions = append(e.conditions, opaque)
 			}
 			i++
 		case "--comment":
 			i++
-		case "-i", "-o", "-s", "-d", "-p", "--dport", "--dports":
+		case "-i", "-o", "-s", "-d", "-p", "--dport", "--dports", "--ctstate", "--state":
 			e.conditions = append(e.conditions, textCondition(word, value, not))
 			i++
 		default:
@@ -128,6 +153,8 @@ func textCondition(word, value string, not bool) condition {
 		return condition{field: protocol, not: not, spans: exactly([]byte{0})} // any other
 	case "--dport", "--dports":
 		return portCondition(value, not)
+	case "--ctstate", "--state":
+		return statesCondition(value, not)
 	}
 	p, err := netip.ParsePrefix(value)
 	if err != nil {

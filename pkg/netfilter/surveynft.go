@@ -143,6 +143,10 @@ func (d *decoder) expression(e expr.Any) {
 		if !e.SourceRegister {
 			d.registers[e.Register] = condition{field: metaField(e.Key)}
 		}
+	case *expr.Ct:
+		if !e.SourceRegister {
+			d.registers[e.Register] = condition{field: ctField(e)}
+		}
 	case *expr.Payload:
 		if e.OperationType == expr.PayloadLoad {
 			d.registers[e.DestRegister] = condition{field: d.payloadField(e)}
@@ -218,6 +222,14 @@ func metaField(k expr.MetaKey) field {
 		return protocol
 	case expr.MetaKeyMARK:
 		return fwmark
+	}
+	return unknownField
+}
+
+// ctField names what is asked of connection tracking.
+func ctField(e *expr.Ct) field {
+	if e.Key == expr.CtKeySTATE {
+		return ctState
 	}
 	return unknownField
 }
@@ -416,9 +428,20 @@ func (d *decoder) match(e *expr.Match) {
 		if info.SrcPorts != [2]uint16{0, 65535} || info.FlagsMask != 0 || info.Option != 0 {
 			d.entry.conditions = append(d.entry.conditions, opaque)
 		}
+	case *xt.ConntrackMtinfo3:
+		d.entry.conditions = append(d.entry.conditions, conntrackCondition(info))
 	default:
 		d.entry.conditions = append(d.entry.conditions, opaque)
 	}
+}
+
+// conntrackCondition reads the match if it asks for a state and for nothing else.
+func conntrackCondition(m *xt.ConntrackMtinfo3) condition {
+	const state = uint16(xt.ConntrackState)
+	if m.MatchFlags != state {
+		return opaque
+	}
+	return inState(uint32(m.StateMask), m.InvertFlags&state != 0)
 }
 
 func tcpCondition(t *xt.Tcp) condition {

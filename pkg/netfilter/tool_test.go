@@ -94,7 +94,7 @@ func TestModules(t *testing.T) {
 		table, spec string
 		want        []string
 	}{
-		{tool{plan.IPv4, true}, "raw", "-m mark --mark 0x1/0x1 -j CT --zone 25", []string{"iptable_raw", "xt_mark", "xt_CT"}},
+		{tool{plan.IPv4, true}, "raw", "-m mark --mark 0x1/0x1 -j CT --notrack", []string{"iptable_raw", "xt_mark", "xt_CT"}},
 		{tool{plan.IPv6, true}, "nat", "", []string{"ip6table_nat"}},
 		{tool{plan.IPv6, false}, "filter", "-i ext0 -p tcp -m tcp --dport 25 -j ACCEPT", []string{"nf_tables", "nft_compat", "xt_tcpudp"}},
 	} {

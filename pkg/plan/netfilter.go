@@ -32,7 +32,6 @@ type Firewall struct {
 	Forged     []Family // in which origin legs bear OriginMark
 	ClientMark uint32   // one bit
 	OriginMark uint32   // one bit
-	Zone       uint16   // conntrack zone of transit client legs
 	Match      string   // the pinned program that tells what must not be forwarded; empty: a link does
 }
 
@@ -55,7 +54,6 @@ func needs(c *config.Config, f Facts) Firewall {
 		Forged:     families(forgedOrigins(c)),
 		ClientMark: c.Kernel.ClientMark,
 		OriginMark: c.Kernel.OriginMark,
-		Zone:       c.Kernel.Zone,
 	}
 }
 
@@ -68,9 +66,10 @@ func Netfilter(f Firewall) []Item {
 		b := chains{family: family, legacy: f.Legacy}
 		b.add("filter", "INPUT", f.input(family))
 		b.add("filter", "FORWARD", f.forward(family))
+		b.add("filter", "OUTPUT", f.output(family))
 		b.add("nat", "POSTROUTING", f.postrouting(family))
 		b.add("raw", "PREROUTING", f.prerouting(family))
-		b.add("raw", "OUTPUT", f.output(family))
+		b.add("raw", "OUTPUT", f.rawOutput(family))
 		items = append(items, b.items...)
 	}
 	return unique(items)
@@ -131,33 +130,47 @@ func (f Firewall) postrouting(family Family) []string {
 	return []string{marked(f.OriginMark) + " -j ACCEPT"}
 }
 
-// prerouting gives the client leg of transit a conntrack zone of its own: the
-// origin leg may have the very same addresses and ports, and one entry for
-// both would mix their states. It also makes the kernel put fragments
-// together before routing, without which a fragment has no ports and no mark.
-// For forged replies alone the socket match does just that, and neither
-// changes a packet nor starts connection tracking where there was none.
+// untracked keeps a packet out of connection tracking, without starting it
+// where there is none.
+const untracked = " -j CT --notrack"
+
+// prerouting keeps client legs of transit out of connection tracking. An entry
+// for each SYN of a flood would fill the table of the whole gateway. And the
+// origin leg may have the very same addresses and ports: one entry for both would
+// mix their states.
+// The socket match is there for what it brings along: fragments are put together
+// before routing, without which they have no ports and no mark. It changes no
+// packet, and starts no tracking either.
 func (f Firewall) prerouting(family Family) []string {
-	if slices.Contains(f.Transit, family) {
-		return []string{marked(f.ClientMark) + f.zone()}
+	var specs []string
+	transit := slices.Contains(f.Transit, family)
+	if transit {
+		specs = append(specs, marked(f.ClientMark)+untracked)
 	}
-	if slices.Contains(f.Forged, family) {
-		return []string{marked(f.OriginMark) + " -m socket --transparent -j RETURN"}
+	if transit || slices.Contains(f.Forged, family) {
+		specs = append(specs, marked(f.OriginMark)+" -m socket --transparent -j RETURN")
 	}
-	return nil
+	return specs
 }
 
-// output is the other direction of prerouting. A listener may serve addressed
+// rawOutput is the other direction of prerouting. A listener may serve addressed
 // clients too, and its mark is on their packets as well; those come from an
-// address of our own, and their client leg is in no zone.
+// address of our own, and are tracked as anything else that is addressed to us.
+func (f Firewall) rawOutput(family Family) []string {
+	if !slices.Contains(f.Transit, family) {
+		return nil
+	}
+	return []string{marked(f.ClientMark) + " -m addrtype ! --src-type LOCAL" + untracked}
+}
+
+// output lets out what used to be forwarded: replies to clients that are not
+// tracked are established to no rule, and a policy of DROP would keep them.
 func (f Firewall) output(family Family) []string {
 	if !slices.Contains(f.Transit, family) {
 		return nil
 	}
-	return []string{marked(f.ClientMark) + " -m addrtype ! --src-type LOCAL" + f.zone()}
+	return []string{marked(f.ClientMark) + " -j ACCEPT"}
 }
-
-func (f Firewall) zone() string { return fmt.Sprintf(" -j CT --zone %d", f.Zone) }
 
 // marked matches one mark bit, whatever else the mark holds.
 func marked(bit uint32) string { return fmt.Sprintf("-m mark --mark 0x%x/0x%x", bit, bit) }

@@ -25,7 +25,7 @@ func lines(items []Item) string {
 
 func TestNetfilter(t *testing.T) {
 	both := []Family{IPv4, IPv6}
-	base := Firewall{Clients: []string{"ext0"}, ClientMark: 1 << 24, OriginMark: 1 << 25, Zone: 25}
+	base := Firewall{Clients: []string{"ext0"}, ClientMark: 1 << 24, OriginMark: 1 << 25}
 	for _, tc := range []struct {
 		name string
 		set  func(*Firewall)
@@ -71,6 +71,7 @@ nftables table IPv6 filter
 nftables table IPv6 nat
 nftables table IPv6 raw
 nftables base chain IPv4 filter INPUT
+nftables base chain IPv4 filter OUTPUT
 nftables base chain IPv4 nat POSTROUTING
 nftables base chain IPv4 raw OUTPUT
 nftables base chain IPv4 raw PREROUTING
@@ -81,6 +82,7 @@ ip6tables-nft -t filter -N PORTREEVE-INPUT
 ip6tables-nft -t nat -N PORTREEVE-POSTROUTING
 ip6tables-nft -t raw -N PORTREEVE-PREROUTING
 iptables-nft -t filter -N PORTREEVE-INPUT
+iptables-nft -t filter -N PORTREEVE-OUTPUT
 iptables-nft -t nat -N PORTREEVE-POSTROUTING
 iptables-nft -t raw -N PORTREEVE-OUTPUT
 iptables-nft -t raw -N PORTREEVE-PREROUTING
@@ -89,13 +91,16 @@ ip6tables-nft -t nat -A PORTREEVE-POSTROUTING -m mark --mark 0x2000000/0x2000000
 ip6tables-nft -t raw -A PORTREEVE-PREROUTING -m mark --mark 0x2000000/0x2000000 -m socket --transparent -j RETURN
 iptables-nft -t filter -A PORTREEVE-INPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT
 iptables-nft -t filter -A PORTREEVE-INPUT -m mark --mark 0x2000000/0x2000000 -j ACCEPT
+iptables-nft -t filter -A PORTREEVE-OUTPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT
 iptables-nft -t nat -A PORTREEVE-POSTROUTING -m mark --mark 0x2000000/0x2000000 -j ACCEPT
-iptables-nft -t raw -A PORTREEVE-OUTPUT -m mark --mark 0x1000000/0x1000000 -m addrtype ! --src-type LOCAL -j CT --zone 25
-iptables-nft -t raw -A PORTREEVE-PREROUTING -m mark --mark 0x1000000/0x1000000 -j CT --zone 25
+iptables-nft -t raw -A PORTREEVE-OUTPUT -m mark --mark 0x1000000/0x1000000 -m addrtype ! --src-type LOCAL -j CT --notrack
+iptables-nft -t raw -A PORTREEVE-PREROUTING -m mark --mark 0x1000000/0x1000000 -j CT --notrack
+iptables-nft -t raw -A PORTREEVE-PREROUTING -m mark --mark 0x2000000/0x2000000 -m socket --transparent -j RETURN
 ip6tables-nft -t filter -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT
 ip6tables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING
 ip6tables-nft -t raw -I PREROUTING -m comment --comment portreeve -j PORTREEVE-PREROUTING
 iptables-nft -t filter -I INPUT -m comment --comment portreeve -j PORTREEVE-INPUT
+iptables-nft -t filter -I OUTPUT -m comment --comment portreeve -j PORTREEVE-OUTPUT
 iptables-nft -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING
 iptables-nft -t raw -I OUTPUT -m comment --comment portreeve -j PORTREEVE-OUTPUT
 iptables-nft -t raw -I PREROUTING -m comment --comment portreeve -j PORTREEVE-PREROUTING

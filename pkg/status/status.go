@@ -44,7 +44,7 @@ type State string
 
 const (
 	Alive  State = "alive"  // they go to the inspector
-	Absent State = "absent" // no listener is registered: the services' fail policy
+	Absent State = "absent" // nobody serves, no listener is registered: the services' fail policy
 	Hung   State = "hung"   // the heartbeat is too old: the services' fail policy
 )
 

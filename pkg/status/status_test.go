@@ -174,6 +174,33 @@ func TestText(t *testing.T) {
 	}
 }
 
+// Who reads it knows whether somebody serves.
+func TestTextSaysWhetherSomebodyServes(t *testing.T) {
+	served := sample()
+	served.Services = append(served.Services, Service{Name: "more", Fail: "closed"})
+	none := sample()
+	none.Inspector, none.Services[0].IPv4 = Inspector{State: Absent}, false
+	waits := none
+	waits.Inspector = Inspector{State: Absent, Instance: 7, Age: 0.5, Limit: 3}
+	hung := sample()
+	hung.Inspector = Inspector{State: Hung, Instance: 7, Age: 5, Limit: 3}
+	for name, test := range map[string]struct {
+		report Report
+		want   string
+		absent string
+	}{
+		"one service": {served, "service more  fail closed; nobody serves it\n", "nobody serves,"},
+		"nobody":      {none, "inspector    absent: nobody serves, and new connections meet the fail policy", "attach its file again"},
+		"one waits":   {waits, "one that lived 0.5 s ago has just ended, or its services or settings are not those that are attached: attach its file again, or start another", "start one:"},
+		"hung":        {hung, "hung: last heartbeat 5.0 s ago, limit 3.0 s; nobody serves, and", "alive"},
+	} {
+		var b strings.Builder
+		if err := test.report.WriteText(&b); err != nil || !strings.Contains(b.String(), test.want) || strings.Contains(b.String(), test.absent) {
+			t.Errorf("%s: %v, %q missing, or %q there:\n%s", name, err, test.want, test.absent, b.String())
+		}
+	}
+}
+
 func TestTextOfNothing(t *testing.T) {
 	var b strings.Builder
 	if err := read(t, nil, nil).WriteText(&b); err != nil || b.String() != "kernel side  not attached\n" {

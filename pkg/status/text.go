@@ -52,13 +52,18 @@ func leaks(n uint64) string {
 	return fmt.Sprintf("%d STOPPED: new connections reach origins past the inspector's interfaces, marks or routes; see portreeve doctor", n)
 }
 
+// meetFail says what becomes of connections that nobody serves.
+const meetFail = "nobody serves, and new connections meet the fail policy: closed refuses or drops them, open lets them pass by"
+
 // String says in a few words how the inspector is.
 func (i Inspector) String() string {
 	switch {
+	case i.State == Absent && i.Instance != 0 && i.Age < i.Limit:
+		return fmt.Sprintf("absent: %s; one that lived %.1f s ago has just ended, or its services or settings are not those that are attached: attach its file again, or start another: portreeve run -c FILE --attach", meetFail, i.Age)
 	case i.State == Absent:
-		return "absent: new connections meet the fail policy"
+		return "absent: " + meetFail + "; start one: portreeve run -c FILE"
 	case i.State == Hung:
-		return fmt.Sprintf("hung: last heartbeat %.1f s ago, limit %.1f s; new connections meet the fail policy", i.Age, i.Limit)
+		return fmt.Sprintf("hung: last heartbeat %.1f s ago, limit %.1f s; %s", i.Age, i.Limit, meetFail)
 	}
 	return fmt.Sprintf("alive: last heartbeat %.1f s ago, limit %.1f s", i.Age, i.Limit)
 }
@@ -72,7 +77,11 @@ func (s Service) String() string {
 	if len(s.Transit) > 0 {
 		parts = append(parts, "transit "+some(s.Transit))
 	}
-	return strings.Join(parts, ", ")
+	text := strings.Join(parts, ", ")
+	if !s.IPv4 && !s.IPv6 {
+		text += "; nobody serves it"
+	}
+	return text
 }
 
 // mostShown is how many addresses of a service are printed.

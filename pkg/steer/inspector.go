@@ -18,12 +18,16 @@ import (
 )
 
 // Inspector is the running daemon's side of the kernel: its listeners in the
-// slots of the services, and the heartbeat. It is not safe for concurrent use,
-// but for Beat and Owner.
+// slots of the services, and the heartbeat. All that it does later it does by
+// descriptors that Steer.Inspector has opened, which takes no privileges. It is
+// not safe for concurrent use, but for Beat and Owner.
 type Inspector struct {
-	set  *pinSet
-	pin  os.FileInfo     // of the heartbeat, by which a detach is noticed
-	ours map[uint64]bool // cookies of the listeners that were registered
+	set   *pinSet
+	dir   *os.File          // the pin directory, for its lock
+	pin   os.FileInfo       // of the heartbeat, by which a detach is noticed
+	ours  map[uint64]bool   // cookies of the listeners that were registered
+	seats map[string]uint32 // numbers of the services that they were registered for
+	fills [2]bool           // IPv4 and IPv6: there is a listener for these slots
 }
 
 // Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
@@ -37,9 +41,12 @@ func (s *Steer) Inspector() (*Inspector, error) {
 		set.Close()
 		return nil, err
 	}
-	i := &Inspector{set: set, ours: map[uint64]bool{}}
-	if i.pin, err = os.Stat(i.pinPath()); err != nil {
-		set.Close()
+	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}}
+	if i.dir, err = os.Open(set.dir); err == nil {
+		i.pin, err = os.Stat(i.pinPath())
+	}
+	if err != nil {
+		i.Close()
 		return nil, explain(err)
 	}
 	return i, nil
@@ -59,38 +66,7 @@ func (i *Inspector) pinned() error {
 }
 
 // Close closes the maps. Listeners stay in their slots until they are closed.
-func (i *Inspector) Close() error { return i.set.Close() }
-
-// Attached returns ErrNotAttached once the maps that this inspector has open
-// are no longer those of its network namespace: portreeve was detached, and
-// perhaps attached again, so that a new Inspector has to register.
-func (i *Inspector) Attached() error {
-	here, err := i.set.maps[bpfMapHeartbeat].Info()
-	if err != nil {
-		return fmt.Errorf("identify the open maps: %w", err)
-	}
-	m, err := ebpf.LoadPinnedMap(filepath.Join(i.set.dir, bpfMapHeartbeat), nil)
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotAttached
-	}
-	if err != nil {
-		return explain(fmt.Errorf("open the pinned maps: %w", err))
-	}
-	defer m.Close()
-	pinned, err := m.Info()
-	if err != nil {
-		return fmt.Errorf("identify the pinned maps: %w", err)
-	}
-	if mine, _ := here.ID(); !hasID(pinned, mine) {
-		return ErrNotAttached
-	}
-	return nil
-}
-
-func hasID(i *ebpf.MapInfo, id ebpf.MapID) bool {
-	have, ok := i.ID()
-	return ok && have == id
-}
+func (i *Inspector) Close() error { return errors.Join(i.set.Close(), i.dir.Close()) }
 
 // Services returns the services that the kernel side knows, by slot.
 func (i *Inspector) Services() ([]plan.Service, error) {
@@ -101,26 +77,40 @@ func (i *Inspector) Services() ([]plan.Service, error) {
 	return index.list(), nil
 }
 
-// Fits returns an error that says why an inspector with these settings and
-// services would not work with what is attached; nil if it would. To be asked
-// before Beat and Register, either of which takes the traffic from the
-// inspector that runs.
-func (i *Inspector) Fits(want plan.Settings, services []string) error {
+// Knows returns an error that names those of the services that the kernel side
+// does not know. To be asked before Beat and Register, either of which takes the
+// traffic from the inspector that runs.
+func (i *Inspector) Knows(services []string) error {
 	index, err := readSlots(i.set.maps[bpfMapServices])
 	if err != nil {
 		return explain(err)
 	}
-	if err := index.know(services); err != nil {
+	return index.know(services)
+}
+
+// Fits returns an error that says why an inspector with these settings and
+// services would not work with what is attached; nil if it would.
+func (i *Inspector) Fits(want plan.Settings, services []string) error {
+	if err := i.Knows(services); err != nil {
 		return err
 	}
-	v, err := i.set.settings()
+	have, err := i.Settings()
 	if err != nil {
-		return explain(err)
+		return err
 	}
-	if have := v.item(); have != want {
+	if have != want {
 		return fmt.Errorf("the kernel side has %s, but the configuration asks for %s; run portreeve attach with this configuration", have, want)
 	}
 	return nil
+}
+
+// Settings returns those in force.
+func (i *Inspector) Settings() (plan.Settings, error) {
+	v, err := i.set.settings()
+	if err != nil {
+		return plan.Settings{}, explain(err)
+	}
+	return v.item(), nil
 }
 
 // Binding returns the binding that the programs find for an address and port,
@@ -160,12 +150,25 @@ func (i *Inspector) Register(services []string, l4, l6 syscall.Conn) error {
 		if err := index.know(services); err != nil {
 			return err
 		}
-		return index.each(services, func(id uint32) error {
-			if err := i.fill(slot4(id), l4, unix.AF_INET); err != nil {
-				return err
-			}
-			return i.fill(slot6(id), l6, unix.AF_INET6)
-		})
+		return i.register(index, services, l4, l6, false)
+	})
+}
+
+// Return puts listeners into those slots of services that are empty, and passes
+// over services that there are not. An inspector that has lost its place gets it
+// back so, and takes it from no other.
+func (i *Inspector) Return(services []string, l4, l6 syscall.Conn) error {
+	return i.withSlots(func(index *slots) error { return i.register(index, services, l4, l6, true) })
+}
+
+func (i *Inspector) register(index *slots, services []string, l4, l6 syscall.Conn, emptyOnly bool) error {
+	i.fills = [2]bool{i.fills[0] || l4 != nil, i.fills[1] || l6 != nil}
+	return index.each(services, func(name string, id uint32) error {
+		i.seats[name] = id
+		if err := i.fill(slot4(id), l4, unix.AF_INET, emptyOnly); err != nil {
+			return err
+		}
+		return i.fill(slot6(id), l6, unix.AF_INET6, emptyOnly)
 	})
 }
 
@@ -174,7 +177,7 @@ func (i *Inspector) Register(services []string, l4, l6 syscall.Conn) error {
 // that was removed meanwhile has no slot.
 func (i *Inspector) Unregister(services []string) error {
 	return i.withSlots(func(index *slots) error {
-		return index.each(services, func(id uint32) error {
+		return index.each(services, func(_ string, id uint32) error {
 			return errors.Join(i.drain(slot4(id)), i.drain(slot6(id)))
 		})
 	})
@@ -183,11 +186,10 @@ func (i *Inspector) Unregister(services []string) error {
 // withSlots calls f with the numbers of services, which do not change
 // meanwhile.
 func (i *Inspector) withSlots(f func(*slots) error) error {
-	unlock, err := lock(i.set.dir)
-	if err != nil {
+	if err := flock(i.dir, unix.LOCK_EX); err != nil {
 		return explain(err)
 	}
-	defer unlock()
+	defer flock(i.dir, unix.LOCK_UN)
 	index, err := readSlots(i.set.maps[bpfMapServices])
 	if err != nil {
 		return explain(err)
@@ -209,14 +211,14 @@ func (s *slots) know(services []string) error {
 	return fmt.Errorf("the kernel side has no service %s; run portreeve attach with this configuration", strings.Join(unknown, ", "))
 }
 
-// each calls f for the number of each of the services that there are.
-func (s *slots) each(services []string, f func(id uint32) error) error {
+// each calls f for each of the services that there are, with its number.
+func (s *slots) each(services []string, f func(name string, id uint32) error) error {
 	for _, name := range services {
 		id, found := s.byName[name]
 		if !found {
 			continue
 		}
-		if err := f(id); err != nil {
+		if err := f(name, id); err != nil {
 			return fmt.Errorf("service %s: %w", name, explain(err))
 		}
 	}
@@ -225,7 +227,7 @@ func (s *slots) each(services []string, f func(id uint32) error) error {
 
 // fill puts a listener into a slot. One that is there already is not put there
 // again, lest the kernel drop its only reference together with the old one.
-func (i *Inspector) fill(slot uint32, l syscall.Conn, family int) error {
+func (i *Inspector) fill(slot uint32, l syscall.Conn, family int, emptyOnly bool) error {
 	return withSocket(l, func(fd int) error {
 		if err := checkListener(fd, family); err != nil {
 			return err
@@ -235,7 +237,7 @@ func (i *Inspector) fill(slot uint32, l syscall.Conn, family int) error {
 			return fmt.Errorf("read the listener's cookie: %w", err)
 		}
 		there, err := slotCookie(i.set.maps[bpfMapListeners], slot)
-		if err != nil || there == cookie {
+		if err != nil || there == cookie || emptyOnly && there != 0 {
 			return err
 		}
 		i.ours[cookie] = true
@@ -244,6 +246,76 @@ func (i *Inspector) fill(slot uint32, l syscall.Conn, family int) error {
 		}
 		return nil
 	})
+}
+
+// Place is how a service of an inspector stands.
+type Place uint8
+
+const (
+	Held    Place = iota // its slots hold the inspector's listeners
+	Emptied              // one of them holds none
+	Taken                // one of them holds somebody else's
+	Removed              // the kernel side does not know the service
+)
+
+// Places returns how services stand that were registered, in their order. It
+// costs three small reads for each that is in its place.
+func (i *Inspector) Places(services []string) ([]Place, error) {
+	places := make([]Place, len(services))
+	moved := false
+	for n, name := range services {
+		id, known := i.seats[name]
+		var err error
+		if places[n], err = i.place(name, id, known); err != nil {
+			return nil, explain(err)
+		}
+		moved = moved || places[n] == Removed
+	}
+	if !moved {
+		return places, nil
+	}
+	index, err := readSlots(i.set.maps[bpfMapServices])
+	if err != nil {
+		return nil, explain(err)
+	}
+	for n, name := range services {
+		id, known := index.byName[name]
+		if places[n] != Removed || !known {
+			continue
+		}
+		if places[n], err = i.place(name, id, true); err != nil {
+			return nil, explain(err)
+		}
+	}
+	return places, nil
+}
+
+// place tells how the service with a number stands.
+func (i *Inspector) place(name string, id uint32, known bool) (Place, error) {
+	var v bpfService
+	if err := i.set.maps[bpfMapServices].Lookup(id, &v); err != nil {
+		return Removed, fmt.Errorf("read service number %d: %w", id, err)
+	}
+	if !known || v.Used == 0 || serviceName(v) != name {
+		return Removed, nil
+	}
+	place := Held
+	for n, slot := range [2]uint32{slot4(id), slot6(id)} {
+		if !i.fills[n] {
+			continue
+		}
+		there, err := slotCookie(i.set.maps[bpfMapListeners], slot)
+		if err != nil {
+			return Removed, err
+		}
+		switch {
+		case there == 0 && place == Held:
+			place = Emptied
+		case there != 0 && !i.ours[there]:
+			place = Taken
+		}
+	}
+	return place, nil
 }
 
 // drain empties a slot that holds a listener of ours.

@@ -241,26 +241,6 @@ func TestSince(t *testing.T) {
 	}
 }
 
-// An inspector learns that what it has open is not what is attached.
-func TestAttached(t *testing.T) {
-	s, _ := sandbox(t)
-	must(t, s.Add(plan.Objects{}))
-	i, err := s.Inspector()
-	must(t, err)
-	defer i.Close()
-	if err := i.Attached(); err != nil {
-		t.Error(err)
-	}
-	must(t, s.Remove(plan.Objects{}))
-	if err := i.Attached(); !errors.Is(err, ErrNotAttached) {
-		t.Errorf("after a detach: %v", err)
-	}
-	must(t, s.Add(plan.Objects{}))
-	if err := i.Attached(); !errors.Is(err, ErrNotAttached) {
-		t.Errorf("after another attach: %v", err)
-	}
-}
-
 // An inspector learns that its maps steer nothing any more, also when others
 // took their place.
 func TestOwnerNoticesDetach(t *testing.T) {
@@ -280,6 +260,99 @@ func TestOwnerNoticesDetach(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An inspector sees what became of its slots, and gets back what is empty,
+// taking it from nobody.
+func TestPlacesAndReturn(t *testing.T) {
+	g := newStage(t)
+	all := []string{"mx", "opened", "closed"}
+	i := g.newInspector()
+	l4, l6 := listen(t, "127.0.0.1:0"), listen(t, "[::1]:0")
+	places := func(want ...Place) {
+		t.Helper()
+		got, err := i.Places(all)
+		must(t, err)
+		if d := cmp.Diff(want, got); d != "" {
+			t.Error(d)
+		}
+	}
+	must(t, i.Register(all, l4, l6))
+	places(Held, Held, Held)
+
+	index, err := readSlots(g.set.maps[bpfMapServices])
+	must(t, err)
+	must(t, g.set.maps[bpfMapListeners].Delete(slot4(index.byName["mx"]))) // by hand
+	must(t, g.inspector.Register([]string{"opened"}, g.listeners[0], nil))
+	must(t, g.Remove(plan.Service{Name: "closed"}))
+	places(Emptied, Taken, Removed)
+
+	must(t, i.Return(all, l4, l6))
+	places(Held, Taken, Removed)
+
+	must(t, g.Add(plan.Service{Name: "another"})) // where closed was
+	must(t, g.Add(plan.Service{Name: "closed"}))
+	places(Held, Taken, Emptied)
+	must(t, i.Return(all, l4, l6))
+	places(Held, Taken, Held)
+	must(t, i.Register(all, l4, l6))
+	places(Held, Held, Held)
+}
+
+// Without a listener for a family, its slots are none of ours.
+func TestPlacesOfOneFamily(t *testing.T) {
+	g := newStage(t)
+	i := g.newInspector()
+	must(t, g.Add(plan.Service{Name: "late"}))
+	must(t, i.Register([]string{"late"}, listen(t, "127.0.0.1:0"), nil))
+	if got, err := i.Places([]string{"late"}); err != nil || got[0] != Held {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// What an inspector does while it runs needs no privileges: only descriptors
+// that it has opened before.
+func TestInspectorWithoutPrivileges(t *testing.T) {
+	g := newStage(t)
+	i := g.newInspector()
+	l4, l6 := listen(t, "127.0.0.1:0"), listen(t, "[::1]:0")
+	must(t, i.Register([]string{"mx"}, l4, l6))
+	must(t, withoutCapabilities(func() error {
+		index, err := readSlots(i.set.maps[bpfMapServices])
+		if err != nil {
+			return err
+		}
+		if err := i.set.maps[bpfMapListeners].Delete(slot4(index.byName["mx"])); err != nil {
+			return err
+		}
+		if _, err := i.Places([]string{"mx"}); err != nil {
+			return err
+		}
+		if _, err := i.Settings(); err != nil {
+			return err
+		}
+		return errors.Join(i.Return([]string{"mx"}, l4, l6), i.Beat(7), i.Unregister([]string{"mx"}))
+	}))
+	if left := g.listenersOf("mx"); left != [2]uint64{} {
+		t.Errorf("slots still hold %v", left)
+	}
+}
+
+// withoutCapabilities calls f on this thread without any.
+func withoutCapabilities(f func() error) error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var was, none [2]unix.CapUserData
+	if err := unix.Capget(&header, &was[0]); err != nil {
+		return err
+	}
+	for n := range was {
+		none[n].Permitted = was[n].Permitted // to have them back
+	}
+	if err := unix.Capset(&header, &none[0]); err != nil {
+		return err
+	}
+	defer unix.Capset(&header, &was[0])
+	return f()
 }
 
 // What the programs would find, an inspector finds too, also when it was bound

@@ -3,6 +3,8 @@ package steer
 import (
 	"fmt"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // Counter is how often a reason was met since the attach, over all CPUs.
@@ -23,6 +25,24 @@ type Alive struct {
 // heartbeat.
 func (a Alive) Hung() bool {
 	return a.Limit > 0 && (a.Instance == 0 || a.Age > a.Limit)
+}
+
+// Serving reports whether an inspector serves some service.
+func (a Alive) Serving() bool { return !a.Hung() && len(a.Served()) > 0 }
+
+// Served returns the services that have listeners, whether or not a heart
+// beats behind them.
+func (a Alive) Served() plan.Served {
+	served := plan.Served{}
+	for _, s := range a.Services {
+		if s.IPv4 {
+			served[s.Name] = append(served[s.Name], plan.IPv4)
+		}
+		if s.IPv6 {
+			served[s.Name] = append(served[s.Name], plan.IPv6)
+		}
+	}
+	return served
 }
 
 // ServiceAlive says which listeners of a service are in the kernel.

@@ -184,9 +184,16 @@ func lock(dir string) (unlock func(), _ error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the pin directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+	if err := flock(f, unix.LOCK_EX); err != nil {
 		f.Close()
-		return nil, fmt.Errorf("lock the pin directory %s: %w", dir, err)
+		return nil, err
 	}
 	return func() { f.Close() }, nil
+}
+
+func flock(dir *os.File, how int) error {
+	if err := unix.Flock(int(dir.Fd()), how); err != nil {
+		return fmt.Errorf("lock the pin directory %s: %w", dir.Name(), err)
+	}
+	return nil
 }

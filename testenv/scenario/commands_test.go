@@ -52,6 +52,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
 	"midway":  command(midway),  // start ADDR:PORT FILE | stop: a client in the middle of a message, which then ends it and is told 250 and 421
+	"slow":    command(slow),    // start ADDR:PORT | stop: a message of which the rest is sent at stop; print the reply
+	"usurp":   command(usurp),   // SERVICE…: take its IPv4 slots by an inspector that dies at once
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
 	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
@@ -65,6 +67,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"queried":    command(queried),         // VALUE EXPRESSION…: wait until Prometheus says so
 	"linted":     command(linted),          // ADDR:PORT: promtool has nothing to say about the metrics there
 
+	"flood":     command(flood),     // FIRST ADDR:PORT COUNT: SYNs from many addresses of the client's side
 	"capture":   command(capture),   // NODE DEVICE
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO
 	"fragments": command(fragments), // FROM: fragments from it were captured

@@ -165,6 +165,20 @@ func (s *stage) deliver(from, to netip.AddrPort, m peer.Message) (peer.Reply, er
 	return reply, nil
 }
 
+func flood(s *stage, _ *testscript.TestScript, args []string) error {
+	const text = "flood FIRST ADDR:PORT COUNT"
+	if len(args) != 3 {
+		return usage(text)
+	}
+	first, bad := netip.ParseAddr(args[0])
+	to, wrong := netip.ParseAddrPort(args[1])
+	count, err := strconv.Atoi(args[2])
+	if bad != nil || wrong != nil || err != nil {
+		return usage(text)
+	}
+	return s.env.Client.Flood(first, to, count)
+}
+
 func breaks(s *stage, ts *testscript.TestScript, args []string) error {
 	const text = "breaks rst|fin ADDR:PORT FILE"
 	if len(args) != 3 || (args[0] != "rst" && args[0] != "fin") {

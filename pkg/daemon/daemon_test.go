@@ -1,0 +1,63 @@
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"strings"
+	"testing"
+)
+
+// What older inspectors rely on is removed once, when none of them is left.
+func TestSettleWaitsForElders(t *testing.T) {
+	elder := appeared(t)
+	var log bytes.Buffer
+	calls, done := 0, false
+	i := &inspector{unsettled: true, Options: Options{
+		Presence: appeared(t), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Settle: func() (bool, error) { calls++; return done, nil },
+	}}
+	i.settle(true)
+	i.settle(true)
+	if calls != 0 || strings.Count(log.String(), "older inspector") != 1 {
+		t.Errorf("called %d times beside an older inspector:\n%s", calls, log.String())
+	}
+	elder.Close()
+	i.settle(true)
+	if calls != 1 || !i.unsettled {
+		t.Errorf("called %d times, unsettled %v, where it has to be called again", calls, i.unsettled)
+	}
+	done = true
+	i.settle(true)
+	i.settle(true)
+	if calls != 2 || i.unsettled {
+		t.Errorf("called %d times, unsettled %v, where it was done", calls, i.unsettled)
+	}
+}
+
+// Where nothing was left for them, older inspectors are not waited for; and what
+// cannot be removed is told, and not tried for ever.
+func TestSettleAtOnce(t *testing.T) {
+	appeared(t)
+	var log bytes.Buffer
+	calls := 0
+	i := &inspector{unsettled: true, Options: Options{
+		Presence: appeared(t), Log: slog.New(slog.NewTextHandler(&log, nil)),
+		Settle: func() (bool, error) { calls++; return false, errors.New("no such rule") },
+	}}
+	i.settle(false)
+	i.settle(true)
+	if calls != 1 || !strings.Contains(log.String(), "no such rule") {
+		t.Errorf("called %d times:\n%s", calls, log.String())
+	}
+}
+
+func appeared(t *testing.T) *Presence {
+	t.Helper()
+	p, err := Appear()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
