@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,7 +138,7 @@ func (s *stage) wrappers() error {
 	}
 	for _, n := range s.env.Nodes() {
 		script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s -- \"$@\"\n", n.Path())
-		if err := os.WriteFile(filepath.Join(dir, n.Role), []byte(script), 0o755); err != nil {
+		if err := writeProgram(filepath.Join(dir, n.Role), script); err != nil {
 			return err
 		}
 	}
@@ -344,4 +345,13 @@ func (s *stage) releaseForeign(text string) error {
 	}
 	s.foreign = s.foreign[:keep]
 	return nil
+}
+
+// writeProgram writes a script that is about to be run. Meanwhile nothing is
+// started by other stories: a child that begins with the file open makes it busy
+// (ETXTBSY).
+func writeProgram(path, script string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(script), 0o755)
 }
