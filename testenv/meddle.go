@@ -3,6 +3,8 @@ package testenv
 import (
 	"fmt"
 	"net"
+	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -55,6 +57,29 @@ func meddle(device string, what Meddling) (link int, err error) {
 		revision                           uint64
 	}{program: uint32(program), target: uint32(at.Index), attachType: bpfTCXIngress, flags: flags}
 	return bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+}
+
+// EndLink ends a BPF link by its pin, whoever else holds it, and removes the pin.
+// Not all kinds of links can be ended.
+func EndLink(pin string) error {
+	path := append([]byte(pin), 0)
+	var pinner runtime.Pinner
+	defer pinner.Unpin()
+	pinner.Pin(&path[0])
+	get := struct {
+		path      uint64
+		fd, flags uint32
+	}{path: uint64(uintptr(unsafe.Pointer(&path[0])))}
+	link, err := bpf(unix.BPF_OBJ_GET, unsafe.Pointer(&get), unsafe.Sizeof(get))
+	if err != nil {
+		return fmt.Errorf("open %s: %w", pin, err)
+	}
+	defer unix.Close(link)
+	end := struct{ fd uint32 }{uint32(link)}
+	if _, err := bpf(unix.BPF_LINK_DETACH, unsafe.Pointer(&end), unsafe.Sizeof(end)); err != nil {
+		return fmt.Errorf("end %s: %w", pin, err)
+	}
+	return os.Remove(pin)
 }
 
 // meddling returns a program, and where it stands among others.

@@ -251,6 +251,9 @@ func (i *inspector) takeOver() error {
 	if err := i.pulse.beat(); err != nil {
 		return err
 	}
+	if err := i.kernel.Hold(); err != nil {
+		return err
+	}
 	i.unsettled = i.Settle != nil
 	i.settle(relied)
 	return nil

@@ -23,6 +23,8 @@ type place interface {
 	Return(services []string) error   // to slots that are empty
 	Register(services []string) error // to all slots, whoever has them
 	Unregister(services []string) error
+	Hold() error // links that are new
+	Unpinned() bool
 }
 
 // seats are the slots in the kernel side with the listeners for them.
@@ -54,6 +56,9 @@ type watch struct {
 	log      *slog.Logger
 	replaced func() error // the error of an inspector that has to give way
 
+	beats    int  // since links were looked for
+	unpinned bool // the pins are gone, which was told
+
 	next    int                  // the first service of the next look
 	misfit  bool                 // the slots were left, for the settings do not fit
 	removed map[string]bool      // services that the kernel side does not know
@@ -63,6 +68,7 @@ type watch struct {
 
 // look looks once. It returns an error when the inspector has to end.
 func (w *watch) look() error {
+	w.hold()
 	settings, err := w.place.Settings()
 	if err != nil {
 		return err
@@ -83,6 +89,28 @@ func (w *watch) look() error {
 		w.judgePlaces(services, places)
 	}
 	return w.judge(settings)
+}
+
+// holdEvery is how many beats pass until links that attach has added meanwhile are
+// looked for.
+const holdEvery = 16
+
+// hold keeps the links alive, and tells when nothing else does.
+func (w *watch) hold() {
+	if w.beats++; w.beats%holdEvery != 0 {
+		return
+	}
+	if !w.place.Unpinned() {
+		w.unpinned = false
+		if err := w.place.Hold(); err != nil {
+			w.log.Warn("what is attached may end when its pins are removed", "error", err)
+		}
+		return
+	}
+	if !w.unpinned {
+		w.log.Error("the pins of the kernel side are gone: somebody removed them, or unmounted the BPF file system; what is attached lasts as long as this inspector; stop it, run portreeve attach, and start it again")
+	}
+	w.unpinned = true
 }
 
 // turn returns the services that are to be looked at.

@@ -28,7 +28,12 @@ type slotsOf struct {
 	err      error
 	steps    []string
 	looked   int // services in the longest look
+	held     int
+	unpinned bool
 }
+
+func (s *slotsOf) Hold() error    { s.held++; return nil }
+func (s *slotsOf) Unpinned() bool { return s.unpinned }
 
 func (s *slotsOf) Settings() (plan.Settings, error) { return s.settings, s.err }
 
@@ -276,4 +281,27 @@ func TestPresence(t *testing.T) {
 	expect(second, false, true)
 	third.Close()
 	expect(second, false, false)
+}
+
+// Links are held as they come, and it is told once that nothing else holds them.
+func TestWatchHolds(t *testing.T) {
+	w, s, log := watching("mx")
+	looks := func() {
+		t.Helper()
+		for range holdEvery {
+			if err := w.look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	looks()
+	if s.held != 1 || log.Len() > 0 {
+		t.Errorf("held %d times, said %q", s.held, log)
+	}
+	s.unpinned = true
+	looks()
+	looks()
+	if s.held != 1 || strings.Count(log.String(), "pins of the kernel side are gone") != 1 {
+		t.Errorf("held %d times, said %q", s.held, log)
+	}
 }

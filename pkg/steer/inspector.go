@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -23,11 +24,12 @@ import (
 // not safe for concurrent use, but for Beat and Owner.
 type Inspector struct {
 	set   *pinSet
-	dir   *os.File          // the pin directory, for its lock
-	pin   os.FileInfo       // of the heartbeat, by which a detach is noticed
-	ours  map[uint64]bool   // cookies of the listeners that were registered
-	seats map[string]uint32 // numbers of the services that they were registered for
-	fills [2]bool           // IPv4 and IPv6: there is a listener for these slots
+	dir   *os.File              // the pin directory, for its lock
+	pin   os.FileInfo           // of the heartbeat, by which a detach is noticed
+	ours  map[uint64]bool       // cookies of the listeners that were registered
+	seats map[string]uint32     // numbers of the services that they were registered for
+	fills [2]bool               // IPv4 and IPv6: there is a listener for these slots
+	held  map[string]pinnedLink // by the names of their pins, see Hold
 }
 
 // Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
@@ -41,7 +43,7 @@ func (s *Steer) Inspector() (*Inspector, error) {
 		set.Close()
 		return nil, err
 	}
-	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}}
+	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}, held: map[string]pinnedLink{}}
 	if i.dir, err = os.Open(set.dir); err == nil {
 		i.pin, err = os.Stat(i.pinPath())
 	}
@@ -56,17 +58,91 @@ func (i *Inspector) pinPath() string { return filepath.Join(i.set.dir, bpfMapHea
 
 // pinned returns ErrNotAttached once the maps that the inspector works with
 // are not those of the kernel side any more: it was detached, perhaps attached
-// anew with other maps.
+// anew with other maps. Where the pins alone are gone the links that it holds go
+// on.
 func (i *Inspector) pinned() error {
 	now, err := os.Stat(i.pinPath())
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(i.pin, now) {
+	if err == nil && os.SameFile(i.pin, now) || errors.Is(err, fs.ErrNotExist) && i.steers() {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) || err == nil {
 		return ErrNotAttached
 	}
 	return err
 }
 
-// Close closes the maps. Listeners stay in their slots until they are closed.
-func (i *Inspector) Close() error { return errors.Join(i.set.Close(), i.dir.Close()) }
+// Hold opens the links that are pinned now, so that they last as long as the
+// inspector: whoever removes their pins, or unmounts the BPF file system, takes
+// neither steering nor walls away from under it. A detach ends the links.
+func (i *Inspector) Hold() error {
+	pins, err := names(i.set.dir, linkPrefix)
+	if err != nil {
+		return explain(fmt.Errorf("list links: %w", err))
+	}
+	for _, name := range pins {
+		l, err := openLink(i.set.dir, name)
+		if err != nil {
+			return explain(err)
+		}
+		if l != nil {
+			err = i.hold(*l)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hold takes a link, in place of one that was pinned under its name before.
+func (i *Inspector) hold(l pinnedLink) error {
+	old, held := i.held[l.name]
+	if held && old.info.ID == l.info.ID {
+		return l.Close()
+	}
+	i.held[l.name] = l
+	if held {
+		return old.Close()
+	}
+	return nil
+}
+
+// Unpinned reports whether the pins are gone and the links that are held steer
+// on: with this inspector they will end.
+func (i *Inspector) Unpinned() bool {
+	_, err := os.Stat(i.pinPath())
+	return errors.Is(err, fs.ErrNotExist) && i.steers()
+}
+
+// steers reports whether a link that is held still runs its program.
+func (i *Inspector) steers() bool {
+	for _, l := range i.held {
+		if info, err := l.Info(); err == nil && runs(info) {
+			return true
+		}
+	}
+	return false
+}
+
+// runs reports whether a link was neither ended nor has lost what it was attached
+// to.
+func runs(info *link.Info) bool {
+	if ns := info.NetNs(); ns != nil {
+		return ns.NetnsInode != 0
+	}
+	tcx := info.TCX()
+	return tcx != nil && tcx.Ifindex != 0
+}
+
+// Close closes maps and links. Listeners stay in their slots until they are
+// closed.
+func (i *Inspector) Close() error {
+	err := errors.Join(i.set.Close(), i.dir.Close())
+	for _, l := range i.held {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
 
 // Services returns the services that the kernel side knows, by slot.
 func (i *Inspector) Services() ([]plan.Service, error) {

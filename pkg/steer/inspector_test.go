@@ -262,6 +262,45 @@ func TestOwnerNoticesDetach(t *testing.T) {
 	}
 }
 
+// What an inspector holds outlives its pins, and ends with it, or with a detach.
+func TestHold(t *testing.T) {
+	s, dir, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	i, err := s.Inspector()
+	must(t, err)
+	must(t, i.Hold())
+	must(t, i.Hold())
+	if i.Unpinned() {
+		t.Error("unpinned at the beginning")
+	}
+	must(t, os.RemoveAll(s.dir()))
+	if _, _, err := i.Owner(); err != nil || !i.Unpinned() {
+		t.Errorf("without pins: %v, unpinned %t", err, i.Unpinned())
+	}
+	if err := Elsewhere(s.bpffs); !errors.Is(err, ErrElsewhere) {
+		t.Errorf("what is held: %v", err)
+	}
+	must(t, i.Close())
+	await(t, func() bool { return Elsewhere(s.bpffs) == nil })
+	must(t, s.Close())
+	must(t, s.removeRoot())
+	wantNothing(t, s, dir)
+
+	apply(t, s, want)
+	i, err = s.Inspector()
+	must(t, err)
+	must(t, i.Hold())
+	apply(t, s, nil) // while it is held
+	if _, _, err := i.Owner(); !errors.Is(err, ErrNotAttached) || i.Unpinned() {
+		t.Errorf("detached: %v, unpinned %t", err, i.Unpinned())
+	}
+	if err := Elsewhere(s.bpffs); err != nil {
+		t.Errorf("detached, and held: %v", err)
+	}
+	must(t, i.Close())
+}
+
 // An inspector sees what became of its slots, and gets back what is empty,
 // taking it from nobody.
 func TestPlacesAndReturn(t *testing.T) {

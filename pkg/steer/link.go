@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -165,12 +166,15 @@ func (s *Steer) eachLink(f func(pinnedLink) error) error {
 }
 
 // openLink opens the pin of a link; nil if it is none of ours.
-func (s *Steer) openLink(name string) (*pinnedLink, error) {
+func (s *Steer) openLink(name string) (*pinnedLink, error) { return openLink(s.dir(), name) }
+
+// openLink opens the pin of a link in a directory.
+func openLink(dir, name string) (*pinnedLink, error) {
 	program, number, ok := parseLink(name)
 	if !ok {
 		return nil, nil
 	}
-	l, err := link.LoadPinnedLink(s.pin(name), nil)
+	l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
 	if isDenied(err) {
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}

@@ -38,7 +38,7 @@ func Elsewhere(bpffs string) error {
 	}
 	switch {
 	case found:
-		return fmt.Errorf("%w under %s; name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
+		return fmt.Errorf("%w under %s; where an inspector runs, its pins were removed, and it holds the programs: stop it; else name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
 	case err != nil && !errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("look for links: %w", err)
 	}

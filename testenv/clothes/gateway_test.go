@@ -147,7 +147,7 @@ func (g *gateway) await(ctx context.Context, state string) error {
 }
 
 // wall is a set of things that keep SYNs out, and how somebody who is not portreeve
-// takes it away: by removing pins, filters and rules that are not his.
+// takes it away: by ending links, filters and rules that are not his.
 type wall struct {
 	name     string
 	side     string   // where its program is: DEVICE ingress or egress
@@ -170,7 +170,7 @@ func (w *wall) remove(ctx context.Context, e *testenv.Env, origin string) error 
 		return err
 	}
 	for _, pin := range pins {
-		if err := os.Remove(pin); err != nil {
+		if err := testenv.EndLink(pin); err != nil { // an inspector that lives holds it, too
 			return fmt.Errorf("remove %s: %w", w.name, err)
 		}
 	}
