@@ -115,8 +115,9 @@ static __always_inline int client_tags(void)
 
 /*
  * A first fragment too small for a TCP header hides its flags. It is taken for
- * a SYN, or a connection could begin in such pieces past the inspector. No
- * honest sender makes it.
+ * a SYN, or a connection could begin in such pieces past the inspector; so is a
+ * header that is cut off behind extension headers, which the origin may answer.
+ * No honest sender makes either.
  */
 static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, struct spare *spare)
 {
@@ -126,7 +127,7 @@ static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, str
 	const struct tcphdr *tcp;
 	struct prefix key;
 
-	if (unlikely(ip->fragment) && ends_before(c, ip, sizeof(*ports)))
+	if (unlikely(may_hide(ip)) && ends_before(c, ip, sizeof(*ports)))
 		return client_hidden(ip);
 	ports = look(c, &spare->tcp, sizeof(*ports));
 	if (!ports || !is_bound(bpf_ntohs(ports->dest)) || !set || !set->client_mark)
@@ -136,7 +137,7 @@ static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, str
 	if (!b)
 		return TC_NEXT;
 	if (ends_before(c, ip, sizeof(*tcp)))
-		return ip->fragment ? client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY) : TC_NEXT;
+		return may_hide(ip) ? client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY) : TC_NEXT;
 	tcp = look(c, &spare->tcp, sizeof(*tcp));
 	if (!tcp)
 		return TC_NEXT;

@@ -15,7 +15,7 @@ static __always_inline bool forward_stops(struct cursor *c, enum parsed parsed, 
 {
 	struct approach a = {.set = get_settings(), .from = from, .reasons = REASON_FORWARD_LEAK};
 
-	return a.set && a.set->client_mark && stops(c, parsed, ip, spare, &a);
+	return is_read(parsed) && a.set && a.set->client_mark && stops(c, parsed, ip, spare, &a);
 }
 
 /* The origin side's egress has a wall of its own. */

@@ -76,7 +76,8 @@ struct ip {
 	__u8 family;
 	__u8 protocol;
 	__u8 fragment;
-	bool split; /* has had a fragment header, that of a whole packet included */
+	bool split;    /* has had a fragment header, that of a whole packet included */
+	bool extended; /* has had an extension header */
 };
 
 /* Room for headers that do not lie in the linear part of a packet. */
@@ -122,6 +123,12 @@ static __always_inline bool ends_before(const struct cursor *c, const struct ip 
 	return ip->end && c->at + len > ip->end;
 }
 
+/* Reports whether a TCP header that is not all here may be what it does not show. In a plain packet it is nothing. */
+static __always_inline bool may_hide(const struct ip *ip)
+{
+	return ip->fragment || ip->extended;
+}
+
 static __always_inline __u8 ipv4_fragment(const struct iphdr *h)
 {
 	if (likely(!(h->frag_off & bpf_htons(IP_MF | IP_OFFSET))))
@@ -142,6 +149,7 @@ static __always_inline enum parsed take_ipv4(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET;
 	ip->protocol = h->protocol;
 	ip->fragment = ipv4_fragment(h);
+	ip->extended = false;
 	ip->end = h->tot_len ? c->at + bpf_ntohs(h->tot_len) : 0;
 	c->at += len;
 	return PARSED;
@@ -255,9 +263,10 @@ static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET6;
 	ip->protocol = h->nexthdr;
 	ip->fragment = FRAGMENT_NONE;
+	ip->extended = is_extension(h->nexthdr);
 	ip->end = h->payload_len ? c->at + sizeof(*h) + bpf_ntohs(h->payload_len) : 0;
 	c->at += sizeof(*h);
-	if (likely(!is_extension(h->nexthdr)))
+	if (likely(!ip->extended))
 		return PARSED;
 	if (c->hook)
 		return unpack_extensions(c, ip, walk_hook_extensions(c->hook, c->at, ip->end, ip->protocol));

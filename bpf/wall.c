@@ -22,12 +22,12 @@ static __always_inline int wall_packet(struct __sk_buff *skb, struct cursor c)
 		.set = get_settings(), .from = skb->ingress_ifindex, .is_tc = true, .reasons = REASON_WALL_LEAK};
 	enum parsed parsed;
 	struct spare spare;
-	struct ip ip;
+	struct ip ip = {};
 
 	if (is_own(skb))
 		return TC_NEXT;
 	parsed = parse_ip(&c, &ip, &spare);
-	if (parsed == PARSED_NOT_IP || !a.set || !a.set->client_mark)
+	if (!is_read(parsed) || !a.set || !a.set->client_mark)
 		return TC_NEXT;
 	return stops(&c, parsed, &ip, &spare, &a) ? TC_SHOT : TC_NEXT;
 }

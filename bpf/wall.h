@@ -113,7 +113,7 @@ static __always_inline bool stops_tcp(struct cursor *c, const struct ip *ip, str
 	const struct tcphdr *tcp;
 	struct prefix key;
 
-	if (unlikely(ip->fragment) && ends_before(c, ip, sizeof(*ports)))
+	if (unlikely(may_hide(ip)) && ends_before(c, ip, sizeof(*ports)))
 		return stops_hidden(a, ip);
 	ports = look(c, &spare->tcp, sizeof(*ports));
 	if (!ports || !is_bound(bpf_ntohs(ports->dest)))
@@ -123,18 +123,24 @@ static __always_inline bool stops_tcp(struct cursor *c, const struct ip *ip, str
 	if (!b)
 		return false;
 	if (ends_before(c, ip, sizeof(*tcp)))
-		return ip->fragment && stops_new(a, b, ip->family);
+		return may_hide(ip) && stops_new(a, b, ip->family);
 	tcp = look(c, &spare->tcp, sizeof(*tcp));
 	return tcp && (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && stops_new(a, b, ip->family);
 }
 
-/* Judges a packet whose IP header was parsed; the cursor is behind it. */
+/* Reports whether there is an IP header to judge. */
+static __always_inline bool is_read(enum parsed parsed)
+{
+	return parsed == PARSED || parsed == PARSED_HIDDEN;
+}
+
+/* Judges a packet whose IP header was read; the cursor is behind it. */
 static __always_inline bool stops(struct cursor *c, enum parsed parsed, const struct ip *ip, struct spare *spare,
 				  const struct approach *a)
 {
 	if (parsed == PARSED_HIDDEN)
 		return stops_hidden(a, ip);
-	if (parsed != PARSED || ip->protocol != IPPROTO_TCP || ip->fragment == FRAGMENT_LATER)
+	if (ip->protocol != IPPROTO_TCP || ip->fragment == FRAGMENT_LATER)
 		return false;
 	if (unlikely(ip->fragment == FRAGMENT_INSIDE))
 		return stops_hidden(a, ip);

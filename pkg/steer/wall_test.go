@@ -113,6 +113,8 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 	nine.headers = slices.Repeat([]header{options}, 9)
 	padded := v6
 	padded.headers, padded.payload, padded.claim = []header{fragment6(0, true)}, tcp(40000, smtpPort, syn), -20
+	short := v6
+	short.headers, short.claim = []header{option(extHIP, 1)}, -17
 	inside := v4
 	inside.fragment = 1
 	return map[string][]byte{
@@ -120,6 +122,7 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 		"IPv6 first fragment with three bytes of TCP":         cut([]header{fragment6(0, true)}, tcp(40000, smtpPort, syn)[:3]),
 		"IPv6 first fragment without TCP, and TCP as padding": padded.bytes(),
 		"IPv6 nine extension headers":                         nine.bytes(),
+		"IPv6 three bytes of TCP behind a header":             short.bytes(),
 		"IPv4 fragment inside the TCP header":                 inside.bytes(),
 	}
 }
