@@ -128,7 +128,7 @@ func (x *session) judgeChunk() refusal {
 // refuseChunk consumes what is left of a chunk, and refuses it.
 func (x *session) refuseChunk(r refusal) *ending {
 	switch e := x.discardChunk(); {
-	case e == clientGone:
+	case e.isGone():
 		return e
 	case e != nil:
 		return &ending{end: e.end, why: r.why, detail: "BDAT", reply: r.reply}
@@ -211,7 +211,7 @@ func (x *session) originSpoils(r smtp.WireReply) *ending {
 	x.noteReply(r)
 	last := r.AppendTo(nil) // r does not outlive the chunk
 	if e := x.discardChunk(); e != nil {
-		if e != clientGone {
+		if !e.isGone() {
 			e = &ending{end: e.end, detail: "BDAT", last: last}
 		}
 		return e

@@ -66,7 +66,7 @@ func (x *session) concludeData(r smtp.WireReply) *ending {
 		return earlyTalker
 	}
 	if err != nil {
-		return clientGone
+		return left(err)
 	}
 	x.msg.Opened = x.now.Sub(x.msg.Start)
 	return x.pass(r)
@@ -279,12 +279,12 @@ func (x *session) failed(f failure, e *ending) *ending {
 	switch {
 	case f.reply != nil:
 		x.noteVerdict(f.reply)
-	case f.at == atOnce && f.then.reply != nil && e != clientGone:
+	case f.at == atOnce && f.then.reply != nil && !e.isGone():
 		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)
 	switch {
-	case e == clientGone:
+	case e.isGone():
 		return e
 	case f.at == atOnce:
 		return f.then

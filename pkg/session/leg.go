@@ -250,10 +250,22 @@ func (x *session) arrived(s *side, err error) *ending {
 	case err == nil:
 		return nil
 	case s == &x.client:
-		return clientGone
+		return left(err)
 	}
 	return originGone
 }
+
+// left says how a client has gone: it has ended its stream, and may still read what
+// it was told, or its connection is broken.
+func left(err error) *ending {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return clientEnded
+	}
+	return clientGone
+}
+
+// isGone reports whether a session ends since its client sends nothing any more.
+func (e *ending) isGone() bool { return e == clientGone || e == clientEnded }
 
 // silent says what a wait that was too long means.
 func (x *session) silent(s *side) *ending {

@@ -88,7 +88,9 @@ type Close uint8
 
 const (
 	// Graceful: everything written is to be delivered, then the end of the
-	// stream. Unread input may be left, and must not destroy what was written.
+	// stream. Unread input may be left, and must not destroy what was written. To an
+	// origin nothing was written then that matters: no message is open, and its
+	// answer to the last one was read.
 	Graceful Close = iota
 	// Abort: reset. An origin leg that is inside a message must look broken, so
 	// that the origin throws the message away.
