@@ -2,6 +2,7 @@ package relay
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,6 +21,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/trust"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
@@ -258,7 +261,7 @@ func TestHalfCloseReadsItsReply(t *testing.T) {
 			if err := c.Envelope(mail); err != nil {
 				t.Fatal(err)
 			}
-			back := lose(t, g.addr(), from)
+			back := lose(t, "--sport", strconv.Itoa(int(g.addr().Port())), "-d", from.String())
 			if err := c.Write(mail.Content + ".\r\n"); err != nil {
 				t.Fatal(err)
 			}
@@ -274,16 +277,80 @@ func TestHalfCloseReadsItsReply(t *testing.T) {
 	}
 }
 
-// lose makes what is sent from one address to another get lost, until the function that it
+// lose makes the packets of TCP that come and fit get lost, until the function that it
 // returns is called.
-func lose(t *testing.T, from netip.AddrPort, to netip.Addr) (back func()) {
+func lose(t *testing.T, which ...string) (back func()) {
 	t.Helper()
 	run := func(action string) {
-		rule := []string{"-w", action, "INPUT", "-p", "tcp", "--sport", strconv.Itoa(int(from.Port())), "-d", to.String(), "-j", "DROP"}
+		rule := append([]string{"-w", action, "INPUT", "-p", "tcp"}, append(which, "-j", "DROP")...)
 		if out, err := exec.Command("iptables", rule...).CombinedOutput(); err != nil {
 			t.Errorf("iptables %v: %v: %s", rule, err, out)
 		}
 	}
 	run("-A")
-	return func() { run("-D") }
+	done := sync.OnceFunc(func() { run("-D") })
+	t.Cleanup(done)
+	return done
+}
+
+// TestStrayMeetsTheEndOfData: an origin says 250 when it cannot have read the end of
+// data. No look before the write could have seen it, and it is no answer.
+func TestStrayMeetsTheEndOfData(t *testing.T) {
+	for name, secure := range map[string]bool{"in clear": false, "inside TLS": true} {
+		t.Run(name, func(t *testing.T) {
+			inContent, lie := make(chan bool, 1), make(chan bool)
+			mode := session.TLS{Mode: "off"}
+			if secure {
+				mode = session.TLS{Mode: "origin", Origin: session.Always}
+			}
+			g := start(t, peer.Behaviour{}, withTLS(mode, trust.Policy{}), withOrigin(t, func(conn *net.TCPConn) {
+				defer conn.Close()
+				var end io.ReadWriter = conn
+				io.WriteString(conn, "220 mx\r\n")
+				if secure {
+					obey(bufio.NewReader(conn), conn, "STARTTLS")
+					end = tls.Server(conn, certificate(originName))
+				}
+				obey(bufio.NewReader(end), end, "content")
+				inContent <- true
+				<-lie
+				io.WriteString(end, "250 stray\r\n")
+				io.Copy(io.Discard, conn)
+			}))
+			c := g.open()
+			if err := c.Envelope(mail); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Write(mail.Content); err != nil {
+				t.Fatal(err)
+			}
+			<-inContent
+			origin := g.relay.opts.Services["mx"].Dialer.Origins[0]
+			g.waitFor(func() bool { return g.unsent(origin) == 0 })
+			back := lose(t, "--dport", strconv.Itoa(int(origin.Port())))
+			if err := c.Write(".\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			g.waitFor(func() bool { return g.unsent(origin) > 0 })
+			close(lie)
+			c.expect("421 4.4.2 ")
+			back()
+			c.expectEnd()
+			c.conn.Close()
+			g.empty()
+			if !slices.Equal(g.records.messages, []event.Outcome{event.Unknown}) {
+				t.Errorf("recorded %v", g.records.messages)
+			}
+		})
+	}
+}
+
+// unsent counts the octets to the origin that were written and not acknowledged.
+func (g *gate) unsent(origin netip.AddrPort) (n uint64) {
+	for _, s := range tcpSockets(g.t) {
+		if s.remote == origin {
+			n += s.unsent
+		}
+	}
+	return n
 }

@@ -215,10 +215,31 @@ func (x *session) complete(tail []byte) *failure {
 // verdict waits for what the origin says to a committed message.
 func (x *session) verdict() *ending {
 	r, e := x.reply(x.o.Timeouts.End)
-	if e != nil {
+	switch {
+	case e != nil:
 		return e
+	case x.tx.crossed:
+		return x.crossing(r)
 	}
 	return x.conclusion(r)
+}
+
+// crossing handles a reply that met the end of data on its way: the origin said it
+// before it can have read that. As for one inside the content (see interrupted),
+// a refusal counts and 2yz does not, since the origin may go on to refuse the
+// message. What it makes of the message is not known then: the client tries
+// again, and a duplicate is better than a loss. Nor is any later reply to be relied
+// upon, so the leg is given up.
+func (x *session) crossing(r smtp.WireReply) *ending {
+	switch class := r.Code.Class(); {
+	case r.Code == 421:
+		return x.conclusion(r)
+	case class == 4 || class == 5:
+		x.noteReply(r)
+		x.drop(originGone)
+		return x.failed(failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}, nil)
+	}
+	return x.wrongReply(r, "reply ahead of the end of data")
 }
 
 // conclusion is the only place where a client learns that its message was

@@ -26,6 +26,11 @@ type Leg interface {
 // goes on; without it, the origin learns of it when Run returns.
 type Aborter interface{ Abort() error }
 
+// Acknowledger is what an origin leg may also be. Unacknowledged returns how much, of
+// what was written, the origin's host has not acknowledged: nobody there can have
+// read it, so what the origin has said by then is no answer to it. 0 proves nothing.
+type Acknowledger interface{ Unacknowledged() int }
+
 // Sleeper is what a client leg may also be. Sleep returns when a Read would not
 // wait: there is something to read, the peer has closed, the leg is broken, or
 // the read deadline has passed. A session whose client leg is one can rest.

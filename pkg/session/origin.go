@@ -159,10 +159,25 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 			x.now = time.Now()
 			until = x.now.Add(limit)
 		}
+		first := len(x.origin.window()) == 0
 		if e := x.await(&x.origin, smallSize, until); e != nil {
 			return r, e
 		}
+		if first && x.tx.committed {
+			x.tx.crossed = x.unheard()
+		}
 	}
+}
+
+// unheard reports whether the origin cannot have read all that was written to it.
+// Asked when the first octets of a reply were read, it tells whether that can be the
+// reply to the last of what was written: an honest one comes with the
+// acknowledgement, in the same segment or behind it. The look ahead of a write cannot see
+// what is on its way, and this one can; neither does a look right after it, for an
+// answer may be there by then. It costs a system call, so it is for the end of data alone.
+func (x *session) unheard() bool {
+	a, ok := x.origin.leg.(Acknowledger)
+	return ok && a.Unacknowledged() > 0
 }
 
 // inspect notes a reply that cannot be passed on as it is. It returns nil unless

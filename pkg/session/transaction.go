@@ -38,6 +38,7 @@ type transaction struct {
 	dots       int64         // stuffed into what was written
 	ended      bool          // the client has sent all of its content
 	committed  bool          // the end of data was sent completely
+	crossed    bool          // what the origin said then was on its way before
 }
 
 // mail handles MAIL.
