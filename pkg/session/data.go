@@ -99,11 +99,11 @@ func (x *session) content() *ending {
 // awaitContent reads more content, and minds how fast it comes. Time in which
 // we wrote to the origin is not the client's: stream has seen to that.
 func (x *session) awaitContent() *ending {
-	before := x.now
+	x.tx.paused = x.now
 	if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
 		return e
 	}
-	x.tx.waited += x.now.Sub(before)
+	x.tx.waited += x.now.Sub(x.tx.paused)
 	if x.tooFew(x.tx.waited) {
 		return tooSlow
 	}

@@ -411,7 +411,7 @@ func (s *stage) setRules(arg string) error {
 		}
 		number := map[string]*int{
 			"errors": &s.rules.Errors, "recipients": &s.rules.Recipients, "textline": &s.rules.TextLine,
-			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle,
+			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle, "tinychunks": &s.rules.TinyChunks,
 			"command": &s.rules.CommandLine, "authline": &s.rules.AuthLine, "parameter": &s.rules.Parameter,
 			"replyline": &s.rules.Replies.Line, "replylines": &s.rules.Replies.Lines, "replysize": &s.rules.Replies.Octets,
 		}[name]

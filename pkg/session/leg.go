@@ -206,6 +206,11 @@ func (x *session) wait(s *side, until time.Time) *ending {
 	if e := x.flush(); e != nil {
 		return e
 	}
+	if s == &x.client {
+		began := x.now
+		x.spillInWait()
+		until = until.Add(x.now.Sub(began)) // this was not its time
+	}
 	if x.group == nil || !x.held { // else cmd refers to the buffer
 		x.client.shrink()
 	}

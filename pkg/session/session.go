@@ -159,6 +159,7 @@ type letter struct {
 	data    smtp.Body       // content that follows DATA
 	stuffer smtp.Stuffer    // content in chunks
 	normal  smtp.Normalizer // either, where bare CR and LF are normalized
+	batch   batch           // of content in chunks
 }
 
 var letters = sync.Pool{New: func() any { return new(letter) }}
@@ -277,6 +278,7 @@ func (x *session) finish(e *ending) Outcome {
 	}
 	x.farewell(client, origin)
 	x.closeRecord(e)
+	x.batch.free()
 	x.stow()
 	x.park()
 	x.out.free()
