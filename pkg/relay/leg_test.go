@@ -35,7 +35,7 @@ type row struct {
 
 const timeWait = "06"
 
-func tcpSockets(t *testing.T) (list []row) {
+func tcpSockets(t testing.TB) (list []row) {
 	t.Helper()
 	text, err := os.ReadFile("/proc/self/net/tcp")
 	if err != nil {
@@ -55,7 +55,7 @@ func tcpSockets(t *testing.T) (list []row) {
 
 // hexAddress reads 6300007F:0019, the address in the order of a little-endian
 // machine.
-func hexAddress(t *testing.T, text string) netip.AddrPort {
+func hexAddress(t testing.TB, text string) netip.AddrPort {
 	t.Helper()
 	var a [4]byte
 	var port uint16
@@ -79,7 +79,7 @@ func (g *gate) lingerers(from netip.Addr) (list []row) {
 
 // withOrigin puts another origin in place of the gate's own: serve gets each
 // connection, and closes it.
-func withOrigin(t *testing.T, serve func(*net.TCPConn)) func(*Options) {
+func withOrigin(t testing.TB, serve func(*net.TCPConn)) func(*Options) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

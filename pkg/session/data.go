@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -220,9 +222,21 @@ func (x *session) verdict() *ending {
 		return e
 	case x.tx.crossed:
 		return x.crossing(r)
+	case r.Code.Positive() && x.saysMore():
+		return x.wrongReply(r, "two replies to the end of data")
 	}
 	return x.conclusion(r)
 }
+
+// saysMore reports whether behind a reply there is something else than a 421, which
+// may come unasked. Nobody knows then which of the two is the answer, and 2yz may be a
+// stray that met the end of data on its way.
+func (x *session) saysMore() bool {
+	more := x.origin.window()
+	return !bytes.HasPrefix(more, code421[:min(len(more), len(code421))])
+}
+
+var code421 = []byte("421")
 
 // crossing handles a reply that met the end of data on its way: the origin said it
 // before it can have read that. As for one inside the content (see interrupted),
