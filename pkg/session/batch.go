@@ -7,11 +7,10 @@ import (
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
-// batch is content of chunks that the origin shall get with its next write. A client
-// may make a chunk of each octet; one write for each of them would be one packet
-// for each. So they are gathered until the batch is full, the message is
-// complete, or the client is silent: what comes and goes at once never waits, and nothing
-// waits for long.
+// batch is content of chunks that the origin shall get with the next write. A client
+// may make a chunk of each octet, and one write for each would be one packet for
+// each. So content is gathered until the batch is full, the message is complete, or
+// the client has been silent for a moment.
 type batch struct {
 	block *[blockSize]byte // nil: the batch is empty
 	end   int              // of the content, which begins behind headRoom
@@ -62,8 +61,8 @@ func (b *batch) free() {
 	*b = batch{}
 }
 
-// gather adds a piece to the batch in the origin's form. With the last one it commits the
-// message.
+// gather adds a piece to the batch in the origin's form. With the last one it commits
+// the message.
 func (x *session) gather(in []byte, last bool) (f *failure, committed bool) {
 	content, fault := x.encode(x.batch.content(), in, last)
 	x.batch.holds(content)
@@ -128,7 +127,8 @@ func (x *session) spill() *failure {
 	return nil
 }
 
-// spillInWait is spill while the client is silent. What comes of it is told at the next chunk.
+// spillInWait is spill while the client is silent. It is told at its next chunk what
+// came of that.
 func (x *session) spillInWait() {
 	if x.batch.block == nil {
 		return

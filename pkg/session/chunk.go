@@ -99,9 +99,9 @@ func (x *session) takeChunk() *ending {
 // reply it costs more than it carries. Senders make chunks of some KiB at least.
 const tinyChunk = 64
 
-// petty counts chunks of nothing as errors, and tiny ones once there are more of them in a message
-// than the rules allow: they are in order, and carry next to nothing. The
-// last one may have any size.
+// petty counts chunks of nothing as errors, and tiny ones once there are more of them
+// in a message than the rules allow: they are in order, and carry next to nothing.
+// The last one may have any size.
 func (x *session) petty() *ending {
 	if x.chunk.Last || x.left >= tinyChunk {
 		return nil

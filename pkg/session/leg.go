@@ -230,7 +230,7 @@ func (x *session) waitLong(s *side, until time.Time) *ending {
 		if s == &x.client && x.tx.state == noMail && x.o.Draining() {
 			return draining
 		}
-		if x.restful {
+		if x.restful && s == &x.client { // the origin may be owing a reply to what was gathered
 			x.until = until
 			return resting
 		}

@@ -170,11 +170,11 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 }
 
 // unheard reports whether the origin cannot have read all that was written to it.
-// Asked when the first octets of a reply were read, it tells whether that can be the
-// reply to the last of what was written: an honest one comes with the
-// acknowledgement, in the same segment or behind it. The look ahead of a write cannot see
-// what is on its way, and this one can; neither does a look right after it, for an
-// answer may be there by then. It costs a system call, so it is for the end of data alone.
+// It is asked when the first octets of a reply were read: the answer to what was
+// written comes with its acknowledgement, in the same segment or behind it. The look
+// ahead of a write cannot see a reply that is on its way, and a look right after it
+// could not tell such a one from an answer. It costs a system call, so it is for the
+// end of data alone.
 func (x *session) unheard() bool {
 	a, ok := x.origin.leg.(Acknowledger)
 	return ok && a.Unacknowledged() > 0

@@ -152,6 +152,7 @@ type wildOrigin struct {
 	dead    bool   // it can not be written to
 	atMost  int
 	aborted bool
+	slow    bool // the next read meets its deadline first
 	readBy  time.Time
 
 	inContent bool
@@ -190,6 +191,10 @@ func (o *wildOrigin) Read(p []byte) (int, error) {
 	if o.readBy.IsZero() {
 		o.faults = append(o.faults, "the session reads without a deadline")
 	}
+	if o.slow {
+		o.slow = false
+		return 0, os.ErrDeadlineExceeded
+	}
 	if len(o.in) == 0 {
 		if o.err == nil {
 			o.err = io.EOF // nothing more ever comes
@@ -210,7 +215,10 @@ func (o *wildOrigin) SetWriteDeadline(time.Time) error  { return nil }
 func (o *wildOrigin) Abort() error                      { o.aborted = true; return nil }
 
 func (o *wildOrigin) Pending() (int, error) {
-	if len(o.in) > 0 {
+	switch {
+	case o.slow:
+		return 0, nil
+	case len(o.in) > 0:
 		return 1, nil
 	}
 	return 0, o.err
@@ -282,6 +290,7 @@ var moreAnswers = append([]string{
 func (o *wildOrigin) say(b byte, commands []string) {
 	var text string
 	if b < 128 {
+		o.slow = b >= 112 && len(commands) > 0 && len(o.in) == 0
 		for _, c := range commands {
 			text += decent(c, b)
 		}
@@ -606,7 +615,8 @@ func wildSeeds() (list [][3][]byte) {
 		"\xFEEHLO c\r\n\xFEXCLIENT NAME=a\r\n\xFEEHLO c\r\n\xFEXFORWARD NAME=b\r\n\xFE" + mail + "DATA\r\n\xFEx\n.\r\n.\r\n\xFC",
 		"\xFEEHLO c\r\n\xFE" + mail + "DATA\r\n\xFEx\r\n.\r\n\xFB",
 	} {
-		list = append(list, [3][]byte{{0, 0x44, 0, 5, 0, 1, 0}, []byte(says), nil}, [3][]byte{{0, 0x44, byte(1 << i), 0x49, byte(i), 0, byte(i)}, []byte(says), {0, 0, 0, 0, 0, byte(128 + 3*i)}})
+		list = append(list, [3][]byte{{0, 0x44, 0, 5, 0, 1, 0}, []byte(says), nil}, [3][]byte{{0, 0x44, byte(1 << i), 0x49, byte(i), 0, byte(i)}, []byte(says), {0, 0, 0, 0, 0, byte(128 + 3*i)}},
+			[3][]byte{{0, 0x44, 0, 0, 0, 0, 0}, []byte(says), bytes.Repeat([]byte{112}, 12)})
 	}
 	return list
 }

@@ -121,8 +121,8 @@ func (s *Conn) Pending() (int, error) {
 
 // Unacknowledged returns how many of the octets that were written the peer's host has
 // not acknowledged yet (SIOCOUTQ, tcp(7)); none of a connection that is closed. What
-// it has not acknowledged its process cannot have read. And whatever that process sends after it
-// has read something comes with, or after, the acknowledgement.
+// it has not acknowledged nobody there can have read, and an answer to what was read
+// comes with the acknowledgement, or after it.
 func (s *Conn) Unacknowledged() int {
 	if s.raw.Control(s.count) != nil {
 		return 0
