@@ -160,7 +160,7 @@ func writeSMTP(s, before SMTP) map[string]any {
 		"bare_newlines": s.BareNewlines.String(), "eight_bit": s.EightBit.String(), "received": s.Received,
 		"limits": m{
 			"command": l.Command, "parameter": l.Parameter, "auth_line": l.AuthLine, "reply_line": l.ReplyLine, "reply_lines": l.ReplyLines,
-			"reply_size": l.Reply, "idle": l.Idle, "line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
+			"reply_size": l.Reply, "idle": l.Idle, "tiny_chunks": l.TinyChunks, "line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
 			"errors": l.Errors, "rate": l.Rate, "session": l.Session.String(),
 		},
 	}

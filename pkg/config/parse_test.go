@@ -112,7 +112,7 @@ smtp:
   nul: remove
   malformed_replies: close
   received: mx.example.org
-  limits: {command: 512, parameter: 0, auth_line: 1024, reply_line: 513, reply_lines: 20, reply_size: 3000, idle: 0, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
+  limits: {command: 512, parameter: 0, auth_line: 1024, reply_line: 513, reply_lines: 20, reply_size: 3000, idle: 0, tiny_chunks: 0, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 0, session: 1h}
 zones:
   - {name: balancers, networks: [192.0.2.16/28, "2001:db8:10::5"], trust: PROXY}
   - {name: filters.1, networks: 192.0.2.17, trust: [xclient, XForward]}

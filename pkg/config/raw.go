@@ -102,6 +102,7 @@ type rawSMTPLimits struct {
 	Recipients scalar `mapstructure:"recipients"`
 	Messages   scalar `mapstructure:"messages"`
 	Idle       scalar `mapstructure:"idle"`
+	TinyChunks scalar `mapstructure:"tiny_chunks"`
 	Errors     scalar `mapstructure:"errors"`
 	Rate       scalar `mapstructure:"rate"`
 	Session    scalar `mapstructure:"session"`

@@ -265,6 +265,7 @@ func limits(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
 	number(r, at.key("recipients"), raw.Recipients, 100, maxAmount, &l.Recipients) // RFC 5321 section 4.5.3.1.8
 	number(r, at.key("messages"), raw.Messages, 0, maxAmount, &l.Messages)
 	number(r, at.key("idle"), raw.Idle, 0, maxAmount, &l.Idle)
+	number(r, at.key("tiny_chunks"), raw.TinyChunks, 0, maxAmount, &l.TinyChunks)
 	number(r, at.key("errors"), raw.Errors, 1, maxAmount, &l.Errors)
 	number(r, at.key("rate"), raw.Rate, 0, math.MaxInt32, &l.Rate)
 	r.duration(at.key("session"), raw.Session, 0, maxSession, &l.Session)

@@ -47,6 +47,7 @@ type SMTPLimits struct {
 	Recipients int           // of one message, at least 100
 	Messages   int           // of one session, 0 for any
 	Idle       int           // commands that move no mail, between two messages, before each counts as refused; 0 for any
+	TinyChunks int           // of less than 64 octets in a message, before each counts as refused; 0 for any
 	Errors     int           // refused commands that a session survives, at least 1
 	Rate       int           // least octets of content per second, 0 for any
 	Session    time.Duration // longest session, 0 for any
@@ -126,6 +127,7 @@ func defaultSMTP() SMTP {
 			Drain:      64 << 20,
 			Recipients: 1000,
 			Idle:       100,
+			TinyChunks: 300,
 			Errors:     20,
 			Rate:       100,
 			Session:    24 * time.Hour,

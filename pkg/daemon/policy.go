@@ -34,6 +34,7 @@ func protocol(s config.SMTP) inspect.Protocol {
 		Recipients:       s.Limits.Recipients,
 		Messages:         s.Limits.Messages,
 		Idle:             s.Limits.Idle,
+		TinyChunks:       s.Limits.TinyChunks,
 		Errors:           s.Limits.Errors,
 		Rate:             s.Limits.Rate,
 		Session:          s.Limits.Session,

@@ -60,7 +60,7 @@ smtp:
   early_talkers: pass
   nul: remove
   malformed_replies: close
-  limits: {command: 512, parameter: 9, auth_line: 513, reply_line: 514, reply_lines: 20, reply_size: 3000, idle: 8, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 7, session: 1h}
+  limits: {command: 512, parameter: 9, auth_line: 513, reply_line: 514, reply_lines: 20, reply_size: 3000, idle: 8, tiny_chunks: 6, line: 998, size: 50MiB, drain: 1GiB, recipients: 100, messages: 10, errors: 1, rate: 7, session: 1h}
 `
 
 // TestEveryRuleIsReachable: each rule of the inspector has a key, and what the
@@ -78,7 +78,7 @@ func TestEveryRuleIsReachable(t *testing.T) {
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHello: true, StrictPipelining: true, Newlines: inspect.NormalizeNewlines, EightBit: inspect.RejectEightBit,
 		EarlyTalkers: inspect.PassEarly, NUL: inspect.RemoveNUL, Malformed: inspect.CloseReplies,
-		CommandLine: 512, Parameter: 9, AuthLine: 513, Replies: smtp.ReplyLimits{Line: 514, Lines: 20, Octets: 3000}, Idle: 8,
+		CommandLine: 512, Parameter: 9, AuthLine: 513, Replies: smtp.ReplyLimits{Line: 514, Lines: 20, Octets: 3000}, Idle: 8, TinyChunks: 6,
 		Received: "mx.example.org", TextLine: 998, Size: 50 << 20, Drain: 1 << 30,
 		Recipients: 100, Messages: 10, Errors: 1, Rate: 7, Session: time.Hour,
 	}

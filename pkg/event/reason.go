@@ -41,6 +41,7 @@ const (
 	ReasonRecipients    // one recipient too many
 	ReasonMessages      // one message too many
 	ReasonMessageSize   // larger than the limit, declared or real
+	ReasonTinyChunks    // too many chunks that carry next to nothing
 	ReasonErrors        // too many refused commands
 	ReasonPolicy        // any other rule
 
@@ -121,6 +122,7 @@ var reasonWords = [Reasons]string{
 	ReasonRecipients:    "too-many-recipients",
 	ReasonMessages:      "too-many-messages",
 	ReasonMessageSize:   "message-size",
+	ReasonTinyChunks:    "tiny-chunks",
 	ReasonErrors:        "too-many-errors",
 	ReasonPolicy:        "policy",
 

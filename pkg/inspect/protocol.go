@@ -48,6 +48,7 @@ type Protocol struct {
 	Recipients int           // most recipients of one message
 	Messages   int           // most messages of one session, 0 for any
 	Idle       int           // commands that move no mail, between two messages, before each counts as an error; 0 for any
+	TinyChunks int           // chunks of less than 64 octets, but for the last, in a message before each counts as an error; 0 for any
 	Errors     int           // refused commands after which the client is sent away
 	Rate       int           // least octets per second of content, on average, after the first minute; 0 for any
 	Session    time.Duration // longest session, 0 for any
@@ -116,6 +117,7 @@ func Default() Protocol {
 		Replies:    smtp.DefaultReplyLimits,
 		Recipients: 1000,           // ten times what RFC 5321 section 4.5.3.1.8 asks for
 		Idle:       100,            // as Postfix's smtpd_junk_command_limit
+		TinyChunks: 300,            // a few KiB of a message; no sender is known to make any
 		Errors:     20,             // as Postfix's smtpd_hard_error_limit
 		TextLine:   64 * 1024,      // fixed-size readers start a new line where their buffer ends
 		Drain:      64 << 20,       // what a client may still be sending when it could be told
@@ -159,7 +161,7 @@ func (p *Protocol) Check() error {
 		return fmt.Errorf("replies: %d lines and %d octets are too few or too many", p.Replies.Lines, p.Replies.Octets)
 	case p.TextLine != 0 && p.TextLine < 998:
 		return fmt.Errorf("text line: %d is too short, RFC 5321 section 4.5.3.1.6 asks for 998 without CRLF", p.TextLine)
-	case p.Size < 0 || p.Drain < 0 || p.Rate < 0 || p.Messages < 0 || p.Parameter < 0 || p.Idle < 0 || p.Session < 0:
+	case p.Size < 0 || p.Drain < 0 || p.Rate < 0 || p.Messages < 0 || p.Parameter < 0 || p.Idle < 0 || p.TinyChunks < 0 || p.Session < 0:
 		return fmt.Errorf("a limit is negative; 0 stands for none")
 	}
 	for verb, v := range p.Commands {

@@ -153,13 +153,15 @@ func (c *call) close(o session.Outcome) {
 	case c.origin == nil:
 	case o.Origin == session.Abort:
 		c.origin.Abort()
-	default:
+	case o.End == event.EndOpaque: // what it was sent last may still be on its way
 		c.origin.Close()
+	default:
+		c.origin.release()
 	}
 	switch {
 	case o.Client == session.Abort:
 		c.client.Abort()
-	case o.End == event.EndQuit, o.End == event.EndNoOrigin: // the client waits for our last words
+	case o.End == event.EndQuit, o.End == event.EndNoOrigin, o.End == event.EndClientGone: // the client waits for our last words
 		c.client.closeQuiet()
 	default:
 		c.client.closeBusy()

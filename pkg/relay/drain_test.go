@@ -216,7 +216,7 @@ func silence(t *testing.T, to netip.AddrPort) {
 }
 
 // pair returns both ends of a connection.
-func pair(t *testing.T) (ours, theirs *net.TCPConn) {
+func pair(t testing.TB) (ours, theirs *net.TCPConn) {
 	t.Helper()
 	theirs, ours = pipe(t)
 	theirs.SetDeadline(time.Now().Add(patience))

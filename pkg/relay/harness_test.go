@@ -32,7 +32,7 @@ const patience = 20 * time.Second
 
 // gate is a relay with one service, "mx", before one origin.
 type gate struct {
-	t         *testing.T
+	t         testing.TB
 	relay     *Relay
 	listeners *accept.Listeners
 	served    chan error
@@ -42,7 +42,7 @@ type gate struct {
 }
 
 // start opens a gate. Clients reach it at its listener's own address.
-func start(t *testing.T, b peer.Behaviour, adjust ...func(*Options)) *gate {
+func start(t testing.TB, b peer.Behaviour, adjust ...func(*Options)) *gate {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -92,7 +92,7 @@ func (g *gate) addr() netip.AddrPort { return g.listeners.All()[0].Addr() }
 // client is a connection of a client with the tools to talk over it.
 type client struct {
 	*peer.Client
-	t    *testing.T
+	t    testing.TB
 	conn *net.TCPConn
 }
 

@@ -24,6 +24,22 @@ func (l *leg) Abort() error {
 	return errors.Join(l.SetLinger(0), l.Close())
 }
 
+// release closes a connection to an origin over which nothing is under way: no message
+// is open, and the answer to the last one was read. Who closes first keeps the
+// addresses and ports for a minute (TIME_WAIT), and a forged port is one that other
+// clients behind the same address need. An origin that has closed first, as it
+// should after 221 and 421, keeps them itself. Otherwise a reset makes both sides
+// forget them. It can take back a command whose answer nobody waits for, and
+// never an end of data: the session has read the answer to that one, or asks for an
+// abort, which is one of its own, and says so in the record.
+func (l *leg) release() {
+	if _, err := l.Pending(); err == io.EOF {
+		l.Close()
+		return
+	}
+	l.Abort()
+}
+
 // lingering is how long a client may go on sending after our last words.
 const lingering = 2 * time.Second
 

@@ -491,7 +491,7 @@ func TestTunnelResetAfterTheEnd(t *testing.T) {
 }
 
 // pipe returns the two ends of a connection.
-func pipe(t *testing.T) (*net.TCPConn, *net.TCPConn) {
+func pipe(t testing.TB) (*net.TCPConn, *net.TCPConn) {
 	t.Helper()
 	a, b, err := peer.Pair()
 	if err != nil {

@@ -171,6 +171,7 @@ var blocks = sync.Pool{New: func() any { b := make([]byte, 0, 68<<10); return &b
 // Write writes all of p, in records as long as they may be, with one write
 // below.
 func (c *Conn) Write(p []byte) (int, error) {
+	c.under.own = 0
 	if len(p) <= maxRecord {
 		return c.tls.Write(p)
 	}
@@ -187,6 +188,18 @@ func (c *Conn) Write(p []byte) (int, error) {
 		return 0, err // how much of it the peer can read is not known
 	}
 	return len(p), nil
+}
+
+// Unacknowledged says of what was written as session.Acknowledger does, where the leg
+// below can tell, in octets of TLS. What TLS has said of its own after the last Write,
+// new keys above all, does not count: it is said while a reply is read, and
+// acknowledged after that.
+func (c *Conn) Unacknowledged() int {
+	below, ok := c.under.Stream.(interface{ Unacknowledged() int })
+	if !ok {
+		return 0
+	}
+	return max(0, below.Unacknowledged()-c.under.own)
 }
 
 // SetReadDeadline sets the deadline of the leg below.

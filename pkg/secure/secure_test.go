@@ -284,6 +284,56 @@ func TestAnswersOfTLSHaveTime(t *testing.T) {
 	}
 }
 
+// owing is a leg whose peer has not acknowledged so many octets.
+type owing struct {
+	*tap
+	octets int
+}
+
+func (o *owing) Unacknowledged() int { return o.octets }
+
+// TestUnacknowledged: octets count that were written by the user of the leg, not those
+// with which TLS answers what it reads. New keys that the peer asks for are made
+// known while its reply is read.
+func TestUnacknowledged(t *testing.T) {
+	_, client := opened(t)
+	below := &owing{tap: client.under.Stream.(*tap)}
+	client.under.Stream = below
+	if _, err := client.Write([]byte(".\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	const record = 25 // three octets, and what TLS adds
+	newKeys := make([]byte, 27)
+	for _, step := range []struct {
+		name         string
+		then         func()
+		octets, want int
+	}{
+		{"after the write", func() {}, record, record},
+		{"acknowledged", func() {}, 0, 0},
+		{"after new keys", func() {
+			client.under.reading = true
+			client.under.Write(newKeys)
+			client.under.reading = false
+		}, len(newKeys), 0},
+		{"the write before them is not acknowledged either", func() {}, len(newKeys) + 1, 1},
+		{"after another write", func() { client.Write([]byte("x")) }, 1, 1},
+	} {
+		step.then()
+		below.octets = step.octets
+		if got := client.Unacknowledged(); got != step.want {
+			t.Errorf("%s: %d octets, want %d", step.name, got, step.want)
+		}
+	}
+	client.under.Stream = &still{below.tap.Conn}
+	if n := client.Unacknowledged(); n != 0 {
+		t.Errorf("%d octets of a leg that cannot tell", n)
+	}
+}
+
+// still is a leg that can do no more than a session.Leg must.
+type still struct{ Stream }
+
 // TestRecordIsBounded: a stranger's certificate and words fill no record.
 func TestRecordIsBounded(t *testing.T) {
 	long := strings.Repeat("x", 200) + "."

@@ -16,6 +16,7 @@ type transport struct {
 	reading bool   // TLS reads: what it writes meanwhile is its own
 	now     bool   // reads must not wait
 	held    []byte // not nil: writes gather here
+	own     int    // octets that TLS wrote of its own since the last Write of the Conn
 }
 
 // Read reads from the stream. A handshake is not interrupted: whoever wants the
@@ -68,7 +69,9 @@ const courtesy = 5 * time.Second
 func (t *transport) answer(p []byte) (int, error) {
 	t.Stream.SetWriteDeadline(time.Now().Add(courtesy)) // fails only on a closed leg, as will the write
 	defer t.Stream.SetWriteDeadline(t.writeBy)
-	return t.Stream.Write(p)
+	n, err := t.Stream.Write(p)
+	t.own += n
+	return n, err
 }
 
 // Close does nothing: the leg's owner closes it.

@@ -1,8 +1,6 @@
 package session
 
 import (
-	"strconv"
-
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -26,6 +24,7 @@ var (
 	needChunks  = deny(event.ReasonSequence, 503, 5, 1, "BINARYMIME needs BDAT")
 
 	afterChunks = &ending{end: event.EndContent, why: event.ReasonUnfinished, reply: code(421, 4, 3, 0, "Closing the connection after an unfinished message"), origin: Abort}
+	manyTiny    = &ending{end: event.EndErrors, why: event.ReasonTinyChunks, detail: "BDAT", reply: code(421, 4, 7, 0, "Too many tiny chunks, closing the connection")}
 	badChunk    = &ending{end: event.EndClientSyntax, why: event.ReasonChunkSyntax, detail: "BDAT", reply: code(521, 5, 5, 4, "Syntax: BDAT size [LAST], closing the connection")}
 )
 
@@ -70,10 +69,8 @@ func (x *session) dawdles() bool {
 func (x *session) takeChunk() *ending {
 	x.chunkDue = false
 	x.left = x.chunk.Size
-	if x.left == 0 && !x.chunk.Last { // in order, but for nothing
-		if x.rec.Errors++; x.rec.Errors > x.rules.Errors {
-			return tooMany
-		}
+	if e := x.petty(); e != nil {
+		return e
 	}
 	if r := x.strayChunk(); r.reply != nil {
 		x.rec.Errors++
@@ -96,6 +93,30 @@ func (x *session) takeChunk() *ending {
 			return x.tell(chunkTaken, event.NoReason)
 		}
 	}
+}
+
+// tinyChunk is the size below which a chunk is a tiny one: with its command and its
+// reply it costs more than it carries. Senders make chunks of some KiB at least.
+const tinyChunk = 64
+
+// petty counts chunks of nothing as errors, and tiny ones once there are more of them
+// in a message than the rules allow: they are in order, and carry next to nothing.
+// The last one may have any size.
+func (x *session) petty() *ending {
+	if x.chunk.Last || x.left >= tinyChunk {
+		return nil
+	}
+	many := tooMany
+	if x.left > 0 {
+		if x.tx.tiny++; x.rules.TinyChunks == 0 || x.tx.tiny <= x.rules.TinyChunks {
+			return nil
+		}
+		many = manyTiny
+	}
+	if x.rec.Errors++; x.rec.Errors <= x.rules.Errors {
+		return nil
+	}
+	return many
 }
 
 // strayChunk refuses a chunk that belongs to no message.
@@ -128,7 +149,7 @@ func (x *session) judgeChunk() refusal {
 // refuseChunk consumes what is left of a chunk, and refuses it.
 func (x *session) refuseChunk(r refusal) *ending {
 	switch e := x.discardChunk(); {
-	case e == clientGone:
+	case e.isGone():
 		return e
 	case e != nil:
 		return &ending{end: e.end, why: r.why, detail: "BDAT", reply: r.reply}
@@ -161,7 +182,8 @@ func (x *session) openChunks() *ending {
 	x.tx.binary = x.tx.body == smtp.BodyBinaryMIME
 	if x.tx.binary {
 		x.tx.state = inChunks
-		return x.openReceived()
+		x.gatherReceived()
+		return nil
 	}
 	r, e := x.sendData()
 	switch {
@@ -170,21 +192,10 @@ func (x *session) openChunks() *ending {
 	case r.Code == 354:
 		x.tx.state = inChunks
 		x.msg.Opened = x.now.Sub(x.msg.Start)
-		return x.openReceived()
+		x.gatherReceived()
+		return nil
 	}
-	return x.originSpoils(r)
-}
-
-// openReceived puts our header in front of the first chunk.
-func (x *session) openReceived() *ending {
-	if e := x.sendReceived(); e != nil {
-		return x.failChunk(*x.interrupted(e))
-	}
-	if x.tx.binary && x.rules.Received != "" {
-		_, e := x.pieceReply()
-		return e
-	}
-	return nil
+	return x.failChunk(*x.refusedBy(r))
 }
 
 // sendData sends DATA and returns the reply, 354 or a refusal.
@@ -205,13 +216,17 @@ func (x *session) sendData() (r smtp.WireReply, e *ending) {
 	return r, nil
 }
 
-// originSpoils passes the origin's refusal on, as the answer to the chunk.
-func (x *session) originSpoils(r smtp.WireReply) *ending {
-	x.tx.state = spoilt
+// refusedBy makes a failure of the origin's refusal. The leg can be used on.
+func (x *session) refusedBy(r smtp.WireReply) *failure {
 	x.noteReply(r)
-	last := r.AppendTo(nil) // r does not outlive the chunk
+	return &failure{last: r.AppendTo(nil)} // r does not outlive the chunk
+}
+
+// originSpoils passes the origin's refusal on, as the answer to the chunk.
+func (x *session) originSpoils(last []byte) *ending {
+	x.tx.state = spoilt
 	if e := x.discardChunk(); e != nil {
-		if e != clientGone {
+		if !e.isGone() {
 			e = &ending{end: e.end, detail: "BDAT", last: last}
 		}
 		return e
@@ -227,94 +242,59 @@ func (x *session) piece() (done bool, e *ending) {
 		}
 	}
 	in := x.client.window()
-	in = in[:min(int64(len(in)), x.left, maxPiece)]
+	in = in[:min(int64(len(in)), x.left)]
+	if f := x.makeRoom(len(in)); f != nil {
+		return true, x.failChunk(*f)
+	}
+	in = in[:min(len(in), x.batch.room())]
 	x.left -= int64(len(in))
-	block := blocks.Get().(*[blockSize]byte)
-	f, committed := x.handPiece(block[:0], in, x.left == 0 && x.chunk.Last)
-	blocks.Put(block)
+	f, committed := x.gather(in, x.left == 0 && x.chunk.Last)
 	x.client.skip(len(in))
 	switch {
 	case f != nil:
 		return true, x.failChunk(*f)
 	case committed:
 		return true, x.verdict()
-	case x.tx.binary:
-		return x.pieceReply()
 	}
 	return false, nil
 }
 
-// handPiece writes a piece in the origin's form, made in buf. With the last one
-// it commits the message.
-func (x *session) handPiece(buf, in []byte, last bool) (f *failure, committed bool) {
-	out, fault := x.encode(buf, in, last)
+// makeRoom makes room for a piece of n octets, or for much of it. It returns what has
+// gone wrong with what was gathered before.
+func (x *session) makeRoom(n int) *failure {
 	switch {
-	case fault != smtp.NoFault:
-		return faulty(fault), false
-	case x.unannounced(in):
-		return &eightBit, false
-	case last:
-		f = x.complete(out)
-		return f, f == nil
+	case x.tx.broken != nil:
+		return x.tx.broken
+	case x.batch.room() < min(n, maxPiece/2):
+		return x.spill()
 	}
-	if e := x.stream(out); e != nil {
-		return x.interrupted(e), false
-	}
-	return nil, false
+	return nil
 }
 
-// encode appends a piece of chunked content to buf as the origin gets it.
-func (x *session) encode(buf, in []byte, last bool) ([]byte, smtp.Fault) {
-	switch {
-	case x.tx.binary:
-		x.grow(len(in), 0)
-		return appendChunk(buf, in, last), smtp.NoFault
-	case x.normalizes():
-		buf, _, _ = x.normal.Next(buf, in)
-		x.grow(len(buf), x.normal.Dots)
-		if last {
-			buf = x.normal.Close(buf)
-		}
-		return buf, x.normal.Fault
-	}
-	buf = x.stuffer.Append(buf, in)
-	x.grow(len(buf), x.stuffer.Dots)
-	if last {
-		buf = x.stuffer.Close(buf)
-	}
-	return buf, x.stuffer.Fault
-}
-
-// appendChunk appends a chunk of our own: all of its octets are here, so the
-// origin never waits for the rest of one.
-func appendChunk(b, in []byte, last bool) []byte {
-	b = append(b, "BDAT "...)
-	b = strconv.AppendInt(b, int64(len(in)), 10)
-	if last {
-		b = append(b, " LAST"...)
-	}
-	return append(append(b, '\r', '\n'), in...)
-}
-
-// pieceReply reads the origin's reply to a chunk of our own.
-func (x *session) pieceReply() (done bool, e *ending) {
+// chunkReply reads the origin's reply to a chunk of our own, and returns what it
+// makes of the message: nil when that goes on.
+func (x *session) chunkReply() *failure {
 	r, e := x.reply(x.o.Timeouts.Reply)
 	switch {
 	case e != nil:
-		return true, x.failChunk(failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce})
+		return &failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce}
 	case r.Code == 421:
-		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce})
+		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce}
 	case r.Code.Class() == 3:
-		return true, x.failChunk(failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: x.wrongReply(r, "intermediate reply to BDAT"), at: atOnce})
+		return &failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: x.wrongReply(r, "intermediate reply to BDAT"), at: atOnce}
 	case !r.Code.Positive():
-		return true, x.originSpoils(r)
+		return x.refusedBy(r)
 	}
-	return false, nil
+	return nil
 }
 
 // failChunk is fail for a message in chunks: its client is told at the end of
 // this one.
 func (x *session) failChunk(f failure) *ending {
+	x.batch.free()
+	if f.then == nil { // the origin has refused it, and no more than it
+		return x.originSpoils(f.last)
+	}
 	x.drop(f.then)
 	return x.failed(f, x.discardChunk())
 }

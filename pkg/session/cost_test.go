@@ -172,6 +172,8 @@ func TestIdleHoldsNothing(t *testing.T) {
 		{"replies of a group", 2 * time.Second, []string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250 PIPELINING\r\n"`, `C>| "NOOP\r\nNOOP\r\n"`, "O> 250 ok"}},
 		{"content", 2 * time.Second, append(toData(), `C>| "`+half+`\r\n."`)},
 		{"rest of refused content", 2 * time.Second, append(toData(), `C>| "a\n`+half+`\r\n."`)},
+		{"between chunks", 2 * time.Second, []string{"O> 220 mx", "C> EHLO c", `O>| "250-mx\r\n250 CHUNKING\r\n"`, "C> MAIL FROM:<a@b>", "O> 250 ok", "C> RCPT TO:<a@b>", "O> 250 ok",
+			`C>| "BDAT 3\r\nabc"`, "O> 354 go"}},
 		{"verdict", 2 * time.Second, append(toData(), `C>| "`+half+`\r\n.\r\n"`)},
 		{"command after a message", 0, append(toData(), `C>| "`+half+`\r\n.\r\n"`, "O> 250 ok")},
 	} {
@@ -197,6 +199,7 @@ func TestIdleHoldsNothing(t *testing.T) {
 					"a page for the origin": x.origin.page != nil, "a block for the origin": x.origin.block != nil,
 					"something to read into": rests && (x.client.buf != nil || x.origin.buf != nil),
 					"room for a message":     rests && x.letter != nil,
+					"gathered content":       x.letter != nil && x.batch.block != nil,
 					"replies":                x.out.page != nil, "commands": x.fwd.page != nil, "a group": x.group != nil && x.group.idle(),
 				} {
 					if held {

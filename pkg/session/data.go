@@ -1,6 +1,8 @@
 package session
 
 import (
+	"bytes"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -66,7 +68,7 @@ func (x *session) concludeData(r smtp.WireReply) *ending {
 		return earlyTalker
 	}
 	if err != nil {
-		return clientGone
+		return left(err)
 	}
 	x.msg.Opened = x.now.Sub(x.msg.Start)
 	return x.pass(r)
@@ -99,11 +101,11 @@ func (x *session) content() *ending {
 // awaitContent reads more content, and minds how fast it comes. Time in which
 // we wrote to the origin is not the client's: stream has seen to that.
 func (x *session) awaitContent() *ending {
-	before := x.now
+	x.tx.paused = x.now
 	if e := x.await(&x.client, blockSize, x.now.Add(x.o.Timeouts.Block)); e != nil {
 		return e
 	}
-	x.tx.waited += x.now.Sub(before)
+	x.tx.waited += x.now.Sub(x.tx.paused)
 	if x.tooFew(x.tx.waited) {
 		return tooSlow
 	}
@@ -215,10 +217,43 @@ func (x *session) complete(tail []byte) *failure {
 // verdict waits for what the origin says to a committed message.
 func (x *session) verdict() *ending {
 	r, e := x.reply(x.o.Timeouts.End)
-	if e != nil {
+	switch {
+	case e != nil:
 		return e
+	case x.tx.crossed:
+		return x.crossing(r)
+	case r.Code.Positive() && x.saysMore():
+		return x.wrongReply(r, "two replies to the end of data")
 	}
 	return x.conclusion(r)
+}
+
+// saysMore reports whether behind a reply there is something else than a 421, which
+// may come unasked. Nobody knows then which of the two is the answer, and 2yz may be a
+// stray that met the end of data on its way.
+func (x *session) saysMore() bool {
+	more := x.origin.window()
+	return !bytes.HasPrefix(more, code421[:min(len(more), len(code421))])
+}
+
+var code421 = []byte("421")
+
+// crossing handles a reply that met the end of data on its way: the origin said it
+// before it can have read that. As for one inside the content (see interrupted),
+// a refusal counts and 2yz does not, since the origin may go on to refuse the
+// message. What it makes of the message is not known then: the client tries
+// again, and a duplicate is better than a loss. Nor is any later reply to be relied
+// upon, so the leg is given up.
+func (x *session) crossing(r smtp.WireReply) *ending {
+	switch class := r.Code.Class(); {
+	case r.Code == 421:
+		return x.conclusion(r)
+	case class == 4 || class == 5:
+		x.noteReply(r)
+		x.drop(originGone)
+		return x.failed(failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}, nil)
+	}
+	return x.wrongReply(r, "reply ahead of the end of data")
 }
 
 // conclusion is the only place where a client learns that its message was
@@ -279,12 +314,12 @@ func (x *session) failed(f failure, e *ending) *ending {
 	switch {
 	case f.reply != nil:
 		x.noteVerdict(f.reply)
-	case f.at == atOnce && f.then.reply != nil && e != clientGone:
+	case f.at == atOnce && f.then.reply != nil && !e.isGone():
 		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)
 	switch {
-	case e == clientGone:
+	case e.isGone():
 		return e
 	case f.at == atOnce:
 		return f.then

@@ -36,6 +36,7 @@ import (
 //	quiet        neither side was sent anything more
 //	any O        whatever the origin was sent so far is right, or C: the client;
 //	             messages: the records so far
+//	unacknowledged 5   so much of what the origin is sent has not come to it yet
 //	aborted      the origin leg was reset already
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
@@ -372,6 +373,10 @@ func (s *stage) step(line string) error {
 		s.taken(arg)
 		s.heard[arg] = nil
 		return nil
+	case "unacknowledged":
+		n, err := strconv.Atoi(arg)
+		s.origin.owe(n)
+		return err
 	case "aborted":
 		if !s.origin.aborted {
 			return fmt.Errorf("the origin leg was not aborted")
@@ -406,7 +411,7 @@ func (s *stage) setRules(arg string) error {
 		}
 		number := map[string]*int{
 			"errors": &s.rules.Errors, "recipients": &s.rules.Recipients, "textline": &s.rules.TextLine,
-			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle,
+			"messages": &s.rules.Messages, "rate": &s.rules.Rate, "idle": &s.rules.Idle, "tinychunks": &s.rules.TinyChunks,
 			"command": &s.rules.CommandLine, "authline": &s.rules.AuthLine, "parameter": &s.rules.Parameter,
 			"replyline": &s.rules.Replies.Line, "replylines": &s.rules.Replies.Lines, "replysize": &s.rules.Replies.Octets,
 		}[name]

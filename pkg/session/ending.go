@@ -36,6 +36,7 @@ func code(c smtp.Code, class, subject, detail uint8, text string) *smtp.Reply {
 // Trouble of our own or of the origin is never permanent for the client.
 var (
 	clientGone    = &ending{end: event.EndClientGone, why: event.ReasonClientGone, client: Abort}
+	clientEnded   = &ending{end: event.EndClientGone, why: event.ReasonClientGone} // replies to it may be on their way: a reset would take them back
 	clientDeaf    = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, detail: "the client does not read", client: Abort}
 	clientTimeout = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
 	overtime      = &ending{end: event.EndClientTimeout, why: event.ReasonSessionTime, detail: "the session is too long", reply: code(421, 4, 4, 2, "The session has lasted too long, closing the connection")}

@@ -26,6 +26,11 @@ type Leg interface {
 // goes on; without it, the origin learns of it when Run returns.
 type Aborter interface{ Abort() error }
 
+// Acknowledger is what an origin leg may also be. Unacknowledged returns how much, of
+// what was written, the origin's host has not acknowledged: nobody there can have
+// read it, so what the origin has said by then is no answer to it. 0 proves nothing.
+type Acknowledger interface{ Unacknowledged() int }
+
 // Sleeper is what a client leg may also be. Sleep returns when a Read would not
 // wait: there is something to read, the peer has closed, the leg is broken, or
 // the read deadline has passed. A session whose client leg is one can rest.
@@ -201,6 +206,11 @@ func (x *session) wait(s *side, until time.Time) *ending {
 	if e := x.flush(); e != nil {
 		return e
 	}
+	if s == &x.client {
+		began := x.now
+		x.spillInWait()
+		until = until.Add(x.now.Sub(began)) // this was not its time
+	}
 	if x.group == nil || !x.held { // else cmd refers to the buffer
 		x.client.shrink()
 	}
@@ -220,7 +230,7 @@ func (x *session) waitLong(s *side, until time.Time) *ending {
 		if s == &x.client && x.tx.state == noMail && x.o.Draining() {
 			return draining
 		}
-		if x.restful {
+		if x.restful && s == &x.client { // the origin may be owing a reply to what was gathered
 			x.until = until
 			return resting
 		}
@@ -250,10 +260,22 @@ func (x *session) arrived(s *side, err error) *ending {
 	case err == nil:
 		return nil
 	case s == &x.client:
-		return clientGone
+		return left(err)
 	}
 	return originGone
 }
+
+// left says how a client has gone: it has ended its stream, and may still read what
+// it was told, or its connection is broken.
+func left(err error) *ending {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return clientEnded
+	}
+	return clientGone
+}
+
+// isGone reports whether a session ends since its client sends nothing any more.
+func (e *ending) isGone() bool { return e == clientGone || e == clientEnded }
 
 // silent says what a wait that was too long means.
 func (x *session) silent(s *side) *ending {

@@ -26,9 +26,11 @@ type memoryLeg struct {
 	atMost  int           // octets per read; 0: any number
 	pace    time.Duration // how long a write takes
 	aborted bool
-	readBy  time.Time
-	timer   *time.Timer
-	wtimer  *time.Timer
+
+	unacknowledged int
+	readBy         time.Time
+	timer          *time.Timer
+	wtimer         *time.Timer
 }
 
 func newMemoryLeg() *memoryLeg {
@@ -139,6 +141,18 @@ func (l *memoryLeg) Pending() (int, error) {
 		return 1, nil
 	}
 	return 0, l.inErr
+}
+
+func (l *memoryLeg) Unacknowledged() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.unacknowledged
+}
+
+func (l *memoryLeg) owe(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.unacknowledged = n
 }
 
 func (l *memoryLeg) Abort() error {

@@ -159,10 +159,25 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 			x.now = time.Now()
 			until = x.now.Add(limit)
 		}
+		first := len(x.origin.window()) == 0
 		if e := x.await(&x.origin, smallSize, until); e != nil {
 			return r, e
 		}
+		if first && x.tx.committed {
+			x.tx.crossed = x.unheard()
+		}
 	}
+}
+
+// unheard reports whether the origin cannot have read all that was written to it.
+// It is asked when the first octets of a reply were read: the answer to what was
+// written comes with its acknowledgement, in the same segment or behind it. The look
+// ahead of a write cannot see a reply that is on its way, and a look right after it
+// could not tell such a one from an answer. It costs a system call, so it is for the
+// end of data alone.
+func (x *session) unheard() bool {
+	a, ok := x.origin.leg.(Acknowledger)
+	return ok && a.Unacknowledged() > 0
 }
 
 // inspect notes a reply that cannot be passed on as it is. It returns nil unless

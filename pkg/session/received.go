@@ -1,7 +1,7 @@
 package session
 
-// sendReceived puts a Received header in front of the content, where the rules
-// ask for one. We hand a message on without taking responsibility for it, so
+// sendReceived puts a Received header in front of the content of DATA, where the
+// rules ask for one. We hand a message on without taking responsibility for it, so
 // none is due (RFC 5321 section 3.7.2 is about relays); some want one to see the
 // gateway in.
 func (x *session) sendReceived() *ending {
@@ -10,11 +10,14 @@ func (x *session) sendReceived() *ending {
 	}
 	page := pages.Get().(*[pageSize]byte)
 	defer pages.Put(page)
-	header := x.appendReceived(page[:0])
-	if x.tx.binary {
-		header = appendChunk(page[len(header):len(header)], header, false)
+	return x.stream(x.appendReceived(page[:0]))
+}
+
+// gatherReceived does the same for content in chunks.
+func (x *session) gatherReceived() {
+	if x.rules.Received != "" {
+		x.batch.holds(x.appendReceived(x.batch.content()))
 	}
-	return x.stream(header)
 }
 
 // appendReceived appends the trace field of RFC 5321 section 4.4.

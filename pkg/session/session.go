@@ -88,7 +88,9 @@ type Close uint8
 
 const (
 	// Graceful: everything written is to be delivered, then the end of the
-	// stream. Unread input may be left, and must not destroy what was written.
+	// stream. Unread input may be left, and must not destroy what was written. To an
+	// origin nothing was written then that matters: no message is open, and its
+	// answer to the last one was read.
 	Graceful Close = iota
 	// Abort: reset. An origin leg that is inside a message must look broken, so
 	// that the origin throws the message away.
@@ -157,6 +159,7 @@ type letter struct {
 	data    smtp.Body       // content that follows DATA
 	stuffer smtp.Stuffer    // content in chunks
 	normal  smtp.Normalizer // either, where bare CR and LF are normalized
+	batch   batch           // of content in chunks
 }
 
 var letters = sync.Pool{New: func() any { return new(letter) }}
@@ -275,6 +278,7 @@ func (x *session) finish(e *ending) Outcome {
 	}
 	x.farewell(client, origin)
 	x.closeRecord(e)
+	x.batch.free()
 	x.stow()
 	x.park()
 	x.out.free()

@@ -33,11 +33,14 @@ type transaction struct {
 	body       int64         // parameter BODY of MAIL
 	binary     bool          // the origin gets chunks
 	waited     time.Duration // for the client's content
-	paused     time.Time     // when the last wait for a chunk was counted in waited, or the last chunk had come
+	paused     time.Time     // from when on a wait is not yet counted in waited
 	wrote      time.Duration // spent on writing it to the origin
 	dots       int64         // stuffed into what was written
+	tiny       int           // chunks
+	broken     *failure      // what became of content that was written while the client was silent
 	ended      bool          // the client has sent all of its content
 	committed  bool          // the end of data was sent completely
+	crossed    bool          // what the origin said then was on its way before
 }
 
 // mail handles MAIL.

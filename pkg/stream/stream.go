@@ -34,11 +34,12 @@ type Conn struct {
 	in  transfer
 	out transfer
 	see look
+	owe int32  // what a call of Unacknowledged found
 	bed uint64 // number in a Watch, guarded by that
 
 	// Bound once, so that no call allocates.
 	receive, send func(fd uintptr) bool
-	peek          func(fd uintptr)
+	peek, count   func(fd uintptr)
 }
 
 // transfer is a call of Read or Write in progress.
@@ -62,7 +63,7 @@ func New(c *net.TCPConn) *Conn {
 		panic("stream: not a connection: " + err.Error())
 	}
 	s := &Conn{TCPConn: c, raw: raw}
-	s.receive, s.send, s.peek = s.receiveNow, s.sendNow, s.peekNow
+	s.receive, s.send, s.peek, s.count = s.receiveNow, s.sendNow, s.peekNow, s.countNow
 	return s
 }
 
@@ -116,6 +117,17 @@ func (s *Conn) Pending() (int, error) {
 		return 0, err
 	}
 	return s.see.n, s.see.err
+}
+
+// Unacknowledged returns how many of the octets that were written the peer's host has
+// not acknowledged yet (SIOCOUTQ, tcp(7)); none of a connection that is closed. What
+// it has not acknowledged nobody there can have read, and an answer to what was read
+// comes with the acknowledgement, or after it.
+func (s *Conn) Unacknowledged() int {
+	if s.raw.Control(s.count) != nil {
+		return 0
+	}
+	return int(s.owe)
 }
 
 // Sleep waits until a read would not: something is there, the peer has closed,
@@ -181,6 +193,14 @@ func (s *Conn) peekNow(fd uintptr) {
 		s.see = look{0, io.EOF}
 	default:
 		s.see = look{1, nil}
+	}
+}
+
+// countNow asks for the length of the send queue, in which octets stay until they are
+// acknowledged. It cannot block.
+func (s *Conn) countNow(fd uintptr) {
+	if _, _, errno := unix.RawSyscall(unix.SYS_IOCTL, fd, unix.SIOCOUTQ, uintptr(unsafe.Pointer(&s.owe))); errno != 0 {
+		s.owe = 0
 	}
 }
 

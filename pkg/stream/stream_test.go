@@ -316,3 +316,29 @@ func BenchmarkExchange(b *testing.B) {
 		ours.Read(p)
 	}
 }
+
+// TestUnacknowledged: what the peer's host has is not counted, whether it was read there
+// or not; what its full buffer leaves no room for is.
+func TestUnacknowledged(t *testing.T) {
+	ours, theirs := pair(t)
+	if n := ours.Unacknowledged(); n != 0 {
+		t.Errorf("%d octets before the first write", n)
+	}
+	ours.Write([]byte("250 ok"))
+	until := func(what string, holds func() bool) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); !holds(); time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("waited in vain: ", what)
+			}
+		}
+	}
+	until("it is acknowledged", func() bool { return ours.Unacknowledged() == 0 })
+	ended := stuck(t, ours, theirs)
+	until("it is not", func() bool { return ours.Unacknowledged() > 0 })
+	ours.Close()
+	<-ended
+	if n := ours.Unacknowledged(); n != 0 {
+		t.Errorf("%d octets of a closed connection", n)
+	}
+}

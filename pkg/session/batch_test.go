@@ -1,0 +1,52 @@
+package session
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/portreeve/portreeve/pkg/event"
+)
+
+// TestChunksAreGathered: however small the chunks are, and whether the client waits
+// for its replies or not, the origin gets the content in few writes, and each
+// chunk has its reply.
+func TestChunksAreGathered(t *testing.T) {
+	const chunks = 20_000 // each becomes one octet, or with its dot two
+	for _, c := range []struct {
+		name, body, chunk string
+		most              int // writes of content
+	}{
+		{"octets", "", "x", 1},
+		{"lines", "", "x\r\n", 1},
+		{"stuffed", "", ".\r\n", 2},
+		{"binary", " BODY=BINARYMIME", "\x00", 1},
+	} {
+		for _, group := range []int{1, 100, chunks} {
+			turns := []turn{{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>" + c.body + "\r\nRCPT TO:<b@d>\r\n", 2}}
+			one := fmt.Sprintf("BDAT %d\r\n%s", len(c.chunk), c.chunk)
+			for range chunks / group {
+				turns = append(turns, turn{strings.Repeat(one, group), group})
+			}
+			p := newPlay(conversation{"x", chunkEHLO, append(turns, turn{"BDAT 0 LAST\r\nQUIT\r\n", 2}), nil, nil})
+			p.rules.TinyChunks, p.rules.TextLine = 0, 0
+			writes := 0
+			p.origin.leg.heard = func(b []byte) {
+				if len(p.origin.rcpts) > 0 && !strings.HasPrefix(string(b), "DATA") {
+					writes++
+				}
+				p.origin.hear(b)
+			}
+			p.run()
+			if p.outcome.End != event.EndQuit || len(p.origin.messages) != 1 {
+				t.Fatalf("%s, groups of %d: %s, %d messages", c.name, group, p.outcome.End, len(p.origin.messages))
+			}
+			if writes > c.most {
+				t.Errorf("%s, groups of %d: %d writes", c.name, group, writes)
+			}
+			if n := strings.Count(strings.Join(p.client.replies, "\n"), "Chunk taken"); n != chunks {
+				t.Errorf("%s, groups of %d: %d replies to chunks", c.name, group, n)
+			}
+		}
+	}
+}
