@@ -120,7 +120,7 @@ static __always_inline bool is_icmp(const struct ip *ip)
 static __always_inline bool parse_icmp_about_tcp(struct cursor *c, const struct ip *outer, struct ip *inner,
 						 struct spare *spare, struct endpoints *ports)
 {
-	if (outer->fragment != FRAGMENT_NONE || !parse_icmp_error(c, outer->family))
+	if (outer->fragment >= FRAGMENT_FIRST || !parse_icmp_error(c, outer->family))
 		return false;
 	if (parse_inner_ip(c, inner, spare, outer->family) != PARSED)
 		return false;

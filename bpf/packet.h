@@ -53,6 +53,7 @@ static __always_inline struct cursor at_network(struct __sk_buff *skb)
 
 enum fragment {
 	FRAGMENT_NONE,
+	FRAGMENT_EXTENDED, /* none, but behind extension headers */
 	FRAGMENT_FIRST,
 	FRAGMENT_INSIDE, /* IPv4: begins behind eight bytes of TCP, and so says what its flags are (RFC 3128) */
 	FRAGMENT_LATER,
@@ -76,8 +77,7 @@ struct ip {
 	__u8 family;
 	__u8 protocol;
 	__u8 fragment;
-	bool split;    /* has had a fragment header, that of a whole packet included */
-	bool extended; /* has had an extension header */
+	bool split; /* has had a fragment header, that of a whole packet included */
 };
 
 /* Room for headers that do not lie in the linear part of a packet. */
@@ -126,7 +126,7 @@ static __always_inline bool ends_before(const struct cursor *c, const struct ip 
 /* Reports whether a TCP header that is not all here may be what it does not show. In a plain packet it is nothing. */
 static __always_inline bool may_hide(const struct ip *ip)
 {
-	return ip->fragment || ip->extended;
+	return ip->fragment != FRAGMENT_NONE;
 }
 
 static __always_inline __u8 ipv4_fragment(const struct iphdr *h)
@@ -149,7 +149,6 @@ static __always_inline enum parsed take_ipv4(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET;
 	ip->protocol = h->protocol;
 	ip->fragment = ipv4_fragment(h);
-	ip->extended = false;
 	ip->end = h->tot_len ? c->at + bpf_ntohs(h->tot_len) : 0;
 	c->at += len;
 	return PARSED;
@@ -238,7 +237,7 @@ __attribute__((noinline)) __u64 walk_extensions(struct __sk_buff *skb, __u32 at,
 						__u32 relative)
 {
 	struct cursor c = {.skb = skb, .at = at, .relative = relative};
-	struct ip ip = {.end = end, .protocol = protocol};
+	struct ip ip = {.end = end, .protocol = protocol, .fragment = FRAGMENT_EXTENDED};
 
 	return pack_extensions(&c, &ip);
 }
@@ -246,7 +245,7 @@ __attribute__((noinline)) __u64 walk_extensions(struct __sk_buff *skb, __u32 at,
 __attribute__((noinline)) __u64 walk_hook_extensions(struct bpf_nf_ctx *hook, __u32 at, __u32 end, __u32 protocol)
 {
 	struct cursor c = {.hook = hook, .at = at};
-	struct ip ip = {.end = end, .protocol = protocol};
+	struct ip ip = {.end = end, .protocol = protocol, .fragment = FRAGMENT_EXTENDED};
 	struct bpf_dynptr packet;
 
 	if (bpf_dynptr_from_skb((struct __sk_buff *)hook->skb, 0, &packet))
@@ -263,10 +262,9 @@ static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET6;
 	ip->protocol = h->nexthdr;
 	ip->fragment = FRAGMENT_NONE;
-	ip->extended = is_extension(h->nexthdr);
 	ip->end = h->payload_len ? c->at + sizeof(*h) + bpf_ntohs(h->payload_len) : 0;
 	c->at += sizeof(*h);
-	if (likely(!ip->extended))
+	if (likely(h->nexthdr == IPPROTO_TCP) || !is_extension(h->nexthdr))
 		return PARSED;
 	if (c->hook)
 		return unpack_extensions(c, ip, walk_hook_extensions(c->hook, c->at, ip->end, ip->protocol));

@@ -42,6 +42,8 @@ func TestRunCost(t *testing.T) {
 		g.cost(clientHook, w.name()+" established", segment(client, origin, ack).bytes(), diverted(bpfReasonREASON_CLIENT_SOCKET))
 		g.cost(clientHook, w.name()+" forwarded", w.fromClient(w.origin, ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
 		g.cost(originHook, w.name()+" other port, not ours", segment(at(w.origin, 443), client, ack).bytes(), ignored)
+		g.cost(wallHook, w.name()+" forwarded, other port, not ours", segment(client, at(w.origin, 443), ack).bytes(), ignored)
+		g.cost(wallHook, w.name()+" forwarded", w.fromClient(w.origin, ack).bytes(), ignored)
 		g.cost(originHook, w.name()+" established", segment(origin, client, ack).bytes(), claimed(bpfReasonREASON_ORIGIN_SOCKET))
 	}
 	for _, w := range worlds {
