@@ -99,7 +99,7 @@ func (g *stage) cost(hook plan.TC, what string, packet []byte, want outcome) {
 	g.want(hook, what, packet, want)
 	name, err := tcProgram(hook, true)
 	must(g.T, err)
-	report(g.T, what, g.set.programs[name], &ebpf.RunOptions{Data: ethernet(packet)})
+	report(g.T, what, g.set.programs[name], &ebpf.RunOptions{Data: ethernet(packet), Context: forwarded()})
 }
 
 // costLookup reports what a lookup costs.

@@ -201,13 +201,20 @@ const (
 // unless a test gives it one, and it need not exist.
 const cameBy = 4711
 
+// forwarded is the struct __sk_buff of a packet that came in by cameBy, with a mark
+// of somebody else.
+func forwarded() []byte {
+	b := make([]byte, ingressOffset+4)
+	binary.NativeEndian.PutUint32(b[markOffset:], foreignMark)
+	binary.NativeEndian.PutUint32(b[ingressOffset:], cameBy)
+	return b
+}
+
 // runTC runs a TC program on a frame that came in by cameBy. It has a socket of
 // the kernel's test run, as no packet from outside does.
 func (g *stage) runTC(program string, packet []byte) (outcome, error) {
-	in, out := make([]byte, ingressOffset+4), make([]byte, 256)
-	binary.NativeEndian.PutUint32(in[markOffset:], foreignMark)
-	binary.NativeEndian.PutUint32(in[ingressOffset:], cameBy)
-	ret, err := g.set.programs[program].Run(&ebpf.RunOptions{Data: packet, Context: in, ContextOut: out})
+	out := make([]byte, 256)
+	ret, err := g.set.programs[program].Run(&ebpf.RunOptions{Data: packet, Context: forwarded(), ContextOut: out})
 	if err != nil {
 		return outcome{}, err
 	}
