@@ -9,7 +9,7 @@ TIMEOUT ?= 20m
 FUZZTIME ?= 30s
 BENCHFLAGS ?=
 # SYNs on each kind of link, and more flags: -complete, -seed=N, -links=veth,TUN
-PACKETS ?= 20000
+PACKETS ?= 350000
 CLOTHESFLAGS ?= -seed=0
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
@@ -17,7 +17,7 @@ STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels clothes mutants faults differential bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels clothes mutants faults differential races bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -44,7 +44,7 @@ test-kernels: root ## the data-path tests on Debian's kernels in QEMU and on thi
 	scripts/install-deps build test kernels
 	$(GO) run ./testenv/kernels
 
-clothes: root ## SYNs in every dress at a closed service, of which the origin may see none, as root; PACKETS=350000
+clothes: root ## SYNs in every dress at a closed service, as root: the origin may answer none of two million
 	scripts/install-deps build test
 	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^TestClothes$$' ./testenv/clothes -args -packets=$(PACKETS) $(CLOTHESFLAGS)
 
@@ -57,6 +57,10 @@ faults: ## cut, stall and spoil both legs of recorded conversations at every oct
 differential: root ## all mail of real clients to Postfix, Exim and OpenSMTPD, with and without the gateway, as root
 	scripts/install-deps build test
 	$(GO) test -count=1 -timeout 2h ./testenv/differential -complete
+
+RACES ?= 20000
+races: ## both peers wayward over real TCP at random moments; RACES=100000
+	$(GO) test -count=1 -timeout 2h -v -run '^TestRaces$$' ./pkg/relay -args -races=$(RACES) -seed=0
 
 fuzz: ## run each fuzz target for FUZZTIME (30s), two at a time
 	scripts/fuzz $(FUZZTIME)
