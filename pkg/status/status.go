@@ -25,7 +25,7 @@ type Report struct {
 	Metrics   string    `json:"metrics,omitempty"` // where they are asked for, by the configuration; the caller fills it in
 	Services  []Service `json:"services,omitempty"`
 	Walls     []Wall    `json:"walls,omitempty"`
-	Leaks     uint64    `json:"leaks"` // new connections that were not steered, and that a wall stopped
+	Leaks     uint64    `json:"leaks"`               // new connections that were not steered, and that a wall stopped
 	Counters  []Counter `json:"counters,omitempty"`  // those that are not zero
 	Lost      []string  `json:"lost,omitempty"`      // attached, and gone since
 	Leftovers []string  `json:"leftovers,omitempty"` // ours, and not part of what is attached
