@@ -226,6 +226,11 @@ func TestFindings(t *testing.T) {
 		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
 		"no wall in FORWARD": {func(c *config.Config, m *Machine) { m.Facts.NFLinks = false; c.Kernel.Netfilter = config.NetfilterOff }, finding.Warning,
 			"kernel: no wall stands in FORWARD: this kernel has no netfilter links (Linux 6.4 and later), and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
+		"no wall in FORWARD by choice": {func(c *config.Config, m *Machine) {
+			m.Facts.NFLinks = true
+			c.Kernel.Datapath, c.Kernel.Netfilter = config.DatapathClsact, config.NetfilterOff
+		}, finding.Warning,
+			"kernel: no wall stands in FORWARD: kernel.datapath is clsact, which goes without netfilter links, and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
 		"a bridge": {func(_ *config.Config, m *Machine) { m.Links[1].Kind = "bridge" }, finding.Info,
 			"interface " + healthy().Links[1].Name + ": frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients"},
 		"XDP": {func(_ *config.Config, m *Machine) { m.Links[1].XDP = true }, finding.Warning,
