@@ -218,14 +218,8 @@ func fate(services []steer.ServiceAlive) string {
 	return strings.Join(fates, ", and ")
 }
 
-// list names some of many things.
-func list(names []string) string {
-	const most = 5
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}
+// list names some of many services.
+func list(names []string) string { return finding.Some(names, 5, ", ") }
 
 // links judges the interfaces that exist; plan.Judge names those that do not.
 func (e *exam) links() {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/finding"
 )
 
 // WriteText prints the report for a person at a terminal.
@@ -87,9 +89,4 @@ func (s Service) String() string {
 // mostShown is how many addresses of a service are printed.
 const mostShown = 4
 
-func some(all []string) string {
-	if len(all) <= mostShown {
-		return strings.Join(all, " ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(all[:mostShown], " "), len(all)-mostShown)
-}
+func some(all []string) string { return finding.Some(all, mostShown, " ") }
