@@ -46,12 +46,12 @@ func (r Report) WriteText(w io.Writer) error {
 	return nil
 }
 
-// leaks says whether something reaches origins unsteered.
+// leaks says how much got to the last walls unsteered.
 func leaks(n uint64) string {
 	if n == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d STOPPED: new connections reach origins past the inspector's interfaces, marks or routes; see portreeve doctor", n)
+	return fmt.Sprintf("%d STOPPED: so many packets got past the client side, and would have reached origins uninspected; see portreeve doctor", n)
 }
 
 // meetFail says what becomes of connections that nobody serves.
