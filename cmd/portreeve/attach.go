@@ -27,6 +27,11 @@ traffic. It prints what it changed, one thing a line: + added, ~ changed,
 - removed. A second attach changes nothing. When a step fails, those before it are
 undone.
 
+While it is attached, new connections to addresses under intercept reach an origin through
+the inspector only, as fail says, or by an interface under interfaces.origin or
+interfaces.bypass. What comes by another interface, or was sent there by DNAT, is stopped;
+attach names it before.
+
 Until an inspector runs, new connections meet the fail policy of their service. One
 that runs goes on with the configuration that it began with; where it could not, mail
 would stop, so attach refuses and changes nothing. portreeve run --attach lets another
@@ -187,7 +192,9 @@ func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan
 	return f(side, want)
 }
 
-// sayStopped says, before it happens, what will not reach the origins any more.
+// sayStopped says, before it happens, what will not reach the origins any more. A
+// packet filter that cannot be read, which may be switched off for portreeve, keeps
+// nothing from being attached.
 func (e *env) sayStopped(c *config.Config) error {
 	if e.warned {
 		return nil
@@ -198,7 +205,8 @@ func (e *env) sayStopped(c *config.Config) error {
 	}
 	firewall, err := netfilter.Look()
 	if err != nil {
-		return err
+		firewall = nil
+		e.warn(finding.List{{Severity: finding.Warning, Object: "packet filter", Text: "it cannot be read, so that rules are not named which send connections to origins past the inspector: " + err.Error()}})
 	}
 	e.warn(doctor.Stopped(c, links, firewall))
 	return nil

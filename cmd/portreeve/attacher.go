@@ -91,15 +91,16 @@ func (e *env) attachWord(c *config.Config, inspector *daemon.Presence, word stri
 	return false, fmt.Errorf("%s: no word %q", attachVerb, word)
 }
 
-// startAttacher starts that process with a configuration.
-func (e *env) startAttacher(h *handover, configuration *os.File, number uint64) error {
+// startAttacher starts that process with a configuration, for an inspector that others
+// know by a presence.
+func (e *env) startAttacher(h *handover, configuration *os.File, presence *daemon.Presence) error {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("start the process that attaches: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "attach"), os.NewFile(uintptr(pair[1]), "attach")
 	defer theirs.Close()
-	args := []string{attachVerb, e.file.value, strconv.FormatUint(number, 10)}
+	args := []string{attachVerb, e.file.value, strconv.FormatUint(presence.Number(), 10)}
 	for _, o := range e.setting {
 		if o.flag.Changed {
 			args = append(args, "--"+o.flag.Name, o.flag.Value.String())
@@ -113,6 +114,11 @@ func (e *env) startAttacher(h *handover, configuration *os.File, number uint64) 
 		return fmt.Errorf("start the process that attaches: %w", err)
 	}
 	h.Attach, h.Attacher = h.hands(ours), cmd.Process.Pid
+	socket, err := presence.File()
+	if err != nil {
+		return err
+	}
+	h.Present, h.Number = h.hands(socket), presence.Number()
 	return nil
 }
 

@@ -78,34 +78,34 @@ func (e *env) confine(withAttach bool) error {
 	if err != nil {
 		return err
 	}
-	h := new(handover)
+	h, log := new(handover), notices(e.stderr)
 	h.Config = h.hands(file)
-	log := notices(e.stderr)
-	confines := keeper.Confines{Needed: needs(c), Capabilities: keeps(c)}
-	if h.BPF, err = asksBPF(c.Kernel, confines.Capabilities); err != nil {
+	confines, err := h.confines(c, log)
+	if err != nil {
 		return err
 	}
-	if h.BPF {
-		log.Warn("the inspector keeps CAP_BPF, without which this kernel lets nobody read or write BPF maps; Linux 5.19 asks for less")
-		confines.Capabilities = append(confines.Capabilities, unix.CAP_BPF)
-	}
-	if err := legible(confines); err != nil {
-		return err
-	}
-	if withAttach {
-		if err := e.startAttacher(h, file, presence.Number()); err != nil {
+	if presence != nil {
+		if err := e.startAttacher(h, file, presence); err != nil {
 			return err
 		}
-		socket, err := presence.File()
-		if err != nil {
-			return err
-		}
-		h.Present, h.Number = h.hands(socket), presence.Number()
 	}
 	if err := startHolder(h, &confines, c); err != nil {
 		return err
 	}
 	return runAgain(h, confines, log)
+}
+
+// confines are those of an inspector of this configuration, keys apart.
+func (h *handover) confines(c *config.Config, log *slog.Logger) (confines keeper.Confines, err error) {
+	confines = keeper.Confines{Needed: needs(c), Capabilities: keeps(c)}
+	if h.BPF, err = asksBPF(c.Kernel, confines.Capabilities); err != nil {
+		return confines, err
+	}
+	if h.BPF {
+		log.Warn("the inspector keeps CAP_BPF, without which this kernel lets nobody read or write BPF maps; Linux 5.19 asks for less")
+		confines.Capabilities = append(confines.Capabilities, unix.CAP_BPF)
+	}
+	return confines, legible(confines)
 }
 
 // keeps are the capabilities that the inspector of a configuration works with: for

@@ -28,10 +28,10 @@ func newDoctor(e *env) *cobra.Command {
 		Long: `Doctor looks at this machine with the configuration in hand: kernel features and the
 data path that they allow, the BPF file system, whether an inspector serves what is
 attached, interfaces, policy rules and marks of others, the packet filter (DNAT of the
-port, MASQUERADE towards origins, what drops at INPUT and OUTPUT), local servers on the
-port, settings of the kernel and of systemd-networkd, the routes to origins and, while
-attached, their routes back. It prints what it finds, one finding a line, with the exact
-remedy, and changes nothing.
+port, MASQUERADE towards origins, what drops at INPUT and OUTPUT), what the walls stop
+and what they do not see, local servers on the port, settings of the kernel and of
+systemd-networkd, the routes to origins and, while attached, their routes back. It prints
+what it finds, one finding a line, with the exact remedy, and changes nothing.
 
 To try an origin's route back, it opens a connection to it from an address that belongs
 to nobody (of 192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24 or 2001:db8::/32), where that

@@ -17,13 +17,17 @@ func newStatus(e *env) *cobra.Command {
 		Use:   "status",
 		Short: "show what is attached, alive, counted and left over",
 		Long: `Status reads the kernel and says whether the kernel side is attached and since when,
-whether an inspector lives, what each service does, how often each verdict had
-which reason, what was lost since the attach (somebody removed it), and what is
-left over from a crash. It needs neither a configuration nor an inspector; given a
-configuration, it says where the metrics are.
+whether an inspector lives, what each service does, how often each verdict had which
+reason, what the walls have stopped, what was lost since the attach (somebody removed
+it), and what is left over from a crash. It needs neither a configuration nor an
+inspector; given a configuration, it says where the metrics are.
 
-The exit code is 0 also when nothing is attached or nobody serves (doctor's is 1 then),
-and 1 when something was lost or is left over.`,
+Walls keep new connections from reaching origins uninspected. A leak is one that got past
+the client side and that another wall has stopped: routing, packet filter or programs of
+this machine work against portreeve, and doctor says which.
+
+The exit code is 0 also when nothing is attached or leaks were stopped, and when nobody
+serves (doctor's is 1 then). It is 1 when something was lost or is left over.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
 	}

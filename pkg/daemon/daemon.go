@@ -265,11 +265,7 @@ func (i *inspector) settle(relied bool) {
 	if !i.unsettled {
 		return
 	}
-	if relied && i.elders() {
-		if !i.waiting {
-			i.Log.Info("an older inspector still has sessions: what they rely on is removed when it has ended")
-		}
-		i.waiting = true
+	if relied && i.waits() {
 		return
 	}
 	done, err := i.Settle()
@@ -279,13 +275,19 @@ func (i *inspector) settle(relied bool) {
 	i.unsettled = !done && err == nil
 }
 
-// elders reports whether an older inspector has not ended yet.
-func (i *inspector) elders() bool {
-	there, err := i.Presence.Elders()
-	if err != nil {
-		i.Log.Warn("it is not known whether an older inspector still has sessions", "error", err)
+// waits reports whether an older inspector has not ended yet, or may not have, and
+// tells so once.
+func (i *inspector) waits() bool {
+	elders, err := i.Presence.Elders()
+	switch {
+	case i.waiting:
+	case err != nil:
+		i.Log.Warn("it is not known whether an older inspector still has sessions: what they may rely on is left", "error", err)
+	case elders:
+		i.Log.Info("an older inspector still has sessions: what they rely on is removed when it has ended")
 	}
-	return there
+	i.waiting = elders || err != nil
+	return i.waiting
 }
 
 // eldersPoll is how often an inspector looks whether the older ones have ended

@@ -2,43 +2,11 @@ package daemon
 
 import (
 	"log/slog"
-	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-// TestSessionsFitIntoDescriptors: what sessions do not get suffices for the rest, and
-// what is advised is enough and not more.
-func TestSessionsFitIntoDescriptors(t *testing.T) {
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2))
-	for _, c := range []struct {
-		d        descriptors
-		sessions int
-		pipes    int
-	}{
-		{descriptors{limit: 1024, used: 30}, (1024 - 30 - refusing - passing) / 2, 0},
-		{descriptors{limit: 1024, used: 30, dns: true}, (1024 - 30 - refusing - passing) / 3, 0},
-		{descriptors{limit: 1024, used: 30, opaque: true}, (1024 - 30 - refusing - passing - 2*(64+4)) / 2, 64},
-		{descriptors{limit: 1024, used: 30, pages: true}, (1024 - 30 - refusing - passing - 1 - scrapers - reading) / 2, 0},
-		{descriptors{limit: 1 << 20, used: 30, opaque: true}, (1<<20 - 30 - refusing - passing - 2*(256+4)) / 2, 256},
-		{descriptors{limit: 60, used: 30}, -2, 0},
-	} {
-		if n, p := c.d.sessions(), c.d.pipes(); n != c.sessions || p != c.pipes {
-			t.Errorf("%+v: %d sessions and %d pipes, want %d and %d", c.d, n, p, c.sessions, c.pipes)
-		}
-		for _, wanted := range []int{2500, 10_000} {
-			d := c.d
-			d.limit = d.limitFor(wanted)
-			enough := d.sessions()
-			d.limit -= d.each()
-			if less := d.sessions(); enough != wanted || less >= wanted {
-				t.Errorf("%+v: for %d sessions %d open files are advised, with which there are %d", c.d, wanted, d.limit, enough)
-			}
-		}
-	}
-}
 
 // TestClampIsTold: fewer sessions than configured are told with the key, both figures
 // and the remedy; no session at all is an error.

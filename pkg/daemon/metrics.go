@@ -12,6 +12,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/descriptors"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
@@ -62,7 +63,6 @@ func kernelCounts(s *steer.Steer) event.Kernel {
 // page at once. Each request has a connection of its own, since idle ones would
 // keep others out.
 const (
-	scrapers    = 32 // connections at once; more wait
 	headerTime  = 5 * time.Second
 	pageTime    = 30 * time.Second
 	headerLimit = 8 << 10
@@ -104,7 +104,7 @@ func (e *exporter) run(ctx context.Context) {
 			return
 		}
 		e.log.Info("metrics are served", "address", e.listen, "path", metricsPath)
-		err := server.Serve(netutil.LimitListener(ln, scrapers))
+		err := server.Serve(netutil.LimitListener(ln, descriptors.Scrapers))
 		if ctx.Err() == nil {
 			e.log.Warn("metrics are not served any more, trying again", "address", e.listen, "error", err)
 		}

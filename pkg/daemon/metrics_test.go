@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/descriptors"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 )
@@ -150,7 +151,7 @@ func TestMetricsServeOnePage(t *testing.T) {
 // before them do or do not send.
 func TestMetricsBoundScrapers(t *testing.T) {
 	addr := exported(t)
-	for range scrapers {
+	for range descriptors.Scrapers {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
@@ -165,7 +166,7 @@ func TestMetricsBoundScrapers(t *testing.T) {
 	io.WriteString(c, "GET /metrics HTTP/1.0\r\n\r\n")
 	c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
 	if n, err := c.Read(make([]byte, 1)); err == nil {
-		t.Errorf("read %d octets of connection %d", n, scrapers+1)
+		t.Errorf("read %d octets of connection %d", n, descriptors.Scrapers+1)
 	}
 	c.SetReadDeadline(time.Now().Add(headerTime + 20*time.Second)) // those that say nothing are closed by then
 	if n, err := c.Read(make([]byte, 1)); n != 1 {
@@ -197,7 +198,7 @@ func TestCountersOnlyWhenAsked(t *testing.T) {
 // TestIdleScrapersKeepNobodyOut: who has been answered holds no connection.
 func TestIdleScrapersKeepNobodyOut(t *testing.T) {
 	addr := exported(t)
-	for range scrapers {
+	for range descriptors.Scrapers {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)

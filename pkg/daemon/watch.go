@@ -4,10 +4,10 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/accept"
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
@@ -155,9 +155,13 @@ func (w *watch) judgePlaces(services []string, places []steer.Place) {
 	w.judgeRemoved(by[steer.Removed])
 	w.judgeTaken(by[steer.Taken])
 	w.judgeEmptied(by[steer.Emptied])
-	for _, name := range slices.Concat(by[steer.Held], by[steer.Emptied]) {
-		delete(w.removed, name)
-		delete(w.taken, name)
+	for n, name := range services {
+		if places[n] != steer.Removed {
+			delete(w.removed, name)
+		}
+		if places[n] != steer.Taken {
+			delete(w.taken, name)
+		}
 	}
 }
 
@@ -239,10 +243,4 @@ func (u unserved) Error() string {
 }
 
 // named lists services, not all of many.
-func named(services []string) string {
-	const most = 5
-	if len(services) <= most {
-		return strings.Join(services, ", ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(services[:most], ", "), len(services)-most)
-}
+func named(services []string) string { return finding.Some(services, 5, ", ") }

@@ -206,6 +206,19 @@ func TestWatchIsPatientWithAnotherInspector(t *testing.T) {
 	})
 }
 
+// A service that comes back in another inspector's hands is not gone.
+func TestWatchSeesWhoBroughtAServiceBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, s, log := watching("mx")
+		delete(s.places, "mx")
+		w.looks(t, 30)
+		s.places["mx"] = steer.Taken
+		w.looks(t, 61) // it would have ended by now, as one to which nobody is led
+		expectSteps(t, s, "register mx")
+		expectLog(t, log, "does not beat", 1)
+	})
+}
+
 // What a newer inspector has changed is its business.
 func TestWatchGivesWay(t *testing.T) {
 	for name, spoil := range map[string]func(*slotsOf){

@@ -15,6 +15,7 @@ import (
 	"unicode"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/descriptors"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -217,14 +218,8 @@ func fate(services []steer.ServiceAlive) string {
 	return strings.Join(fates, ", and ")
 }
 
-// list names some of many things.
-func list(names []string) string {
-	const most = 5
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}
+// list names some of many services.
+func list(names []string) string { return finding.Some(names, 5, ", ") }
 
 // links judges the interfaces that exist; plan.Judge names those that do not.
 func (e *exam) links() {
@@ -265,12 +260,20 @@ func (e *exam) interfaces() []string {
 	return names
 }
 
-// files judges whether the sessions allowed fit the process's descriptors.
+// usedBefore is about how many descriptors an inspector has open before its first
+// client: the kernel side's maps, programs and links, listeners, files.
+const usedBefore = 64
+
+// files judges whether the sessions allowed fit the process's descriptors. The
+// inspector serves as many as fit.
 func (e *exam) files() {
-	const own, perSession = 64, 2
-	need := uint64(e.c.Limits.Sessions)*perSession + own
-	if e.m.Files != 0 && need > e.m.Files {
+	if e.m.Files == 0 {
+		return
+	}
+	n := descriptors.Of(e.c)
+	n.Limit, n.Used = int(min(e.m.Files, 1<<30)), usedBefore
+	if fitting, need := n.Sessions(), n.LimitFor(e.c.Limits.Sessions); fitting < e.c.Limits.Sessions {
 		e.warn(e.c.File+": limits.sessions", fmt.Sprintf("%d sessions need %d file descriptors, and a process here may open %d", e.c.Limits.Sessions, need, e.m.Files),
-			fmt.Sprintf("raise the limit (LimitNOFILE=%d in the unit, or ulimit -n), or allow %d sessions", need, (e.m.Files-own)/perSession))
+			fmt.Sprintf("raise the limit (LimitNOFILE=%d in the unit, or ulimit -n), or allow %d sessions", need, max(fitting, 1)))
 	}
 }

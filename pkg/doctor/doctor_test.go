@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os/exec"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -88,6 +89,7 @@ func TestHealthyMachineHasNoComplaint(t *testing.T) {
 // Each row makes one thing wrong with the healthy machine and expects the
 // finding about it, and no other complaint.
 func TestFindings(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(2)) // descriptors depend on it
 	missing := fmt.Errorf("try: %w", ebpf.ErrNotSupported)
 	for name, test := range map[string]struct {
 		spoil    func(*config.Config, *Machine)
@@ -226,12 +228,17 @@ func TestFindings(t *testing.T) {
 		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
 		"no wall in FORWARD": {func(c *config.Config, m *Machine) { m.Facts.NFLinks = false; c.Kernel.Netfilter = config.NetfilterOff }, finding.Warning,
 			"kernel: no wall stands in FORWARD: this kernel has no netfilter links (Linux 6.4 and later), and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
+		"no wall in FORWARD by choice": {func(c *config.Config, m *Machine) {
+			m.Facts.NFLinks = true
+			c.Kernel.Datapath, c.Kernel.Netfilter = config.DatapathClsact, config.NetfilterOff
+		}, finding.Warning,
+			"kernel: no wall stands in FORWARD: kernel.datapath is clsact, which goes without netfilter links, and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
 		"a bridge": {func(_ *config.Config, m *Machine) { m.Links[1].Kind = "bridge" }, finding.Info,
 			"interface " + healthy().Links[1].Name + ": frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients"},
 		"XDP": {func(_ *config.Config, m *Machine) { m.Links[1].XDP = true }, finding.Warning,
 			"interface " + healthy().Links[1].Name + ": an XDP program is attached, which may redirect packets before the walls see them; make sure that it leaves port 25 alone"},
 		"few descriptors": {func(_ *config.Config, m *Machine) { m.Files = 164 }, finding.Warning,
-			"gw.yaml: limits.sessions: 100 sessions need 264 file descriptors, and a process here may open 164; raise the limit (LimitNOFILE=264 in the unit, or ulimit -n), or allow 50 sessions"},
+			"gw.yaml: limits.sessions: 100 sessions need 818 file descriptors, and a process here may open 164; raise the limit (LimitNOFILE=818 in the unit, or ulimit -n), or allow 19 sessions"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, m := parse(t), healthy()

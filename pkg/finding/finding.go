@@ -5,7 +5,10 @@
 // input or output.
 package finding
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // Severity orders findings; only Error makes a command fail.
 type Severity uint8
@@ -72,4 +75,13 @@ func (l List) Error() string {
 		lines[i] = f.String()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// Some names the first of many things, most of them at the most, and says how many
+// more there are.
+func Some(all []string, most int, separator string) string {
+	if len(all) <= most {
+		return strings.Join(all, separator)
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(all[:most], separator), len(all)-most)
 }

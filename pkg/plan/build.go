@@ -219,7 +219,7 @@ func attachments(c *config.Config, f Facts) []Item {
 // netfilter links a rule is it, see Netfilter.
 func forwards(c *config.Config, f Facts) []Item {
 	var items []Item
-	if !byLink(c, f) {
+	if !ForwardByLink(c, f) {
 		return nil
 	}
 	for _, family := range families(intercepts(c)) {
@@ -228,9 +228,9 @@ func forwards(c *config.Config, f Facts) []Item {
 	return items
 }
 
-// byLink tells whether the wall at FORWARD is a netfilter link. Who insists on
-// clsact gets all of what older kernels have.
-func byLink(c *config.Config, f Facts) bool {
+// ForwardByLink tells whether the wall at FORWARD is a netfilter link. Who insists
+// on clsact gets all of what older kernels have.
+func ForwardByLink(c *config.Config, f Facts) bool {
 	return f.NFLinks && c.Kernel.Datapath != config.DatapathClsact
 }
 

@@ -42,7 +42,7 @@ func needs(c *config.Config, f Facts) Firewall {
 		addressed = append(addressed, s.Listen...)
 	}
 	match := f.Match
-	if byLink(c, f) {
+	if ForwardByLink(c, f) {
 		match = ""
 	}
 	return Firewall{

@@ -20,8 +20,6 @@ import (
 // liar is an origin that says 250 once, at some moment while the end of data is on its
 // way, and refuses the message when it has that.
 type liar struct {
-	in     *bufio.Reader
-	conn   net.Conn
 	after  time.Duration  // the content
 	stray  chan time.Time // when it was said
 	missed chan bool      // the end of data had come before

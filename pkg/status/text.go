@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/finding"
 )
 
 // WriteText prints the report for a person at a terminal.
@@ -44,12 +46,12 @@ func (r Report) WriteText(w io.Writer) error {
 	return nil
 }
 
-// leaks says whether something reaches origins unsteered.
+// leaks says how much got to the last walls unsteered.
 func leaks(n uint64) string {
 	if n == 0 {
 		return "none"
 	}
-	return fmt.Sprintf("%d STOPPED: new connections reach origins past the inspector's interfaces, marks or routes; see portreeve doctor", n)
+	return fmt.Sprintf("%d STOPPED: so many packets got past the client side, and would have reached origins uninspected; see portreeve doctor", n)
 }
 
 // meetFail says what becomes of connections that nobody serves.
@@ -87,9 +89,4 @@ func (s Service) String() string {
 // mostShown is how many addresses of a service are printed.
 const mostShown = 4
 
-func some(all []string) string {
-	if len(all) <= mostShown {
-		return strings.Join(all, " ")
-	}
-	return fmt.Sprintf("%s and %d more", strings.Join(all[:mostShown], " "), len(all)-mostShown)
-}
+func some(all []string) string { return finding.Some(all, mostShown, " ") }

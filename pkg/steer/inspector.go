@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -73,7 +74,8 @@ func (i *Inspector) pinned() error {
 
 // Hold opens the links that are pinned now, so that they last as long as the
 // inspector: whoever removes their pins, or unmounts the BPF file system, takes
-// neither steering nor walls away from under it. A detach ends the links.
+// neither steering nor walls away from under it. A detach ends the links; what was
+// ended is let go.
 func (i *Inspector) Hold() error {
 	pins, err := names(i.set.dir, linkPrefix)
 	if err != nil {
@@ -88,6 +90,29 @@ func (i *Inspector) Hold() error {
 			err = i.hold(*l)
 		}
 		if err != nil {
+			return err
+		}
+	}
+	return i.letGo(pins)
+}
+
+// letGo closes links that were ended and have no pin any more: interfaces come and
+// go, each with a number of its own. There are two links of netfilter at the most, of
+// which the kernel does not say whether they were ended.
+func (i *Inspector) letGo(pins []string) error {
+	for name, l := range i.held {
+		if slices.Contains(pins, name) || l.program == bpfProgSteerForward {
+			continue
+		}
+		info, err := l.Info()
+		if err != nil {
+			return fmt.Errorf("read %s: %w", name, err)
+		}
+		if runs(info) {
+			continue
+		}
+		delete(i.held, name)
+		if err := l.Close(); err != nil {
 			return err
 		}
 	}

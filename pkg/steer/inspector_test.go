@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -271,6 +272,17 @@ func TestHold(t *testing.T) {
 	must(t, err)
 	must(t, i.Hold())
 	must(t, i.Hold())
+	all := len(i.held)
+	apply(t, s, slices.DeleteFunc(slices.Clone(want), func(i plan.Item) bool { return i.Kind() == plan.KindTC }))
+	must(t, i.Hold())
+	if left := len(i.held); left == all || left == 0 {
+		t.Errorf("%d links are held, %d after those of TC were ended", all, left)
+	}
+	apply(t, s, want)
+	must(t, i.Hold())
+	if again := len(i.held); again != all {
+		t.Errorf("%d links are held, want %d", again, all)
+	}
 	if i.Unpinned() {
 		t.Error("unpinned at the beginning")
 	}

@@ -49,7 +49,7 @@ func (s *pinSet) putClosed(n uint32) error {
 	return nil
 }
 
-// putSettings writes what an operator may change; ABI and date stay.
+// putSettings writes what an operator may change; the rest stays.
 func (s *pinSet) putSettings(i plan.Settings) error {
 	v, err := s.settings()
 	if err != nil {

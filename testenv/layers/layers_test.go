@@ -26,7 +26,7 @@ const (
 // layer, a package imports only those before it.
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
-	{"config", "event", "inspect", "plan"},
+	{"config", "event", "inspect", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
@@ -34,14 +34,15 @@ var layers = [][]string{
 
 // sideways are the imports within a layer that are meant.
 var sideways = map[string][]string{
-	"flow":    {"zone"},
-	"inspect": {"event"},
-	"plan":    {"config"},
-	"relay":   {"session"},
-	"keeper":  {"keyring"},
-	"resolve": {"trust"},
-	"returns": {"forward"},
-	"status":  {"apply"},
+	"descriptors": {"config"},
+	"flow":        {"zone"},
+	"inspect":     {"event"},
+	"plan":        {"config"},
+	"relay":       {"session"},
+	"keeper":      {"keyring"},
+	"resolve":     {"trust"},
+	"returns":     {"forward"},
+	"status":      {"apply"},
 }
 
 // doors are libraries with the only packages that may import them.

@@ -49,10 +49,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
+	"walled":  command(walled),  // VERDICT ADDR:PORT: a SYN of the client stays without an answer, and the kernel side counts it
 	"send":    command(send),    // [from=ADDR] [port=N] ADDR:PORT FILE: deliver, print the last reply
 	"breaks":  command(breaks),  // rst|fin ADDR:PORT FILE: break off after each octet of the content
-	"midway":  command(midway),  // start ADDR:PORT FILE | stop: a client in the middle of a message, which then ends it and is told 250 and 421
-	"slow":    command(slow),    // start ADDR:PORT | stop: a message of which the rest is sent at stop; print the reply
+	"midway":  command(midway),  // start ADDR:PORT FILE | stop CODE…: begin a message; send the rest, and be told these codes
 	"usurp":   command(usurp),   // SERVICE…: take its IPv4 slots by an inspector that dies at once
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 

@@ -45,7 +45,6 @@ type stage struct {
 	authorities map[string]*pki.Authority // by directory
 	steady      *peer.Client
 	midway      *halfSent
-	slow        *peer.Client
 	names       *nameserver.Server
 	pages       *http.Server
 }

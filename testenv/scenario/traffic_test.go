@@ -232,24 +232,25 @@ type halfSent struct {
 	rest string
 }
 
-// midway begins a message and stops in its middle, and later ends it. It may do so
-// however the server is stopped meanwhile, and is told that nothing more goes.
+// midway begins a message and stops in its middle, and later sends the rest: a
+// session that lasts while an inspector is stopped, or another takes over.
 func midway(s *stage, ts *testscript.TestScript, args []string) error {
+	const text = "midway start ADDR:PORT FILE | midway stop CODE…"
 	switch {
 	case len(args) == 3 && args[0] == "start":
 		to, err := netip.ParseAddrPort(args[1])
 		if err != nil {
-			return err
+			return usage(text)
 		}
 		return s.beginMessage(to, message(ts, args[2]))
-	case len(args) == 1 && args[0] == "stop" && s.midway != nil:
-		return s.midway.end()
+	case len(args) >= 2 && args[0] == "stop" && s.midway != nil:
+		return s.midway.end(args[1:])
 	}
-	return usage("midway start ADDR:PORT FILE | midway stop")
+	return usage(text)
 }
 
 func (s *stage) beginMessage(to netip.AddrPort, m peer.Message) error {
-	conn, err := s.dial(netip.AddrPort{}, to)
+	conn, err := s.dial(netip.AddrPortFrom(s.source(netip.Addr{}, to), 0), to)
 	if err != nil {
 		return err
 	}
@@ -264,14 +265,18 @@ func (s *stage) beginMessage(to netip.AddrPort, m peer.Message) error {
 	return s.midway.Write(m.Content[:half])
 }
 
-// end sends the rest and reads the two replies.
-func (h *halfSent) end() error {
+// end sends the rest and reads the replies, which have these codes.
+func (h *halfSent) end(codes []string) error {
 	if err := h.Write(h.rest); err != nil {
 		return err
 	}
-	for _, want := range []int{250, 421} {
-		if reply, err := h.Reply(); err != nil || reply.Code != want {
-			return fmt.Errorf("%q in place of %d, %w", reply.Raw, want, err)
+	for _, want := range codes {
+		reply, err := h.Reply()
+		if err != nil {
+			return err
+		}
+		if strconv.Itoa(reply.Code) != want {
+			return fmt.Errorf("%q in place of %s", reply.Raw, want)
 		}
 	}
 	return nil
