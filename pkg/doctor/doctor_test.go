@@ -108,6 +108,8 @@ func TestFindings(t *testing.T) {
 		}, finding.Warning, "kernel side: what is attached differs from gw.yaml in 1 things, the first: + link sk_lookup; portreeve attach -c gw.yaml"},
 		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"in a VRF": {func(_ *config.Config, m *Machine) { m.Facts.VRFs = map[string]string{"ext0": "red"} }, finding.Error,
+			`gw.yaml: interfaces.client[0]: interface "ext0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set ext0 nomaster), or use an interface that is in no VRF`},
 		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,
 			"interface ext0: it is a port of the bridge br0, whose packets do not arrive by it; name br0 in its place"},
 		"down":       {func(_ *config.Config, m *Machine) { m.Links[1].Up = false }, finding.Warning, "interface dmz0: it is down; ip link set dmz0 up"},

@@ -29,15 +29,40 @@ func Judge(c *config.Config, f Facts) finding.List {
 func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 	check := func(side string, names []string) {
 		for i, name := range names {
+			object := key(c, "interfaces.%s[%d]", side, i)
 			if !slices.Contains(f.Interfaces, name) {
-				l.Add(finding.Error, key(c, "interfaces.%s[%d]", side, i),
+				l.Add(finding.Error, object,
 					fmt.Sprintf("interface %q does not exist on this machine", name),
 					"use one of "+strings.Join(others(f.Interfaces), ", ")+", or create it first")
 			}
+			judgeVRF(l, object, name, f)
 		}
 	}
 	check("client", c.Interfaces.Client)
 	check("origin", c.Interfaces.Origin)
+	for i, name := range c.Interfaces.Bypass {
+		if vrf := f.VRFs[name]; vrf != "" && vrf != name {
+			l.Add(finding.Error, key(c, "interfaces.bypass[%d]", i),
+				fmt.Sprintf("interface %q is in the VRF %s: to the kernel, what comes in by it came in by %s", name, vrf, vrf),
+				fmt.Sprintf("name %s in its place", vrf))
+		}
+	}
+}
+
+// judgeVRF refuses an interface in a VRF: its packets are routed as if they had
+// come in by the VRF, which our rules, roles and sockets do not name. The VRF
+// itself is no way out, for no TC program sees what comes in by it.
+func judgeVRF(l *finding.List, object, name string, f Facts) {
+	vrf := f.VRFs[name]
+	switch vrf {
+	case "":
+	case name:
+		l.Add(finding.Error, object, fmt.Sprintf("interface %q is a VRF, and portreeve steers no mail in VRFs", name),
+			"use interfaces that are in no VRF")
+	default:
+		l.Add(finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
+			fmt.Sprintf("take it out (ip link set %s nomaster), or use an interface that is in no VRF", name))
+	}
 }
 
 // others are the interfaces without lo, which is on neither side.

@@ -134,6 +134,13 @@ func TestJudge(t *testing.T) {
 		"fits": {transit, nil, ""},
 		"interface missing": {transit, func(f *Facts) { f.Interfaces = []string{"lo", "dmz0"} },
 			`portreeve.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"client side in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"ext0": "red"} },
+			`portreeve.yaml: interfaces.client[0]: interface "ext0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set ext0 nomaster), or use an interface that is in no VRF`},
+		"origin side in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"dmz0": "red"} },
+			`portreeve.yaml: interfaces.origin[0]: interface "dmz0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set dmz0 nomaster), or use an interface that is in no VRF`},
+		"a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"ext0": "ext0"} },
+			`portreeve.yaml: interfaces.client[0]: interface "ext0" is a VRF, and portreeve steers no mail in VRFs; use interfaces that are in no VRF`},
+		"another interface in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"lan0": "red", "red": "red"} }, ""},
 		"origin on the gateway": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"]}` + "\n", nil,
 			"portreeve.yaml: services[0].origins[0]: service mx would send mail back to the gateway: 172.16.20.1 is its own address, and a forged connection to it gets no reply; name the address of a server behind the gateway, or set forge: {address: never}"},
 		"origin on the gateway, not forged": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"], forge: {address: never}}` + "\n", nil, ""},
@@ -155,6 +162,23 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
+	}
+}
+
+// The kernel says of what came in by an interface in a VRF that it came in by the
+// VRF: that is the name to let pass.
+func TestJudgeBypassInVRF(t *testing.T) {
+	c := parse(t, transit)
+	facts := gateway
+	facts.VRFs = map[string]string{"lan0": "red", "red": "red"}
+	c.Interfaces.Bypass = []string{"lan0"}
+	const want = `portreeve.yaml: interfaces.bypass[0]: interface "lan0" is in the VRF red: to the kernel, what comes in by it came in by red; name red in its place`
+	if l := Judge(c, facts); !l.Failed() || l.Error() != want {
+		t.Errorf("got  %v\nwant %s", l, want)
+	}
+	c.Interfaces.Bypass = []string{"red"}
+	if l := Judge(c, facts); len(l) > 0 {
+		t.Errorf("findings %v", l)
 	}
 }
 
