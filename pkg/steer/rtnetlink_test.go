@@ -121,6 +121,38 @@ func newVeth(a, b string, netns int) error {
 	return nil
 }
 
+// Attributes of tunnels (linux/if_tunnel.h).
+const (
+	tunLocal  = 2
+	tunRemote = 3
+	greLocal  = 6
+	greRemote = 7
+)
+
+// newTunnel makes a tunnel of a kind ("gre", "ipip" …) between two addresses, down.
+// EOPNOTSUPP means that the kernel does not have it.
+func newTunnel(name, kind string, local, remote netip.Addr) error {
+	here, there := uint16(tunLocal), uint16(tunRemote)
+	if kind == "gre" || kind == "ip6gre" {
+		here, there = greLocal, greRemote
+	}
+	m := newMessage(unix.RTM_NEWLINK, createFlags, linkBody(0)...)
+	m.attr(unix.IFLA_IFNAME, []byte(name+"\x00"))
+	info := m.nest(unix.IFLA_LINKINFO)
+	m.attr(unix.IFLA_INFO_KIND, []byte(kind))
+	for len(m.b)%unix.NLA_ALIGNTO != 0 {
+		m.b = append(m.b, 0)
+	}
+	data := m.nest(unix.IFLA_INFO_DATA)
+	m.attr(here, local.AsSlice()).attr(there, remote.AsSlice())
+	data()
+	info()
+	if err := m.send(); err != nil {
+		return fmt.Errorf("make %s %s: %w", kind, name, err)
+	}
+	return nil
+}
+
 // deleteLink deletes an interface.
 func deleteLink(index uint32) error {
 	if err := newMessage(unix.RTM_DELLINK, 0, linkBody(index)...).send(); err != nil {
