@@ -76,7 +76,7 @@ func newTriangle(t *testing.T, clsact bool) *triangle {
 func unwired(t *testing.T, clsact bool) *triangle {
 	t.Helper()
 	s, _ := sandbox(t)
-	s.UseFilters(clsactFilters{map[plan.TC]bool{}})
+	s.UseFilters(clsactFilters{map[plan.TC]ebpf.ProgramID{}})
 	return &triangle{stage: &stage{T: t, Steer: s}, client: newSpace(t), origin: newSpace(t), clsact: clsact}
 }
 

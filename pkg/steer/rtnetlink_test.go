@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -262,7 +263,9 @@ func deleteFilter(ifindex, parent, priority uint32) error {
 
 // clsactFilters are steer's filters in these tests; the product's are
 // pkg/route's.
-type clsactFilters struct{ have map[plan.TC]bool }
+type clsactFilters struct{ have map[plan.TC]ebpf.ProgramID }
+
+func (f clsactFilters) Program(t plan.TC) (uint32, error) { return uint32(f.have[t]), nil }
 
 func (f clsactFilters) Have() (all []plan.TC, _ error) {
 	return slices.Collect(maps.Keys(f.have)), nil
@@ -276,13 +279,15 @@ func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
 	if err := newClsact(ifindex); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	f.have[t] = true
+	if f.have[t], err = programID(fd); err != nil {
+		return err
+	}
 	return putFilter(ifindex, parentOf(t), uint32(t.Side), fd, name)
 }
 
 func (f clsactFilters) Remove(t plan.TC) error {
 	ifindex, err := ifaceIndex(t.Interface)
-	if err != nil || !f.have[t] {
+	if err != nil || f.have[t] == 0 {
 		return err
 	}
 	delete(f.have, t)
