@@ -23,6 +23,11 @@ func Judge(c *config.Config, f Facts) finding.List {
 		l.Add(finding.Error, key(c, "kernel.datapath"),
 			"this kernel has no TCX links (Linux 6.6 and later)", "use datapath: auto, which takes the clsact qdisc here")
 	}
+	if len(intercepts(c)) > 0 && c.Kernel.Netfilter == config.NetfilterOff && !byLink(c, f) {
+		l.Add(finding.Warning, key(c, "kernel.netfilter"),
+			"it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side",
+			"use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that")
+	}
 	return l
 }
 

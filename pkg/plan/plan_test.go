@@ -95,6 +95,32 @@ func TestDiffAddsUpwardsAndRemovesDownwards(t *testing.T) {
 	}
 }
 
+// With other programs pinned, the rules that ask one are made anew, and no crash
+// in between leaves a stale one.
+func TestDiffMakesRulesAnew(t *testing.T) {
+	asks := Filter{Family: IPv4, Legacy: true, Table: "filter", Chain: "PORTREEVE-FORWARD", Spec: "-m bpf --object-pinned /a/b -j DROP"}
+	other := Filter{Family: IPv4, Legacy: true, Table: "filter", Chain: "PORTREEVE-INPUT", Spec: "-j RETURN"}
+	for name, test := range map[string]struct {
+		have, want []Item
+		changes    string
+	}{
+		"same":         {[]Item{Objects{}, asks, other}, []Item{Objects{}, asks, other}, ""},
+		"other build":  {[]Item{Objects{Fault: "old"}, asks, other}, []Item{Objects{}, asks, other}, "- " + asks.String() + "\n~ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"pins lost":    {[]Item{asks, other}, []Item{Objects{}, asks, other}, "- " + asks.String() + "\n+ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"not wanted":   {[]Item{asks, other}, []Item{Objects{}, other}, "- " + asks.String() + "\n+ bpf maps and programs\n"},
+		"new":          {nil, []Item{Objects{}, asks}, "+ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"detach first": {[]Item{asks, other}, nil, "- " + asks.String() + "\n- " + other.String() + "\n"},
+	} {
+		var got strings.Builder
+		for _, c := range Diff(test.have, test.want) {
+			got.WriteString(c.String() + "\n")
+		}
+		if diff := cmp.Diff(test.changes, got.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 func TestDiffOfEqualPlansIsEmpty(t *testing.T) {
 	items := Build(parse(t, transit), gateway)
 	if d := Diff(slices.Clone(items), items); len(d) != 0 {
@@ -162,6 +188,36 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
+	}
+}
+
+// Without netfilter links and without rules there is no wall at FORWARD.
+func TestJudgeWarnsOfNoWall(t *testing.T) {
+	const want = "portreeve.yaml: kernel.netfilter: it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side; use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that"
+	for _, test := range []struct {
+		links    bool
+		datapath config.Datapath
+		rules    config.Netfilter
+		services string
+		want     string
+	}{
+		{false, config.DatapathAuto, config.NetfilterOff, transit, want},
+		{true, config.DatapathClsact, config.NetfilterOff, transit, want},
+		{true, config.DatapathAuto, config.NetfilterOff, transit, ""},
+		{false, config.DatapathAuto, config.NetfilterAuto, transit, ""},
+		{false, config.DatapathAuto, config.NetfilterOff, `  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.254:25"]}` + "\n", ""},
+	} {
+		c := parse(t, test.services)
+		c.Kernel.Datapath, c.Kernel.Netfilter = test.datapath, test.rules
+		facts := gateway
+		facts.NFLinks = test.links
+		got := ""
+		if l := Judge(c, facts); len(l) > 0 {
+			got = l.Error()
+		}
+		if got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
 	}
 }
 
