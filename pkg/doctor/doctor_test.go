@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,6 +74,26 @@ func healthy() Machine {
 	}
 }
 
+func TestReadSaved(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for name, text := range map[string]string{
+		"none":    "",
+		"marks":   "*filter\n-A PORTREEVE-INPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT\nCOMMIT\n",
+		"foreign": "*filter\n-A INPUT -m bpf --object-pinned /sys/fs/bpf/x -j DROP\nCOMMIT\n",
+		"ours":    "*filter\n:PORTREEVE-FORWARD - [0:0]\n-A PORTREEVE-FORWARD -m bpf --object-pinned /sys/fs/bpf/portreeve/1/steer_forward_match -j DROP\n",
+	} {
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readSaved(append(files, filepath.Join(dir, "absent")))
+	if want := []string{filepath.Join(dir, "ours")}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestHealthyMachineHasNoComplaint(t *testing.T) {
 	for _, f := range Examine(parse(t), healthy()) {
 		if f.Severity != finding.Info {
@@ -108,6 +131,8 @@ func TestFindings(t *testing.T) {
 		}, finding.Warning, "kernel side: what is attached differs from gw.yaml in 1 things, the first: + link sk_lookup; portreeve attach -c gw.yaml"},
 		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"saved rules": {func(_ *config.Config, m *Machine) { m.Saved = []string{"/etc/iptables/rules.v4"} }, finding.Error,
+			"/etc/iptables/rules.v4: it holds a rule of portreeve that asks a BPF program, which is not there at boot: iptables-restore then loads no rule of the file at all; portreeve detach, save the rules again, then portreeve attach"},
 		"in a VRF": {func(_ *config.Config, m *Machine) { m.Facts.VRFs = map[string]string{"ext0": "red"} }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set ext0 nomaster), or use an interface that is in no VRF`},
 		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,
