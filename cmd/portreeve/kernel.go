@@ -116,8 +116,12 @@ func facts(c *config.Config) (plan.Facts, error) {
 	if err != nil {
 		return f, err
 	}
+	f.VRFs = map[string]string{}
 	for _, l := range links {
 		f.Interfaces = append(f.Interfaces, l.Name)
+		if vrf := l.VRF(); vrf != "" {
+			f.VRFs[l.Name] = vrf
+		}
 	}
 	if f.Local, err = route.LocalAddrs(); err != nil {
 		return f, err

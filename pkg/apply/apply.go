@@ -100,7 +100,9 @@ func (r *Runner) Prepare(want []plan.Item) error {
 	}
 	have, want = r.claim(have, want)
 	inert := slices.DeleteFunc(want, func(i plan.Item) bool { return i.Kind() >= plan.KindBinding })
-	changes := slices.DeleteFunc(plan.Diff(have, inert), func(c plan.Change) bool { return c.Op == plan.Remove })
+	changes := slices.DeleteFunc(plan.Diff(have, inert), func(c plan.Change) bool {
+		return c.Op == plan.Remove && !slices.Contains(inert, c.Item) // what is wanted is removed to be made anew
+	})
 	return r.performAll(changes)
 }
 

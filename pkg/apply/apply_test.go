@@ -393,6 +393,19 @@ func TestVetoKeepsEverything(t *testing.T) {
 	}
 }
 
+// A rule that has to be made anew, because other programs are pinned, is.
+func TestPrepareMakesRulesAnew(t *testing.T) {
+	asks := plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "PORTREEVE-FORWARD", Spec: "-m bpf --object-pinned /a/b -j DROP"}
+	k := newKernel(plan.Objects{Fault: "old"}, asks)
+	if err := runner(t, k).Prepare([]plan.Item{plan.Objects{}, asks}); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"- " + asks.String(), "~ bpf maps and programs", "+ " + asks.String()}
+	if diff := cmp.Diff(want, k.steps); diff != "" {
+		t.Errorf("steps of Prepare:\n%s", diff)
+	}
+}
+
 func TestPrepareUndoesAFailure(t *testing.T) {
 	k := newKernel()
 	k.fail["+ "+wanted[4].String()] = true

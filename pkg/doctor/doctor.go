@@ -38,6 +38,7 @@ type Machine struct {
 	Sysctl    func(path ...string) string
 	Listeners []netip.AddrPort
 	Networkd  Networkd
+	Saved     []string // files of saved rules that need a program of ours
 	Firewall  *netfilter.Survey
 	Routes    map[netip.Addr]Route // to each origin
 	Probes    []returns.Trial      // made only where attached
@@ -66,6 +67,7 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.sysctls()
 	e.networkd()
 	e.firewall()
+	e.saved()
 	e.listeners()
 	e.origins()
 	e.neighbours()

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +81,26 @@ func healthy() Machine {
 	}
 }
 
+func TestReadSaved(t *testing.T) {
+	dir := t.TempDir()
+	var files []string
+	for name, text := range map[string]string{
+		"none":    "",
+		"marks":   "*filter\n-A PORTREEVE-INPUT -m mark --mark 0x1000000/0x1000000 -j ACCEPT\nCOMMIT\n",
+		"foreign": "*filter\n-A INPUT -m bpf --object-pinned /sys/fs/bpf/x -j DROP\nCOMMIT\n",
+		"ours":    "*filter\n:PORTREEVE-FORWARD - [0:0]\n-A PORTREEVE-FORWARD -m bpf --object-pinned /sys/fs/bpf/portreeve/1/steer_forward_match -j DROP\n",
+	} {
+		files = append(files, filepath.Join(dir, name))
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := readSaved(append(files, filepath.Join(dir, "absent")))
+	if want := []string{filepath.Join(dir, "ours")}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
 func TestHealthyMachineHasNoComplaint(t *testing.T) {
 	for _, f := range Examine(parse(t), healthy()) {
 		if f.Severity != finding.Info {
@@ -134,6 +157,10 @@ func TestFindings(t *testing.T) {
 			"kernel side: not attached; portreeve attach would install it"},
 		"interface missing": {func(_ *config.Config, m *Machine) { m.Facts.Interfaces = []string{"dmz0"}; m.Links = m.Links[1:] }, finding.Error,
 			`gw.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"saved rules": {func(_ *config.Config, m *Machine) { m.Saved = []string{"/etc/iptables/rules.v4"} }, finding.Error,
+			"/etc/iptables/rules.v4: it holds a rule of portreeve that asks a BPF program, which is not there at boot: iptables-restore then loads no rule of the file at all; portreeve detach, save the rules again, then portreeve attach"},
+		"in a VRF": {func(_ *config.Config, m *Machine) { m.Facts.VRFs = map[string]string{"ext0": "red"} }, finding.Error,
+			`gw.yaml: interfaces.client[0]: interface "ext0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set ext0 nomaster), or use an interface that is in no VRF`},
 		"bridge port": {func(_ *config.Config, m *Machine) { m.Links[0].Master, m.Links[0].MasterOf = "br0", "bridge" }, finding.Error,
 			"interface ext0: it is a port of the bridge br0, whose packets do not arrive by it; name br0 in its place"},
 		"down":       {func(_ *config.Config, m *Machine) { m.Links[1].Up = false }, finding.Warning, "interface dmz0: it is down; ip link set dmz0 up"},
@@ -227,12 +254,12 @@ func TestFindings(t *testing.T) {
 			m.Links = append(m.Links, route.Link{Name: "lan0", Up: true, Carrier: true, Addresses: []netip.Prefix{netip.MustParsePrefix("192.168.1.1/24")}})
 		}, finding.Info, "kernel side: attached as gw.yaml asks for"},
 		"no wall in FORWARD": {func(c *config.Config, m *Machine) { m.Facts.NFLinks = false; c.Kernel.Netfilter = config.NetfilterOff }, finding.Warning,
-			"kernel: no wall stands in FORWARD: this kernel has no netfilter links (Linux 6.4 and later), and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
+			"gw.yaml: kernel.netfilter: it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side; use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that"},
 		"no wall in FORWARD by choice": {func(c *config.Config, m *Machine) {
 			m.Facts.NFLinks = true
 			c.Kernel.Datapath, c.Kernel.Netfilter = config.DatapathClsact, config.NetfilterOff
 		}, finding.Warning,
-			"kernel: no wall stands in FORWARD: kernel.datapath is clsact, which goes without netfilter links, and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped; remove netfilter: off, so that a rule can be the wall"},
+			"gw.yaml: kernel.netfilter: it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side; use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that"},
 		"a bridge": {func(_ *config.Config, m *Machine) { m.Links[1].Kind = "bridge" }, finding.Info,
 			"interface " + healthy().Links[1].Name + ": frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients"},
 		"XDP": {func(_ *config.Config, m *Machine) { m.Links[1].XDP = true }, finding.Warning,

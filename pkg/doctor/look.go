@@ -27,7 +27,7 @@ type Attachment struct {
 func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Machine, error) {
 	m := Machine{
 		Facts: f, BPFFS: a.BPFFS, Attached: a.Attached, Drift: a.Drift, Alive: a.Alive,
-		Features: steer.Probe(), Sysctl: sysctl, Networkd: readNetworkd(), Files: files(), Now: time.Now(),
+		Features: steer.Probe(), Sysctl: sysctl, Networkd: readNetworkd(), Saved: readSaved(savedRules), Files: files(), Now: time.Now(),
 	}
 	var err error
 	if m.Links, err = route.Links(); err != nil {

@@ -9,7 +9,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
-	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
 )
 
@@ -81,26 +80,12 @@ func (e *exam) diversionsInto() {
 	}
 }
 
-// noForwardWall tells where neither a link nor a rule can be the wall in FORWARD.
-func (e *exam) noForwardWall() {
-	if plan.ForwardByLink(e.c, e.m.Facts) || e.c.Kernel.Netfilter != config.NetfilterOff {
-		return
-	}
-	why := "this kernel has no netfilter links (Linux 6.4 and later)"
-	if e.m.Facts.NFLinks {
-		why = "kernel.datapath is clsact, which goes without netfilter links"
-	}
-	e.warn("kernel", "no wall stands in FORWARD: "+why+", and kernel.netfilter is off; a connection that leaves by an interface that is not under interfaces.origin is not stopped",
-		"remove netfilter: off, so that a rule can be the wall")
-}
-
 // walls judges what the walls do not see.
 func (e *exam) walls() {
 	e.stopped()
 	if !e.transit() {
 		return
 	}
-	e.noForwardWall()
 	for _, a := range e.m.Ahead {
 		e.warn(a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
 			"attach it behind, or run portreeve detach, then portreeve attach, which puts its own first; that ends nothing that the walls let pass, but stops mail until an inspector runs again")

@@ -69,6 +69,21 @@ func (l listing) count(chain, spec string) int {
 	return n
 }
 
+// number returns the number of a rule in its chain, as iptables counts, or 0.
+func (l listing) number(chain, spec string) int {
+	n := 0
+	for _, r := range l.rules {
+		if r.chain != chain {
+			continue
+		}
+		n++
+		if r.spec == spec {
+			return n
+		}
+	}
+	return 0
+}
+
 // isJump reports whether the rule is one of our jumps: it leads to a chain of
 // ours and says so in its comment. Anything more or less is somebody else's.
 func (r rule) isJump() bool {

@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -238,6 +239,9 @@ func (h *Hand) removeFilter(f plan.Filter) error {
 	if f.First && !f.Legacy {
 		return removeJump(f)
 	}
+	if f.AsksProgram() {
+		return h.removeByNumber(f)
+	}
 	t := tool{f.Family, f.Legacy}
 	n, err := h.count(t, f)
 	if err != nil {
@@ -255,23 +259,52 @@ func (h *Hand) removeFilter(f plan.Filter) error {
 	return nil
 }
 
+// removeByNumber deletes a rule that asks a program: where the pin is gone,
+// iptables does not understand its content. The chain is ours, and so are all that
+// are in it.
+func (h *Hand) removeByNumber(f plan.Filter) error {
+	t := tool{f.Family, f.Legacy}
+	for {
+		l, err := h.listFor(t, f)
+		if err != nil {
+			return err
+		}
+		n := l.number(f.Chain, f.Spec)
+		if n == 0 {
+			return nil
+		}
+		cmd, err := h.tools.get(t)
+		if err != nil {
+			return err
+		}
+		if err := cmd.Delete(f.Table, f.Chain, strconv.Itoa(n)); err != nil {
+			return explain(t, f.Table, err, f.Spec)
+		}
+	}
+}
+
 // count returns how often a rule is there.
 func (h *Hand) count(t tool, f plan.Filter) (int, error) {
+	l, err := h.listFor(t, f)
+	return l.count(f.Chain, f.Spec), err
+}
+
+// listFor reads the rules of a rule's chain, in iptables-legacy with the table's
+// others. A chain that does not exist is empty.
+func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	if t.legacy {
-		l, err := h.listLegacy(t, f.Table)
-		return l.count(f.Chain, f.Spec), err
+		return h.listLegacy(t, f.Table)
 	}
 	r, err := readRuleset()
 	if err != nil {
-		return 0, err
+		return listing{}, err
 	}
 	for _, c := range r.chainsOf(plan.Table{Family: f.Family, Name: f.Table}) {
 		if c.Name == f.Chain {
-			l, err := h.listChain(c)
-			return l.count(f.Chain, f.Spec), err
+			return h.listChain(c)
 		}
 	}
-	return 0, nil
+	return listing{}, nil
 }
 
 // listLegacy reads a table without making it. One that does not exist is

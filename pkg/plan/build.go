@@ -10,12 +10,13 @@ import (
 
 // Facts are what Build must know of the machine.
 type Facts struct {
-	Interfaces []string     // names of those that exist
-	Local      []netip.Addr // the gateway's own addresses
-	TCX        bool         // the kernel has TCX links (6.6 and later)
-	NFLinks    bool         // the kernel has netfilter links (6.4 and later)
-	Match      string       // where the program is pinned that a rule in FORWARD asks where there are none
-	Legacy     bool         // our chains belong in iptables-legacy
+	Interfaces []string          // names of those that exist
+	VRFs       map[string]string // the VRF of each interface that is in one; a VRF's own is itself
+	Local      []netip.Addr      // the gateway's own addresses
+	TCX        bool              // the kernel has TCX links (6.6 and later)
+	NFLinks    bool              // the kernel has netfilter links (6.4 and later)
+	Match      string            // where the program is pinned that a rule in FORWARD asks where there are none
+	Legacy     bool              // our chains belong in iptables-legacy
 }
 
 // Build returns the items that the configuration asks for on a machine with

@@ -45,10 +45,22 @@ func (c Change) Undo() Change {
 // by kind, so that traffic is let go before what carried it disappears. Within
 // bindings the more specific are added first and removed last: an address is
 // never caught by a wider binding in between.
+//
+// A rule goes on with the program that was pinned when it was made, and nobody
+// can see which one that is. So with new programs the rules that ask one are made
+// anew: removed before all else, so that a crash leaves none that is stale.
 func Diff(have, want []Item) []Change {
 	was := index(have)
 	is := index(want)
-	var add, remove []Change
+	var first, add, remove []Change
+	if renewed(was, is) {
+		for k, h := range was {
+			if f, isRule := h.(Filter); isRule && f.AsksProgram() {
+				first = append(first, Change{Op: Remove, Item: h})
+				delete(was, k)
+			}
+		}
+	}
 	for k, w := range is {
 		h, found := was[k]
 		switch {
@@ -64,8 +76,16 @@ func Diff(have, want []Item) []Change {
 		}
 	}
 	slices.SortFunc(add, func(a, b Change) int { return order(a.Item, b.Item) })
-	slices.SortFunc(remove, func(a, b Change) int { return order(b.Item, a.Item) })
-	return append(add, remove...)
+	for _, list := range [][]Change{first, remove} {
+		slices.SortFunc(list, func(a, b Change) int { return order(b.Item, a.Item) })
+	}
+	return slices.Concat(first, add, remove)
+}
+
+// renewed reports whether the pinned programs are made or replaced.
+func renewed(was, is map[identity]Item) bool {
+	objects := identity{KindObjects, Objects{}.Key()}
+	return is[objects] != nil && is[objects] != was[objects]
 }
 
 type identity struct {
@@ -102,7 +122,10 @@ func rank(i Item) int {
 	case BaseChain:
 		return 1
 	case Filter:
-		if i.First {
+		switch {
+		case i.AsksProgram():
+			return 2 // removed first: while its pin is missing, iptables-legacy changes nothing in that table
+		case i.First:
 			return 1 // the jump after the rules that it leads to
 		}
 	case TC:

@@ -12,6 +12,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
@@ -174,6 +175,10 @@ type Filter struct {
 	Spec   string // arguments as iptables takes them, separated by single spaces
 	First  bool   // a jump: inserted at the head of a base chain
 }
+
+// AsksProgram reports whether the rule asks a pinned program. The kernel opens the
+// pin when the rule is made.
+func (f Filter) AsksProgram() bool { return strings.Contains(f.Spec, pinned+" ") }
 
 // Role is the side of an interface, as sk_lookup sees it.
 type Role struct {

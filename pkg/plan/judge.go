@@ -23,22 +23,54 @@ func Judge(c *config.Config, f Facts) finding.List {
 		l.Add(finding.Error, key(c, "kernel.datapath"),
 			"this kernel has no TCX links (Linux 6.6 and later)", "use datapath: auto, which takes the clsact qdisc here")
 	}
+	if len(intercepts(c)) > 0 && c.Kernel.Netfilter == config.NetfilterOff && !ForwardByLink(c, f) {
+		l.Add(finding.Warning, key(c, "kernel.netfilter"),
+			"it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side",
+			"use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that")
+	}
 	return l
 }
 
 func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 	check := func(side string, names []string) {
 		for i, name := range names {
+			object := key(c, "interfaces.%s[%d]", side, i)
 			if !slices.Contains(f.Interfaces, name) {
-				l.Add(finding.Error, key(c, "interfaces.%s[%d]", side, i),
+				l.Add(finding.Error, object,
 					fmt.Sprintf("interface %q does not exist on this machine", name),
 					"use one of "+strings.Join(others(f.Interfaces), ", ")+", or create it first")
+			}
+			if side != "bypass" {
+				judgeVRF(l, object, name, f)
 			}
 		}
 	}
 	check("client", c.Interfaces.Client)
 	check("origin", c.Interfaces.Origin)
 	check("bypass", c.Interfaces.Bypass)
+	for i, name := range c.Interfaces.Bypass {
+		if vrf := f.VRFs[name]; vrf != "" && vrf != name {
+			l.Add(finding.Error, key(c, "interfaces.bypass[%d]", i),
+				fmt.Sprintf("interface %q is in the VRF %s: to the kernel, what comes in by it came in by %s", name, vrf, vrf),
+				fmt.Sprintf("name %s in its place", vrf))
+		}
+	}
+}
+
+// judgeVRF refuses an interface in a VRF: its packets are routed as if they had
+// come in by the VRF, which our rules, roles and sockets do not name. The VRF
+// itself is no way out, for no TC program sees what comes in by it.
+func judgeVRF(l *finding.List, object, name string, f Facts) {
+	vrf := f.VRFs[name]
+	switch vrf {
+	case "":
+	case name:
+		l.Add(finding.Error, object, fmt.Sprintf("interface %q is a VRF, and portreeve steers no mail in VRFs", name),
+			"use interfaces that are in no VRF")
+	default:
+		l.Add(finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
+			fmt.Sprintf("take it out (ip link set %s nomaster), or use an interface that is in no VRF", name))
+	}
 }
 
 // others are the interfaces without lo, which is on neither side.

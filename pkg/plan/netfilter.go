@@ -13,6 +13,9 @@ import (
 // ChainPrefix begins the name of every netfilter chain of ours.
 const ChainPrefix = "PORTREEVE-"
 
+// pinned is the option of iptables' match bpf that names a program by its pin.
+const pinned = "--object-pinned"
+
 // Comment is on every jump to a chain of ours: a jump without it was made by
 // somebody else.
 const Comment = "portreeve"
@@ -118,7 +121,7 @@ func (f Firewall) forward(family Family) []string {
 	if f.Match == "" || !slices.Contains(f.Transit, family) {
 		return nil
 	}
-	return []string{"-m bpf --object-pinned " + f.Match + " -j DROP"}
+	return []string{"-m bpf " + pinned + " " + f.Match + " -j DROP"}
 }
 
 // postrouting keeps MASQUERADE and SNAT off the connections that we forge:

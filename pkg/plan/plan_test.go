@@ -95,6 +95,32 @@ func TestDiffAddsUpwardsAndRemovesDownwards(t *testing.T) {
 	}
 }
 
+// With other programs pinned, the rules that ask one are made anew, and no crash
+// in between leaves a stale one.
+func TestDiffMakesRulesAnew(t *testing.T) {
+	asks := Filter{Family: IPv4, Legacy: true, Table: "filter", Chain: "PORTREEVE-FORWARD", Spec: "-m bpf --object-pinned /a/b -j DROP"}
+	other := Filter{Family: IPv4, Legacy: true, Table: "filter", Chain: "PORTREEVE-INPUT", Spec: "-j RETURN"}
+	for name, test := range map[string]struct {
+		have, want []Item
+		changes    string
+	}{
+		"same":         {[]Item{Objects{}, asks, other}, []Item{Objects{}, asks, other}, ""},
+		"other build":  {[]Item{Objects{Fault: "old"}, asks, other}, []Item{Objects{}, asks, other}, "- " + asks.String() + "\n~ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"pins lost":    {[]Item{asks, other}, []Item{Objects{}, asks, other}, "- " + asks.String() + "\n+ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"not wanted":   {[]Item{asks, other}, []Item{Objects{}, other}, "- " + asks.String() + "\n+ bpf maps and programs\n"},
+		"new":          {nil, []Item{Objects{}, asks}, "+ bpf maps and programs\n+ " + asks.String() + "\n"},
+		"detach first": {[]Item{asks, other}, nil, "- " + asks.String() + "\n- " + other.String() + "\n"},
+	} {
+		var got strings.Builder
+		for _, c := range Diff(test.have, test.want) {
+			got.WriteString(c.String() + "\n")
+		}
+		if diff := cmp.Diff(test.changes, got.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
 func TestDiffOfEqualPlansIsEmpty(t *testing.T) {
 	items := Build(parse(t, transit), gateway)
 	if d := Diff(slices.Clone(items), items); len(d) != 0 {
@@ -134,6 +160,13 @@ func TestJudge(t *testing.T) {
 		"fits": {transit, nil, ""},
 		"interface missing": {transit, func(f *Facts) { f.Interfaces = []string{"lo", "dmz0"} },
 			`portreeve.yaml: interfaces.client[0]: interface "ext0" does not exist on this machine; use one of dmz0, or create it first`},
+		"client side in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"ext0": "red"} },
+			`portreeve.yaml: interfaces.client[0]: interface "ext0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set ext0 nomaster), or use an interface that is in no VRF`},
+		"origin side in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"dmz0": "red"} },
+			`portreeve.yaml: interfaces.origin[0]: interface "dmz0" is in the VRF red, and portreeve steers no mail in VRFs; take it out (ip link set dmz0 nomaster), or use an interface that is in no VRF`},
+		"a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"ext0": "ext0"} },
+			`portreeve.yaml: interfaces.client[0]: interface "ext0" is a VRF, and portreeve steers no mail in VRFs; use interfaces that are in no VRF`},
+		"another interface in a VRF": {transit, func(f *Facts) { f.VRFs = map[string]string{"lan0": "red", "red": "red"} }, ""},
 		"origin on the gateway": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"]}` + "\n", nil,
 			"portreeve.yaml: services[0].origins[0]: service mx would send mail back to the gateway: 172.16.20.1 is its own address, and a forged connection to it gets no reply; name the address of a server behind the gateway"},
 		"origin on the gateway, not forged": {`  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.1:2525"], forge: {address: never}}` + "\n", nil, ""},
@@ -155,6 +188,54 @@ func TestJudge(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, test.want)
 			}
 		})
+	}
+}
+
+// Without netfilter links and without rules there is no wall at FORWARD.
+func TestJudgeWarnsOfNoWall(t *testing.T) {
+	const want = "portreeve.yaml: kernel.netfilter: it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side; use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that"
+	for _, test := range []struct {
+		links    bool
+		datapath config.Datapath
+		rules    config.Netfilter
+		services string
+		want     string
+	}{
+		{false, config.DatapathAuto, config.NetfilterOff, transit, want},
+		{true, config.DatapathClsact, config.NetfilterOff, transit, want},
+		{true, config.DatapathAuto, config.NetfilterOff, transit, ""},
+		{false, config.DatapathAuto, config.NetfilterAuto, transit, ""},
+		{false, config.DatapathAuto, config.NetfilterOff, `  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.254:25"]}` + "\n", ""},
+	} {
+		c := parse(t, test.services)
+		c.Kernel.Datapath, c.Kernel.Netfilter = test.datapath, test.rules
+		facts := gateway
+		facts.NFLinks = test.links
+		got := ""
+		if l := Judge(c, facts); len(l) > 0 {
+			got = l.Error()
+		}
+		if got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
+	}
+}
+
+// The kernel says of what came in by an interface in a VRF that it came in by the
+// VRF: that is the name to let pass.
+func TestJudgeBypassInVRF(t *testing.T) {
+	c := parse(t, transit)
+	facts := gateway
+	facts.Interfaces = append(slices.Clone(facts.Interfaces), "lan0", "red")
+	facts.VRFs = map[string]string{"lan0": "red", "red": "red"}
+	c.Interfaces.Bypass = []string{"lan0"}
+	const want = `portreeve.yaml: interfaces.bypass[0]: interface "lan0" is in the VRF red: to the kernel, what comes in by it came in by red; name red in its place`
+	if l := Judge(c, facts); !l.Failed() || l.Error() != want {
+		t.Errorf("got  %v\nwant %s", l, want)
+	}
+	c.Interfaces.Bypass = []string{"red"}
+	if l := Judge(c, facts); len(l) > 0 {
+		t.Errorf("findings %v", l)
 	}
 }
 

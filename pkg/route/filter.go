@@ -140,6 +140,29 @@ func (f *Filters) Ahead(iface string) ([]string, error) {
 	return ahead, nil
 }
 
+// Program returns the kernel's number of the program that our filter runs, 0 where
+// it is not there.
+func (f *Filters) Program(t plan.TC) (uint32, error) {
+	own, err := f.find(t)
+	if err != nil || len(own) == 0 {
+		return 0, err
+	}
+	return own[0].program, nil
+}
+
+// find returns our filters for an item; none where the interface is gone.
+func (f *Filters) find(t plan.TC) ([]filter, error) {
+	l, err := findLink(t.Interface)
+	if errors.Is(err, ErrNoInterface) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	found, err := filtersAt(l.Attrs().Index, hookOf(t))
+	return f.own(found, nameOf(t)), err
+}
+
 // own returns our filters of a name.
 func (f *Filters) own(found []filter, name string) []filter {
 	var own []filter

@@ -34,6 +34,17 @@ type Link struct {
 	Addresses []netip.Prefix
 }
 
+// VRF returns the VRF that the interface is in, or is, or "".
+func (l Link) VRF() string {
+	switch {
+	case l.Kind == "vrf":
+		return l.Name
+	case l.MasterOf == "vrf":
+		return l.Master
+	}
+	return ""
+}
+
 // Links returns all interfaces with their addresses, by index.
 func Links() ([]Link, error) {
 	found, err := listLinks()

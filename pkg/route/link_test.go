@@ -50,6 +50,20 @@ ip tuntap add dev tun0 mode tun`)
 	}
 }
 
+// testenv/clothes shows it of real ones, where the kernel has VRFs.
+func TestVRF(t *testing.T) {
+	for want, links := range map[string][]Link{
+		"red": {{Name: "red", Kind: "vrf"}, {Name: "ext0", Kind: "veth", Master: "red", MasterOf: "vrf"}},
+		"":    {{Name: "ext0", Kind: "veth"}, {Name: "ext0", Kind: "veth", Master: "br0", MasterOf: "bridge"}},
+	} {
+		for _, l := range links {
+			if got := l.VRF(); got != want {
+				t.Errorf("VRF of %+v is %q, want %q", l, got, want)
+			}
+		}
+	}
+}
+
 func samePrefix(a, b netip.Prefix) bool { return a == b }
 
 func TestLocalAddrs(t *testing.T) {

@@ -361,7 +361,8 @@ func ageLink(t *testing.T, s *Steer, name string, p *ebpf.Program) {
 	must(t, s.replacePin(l.program, p))
 }
 
-// Programs of another build are replaced under the same links.
+// Programs of another build are replaced under the same links, but for those at
+// FORWARD, which the kernel cannot change.
 func TestReplaceProgramsInPlace(t *testing.T) {
 	s, _, _ := gateway(t)
 	want := everything(t)
@@ -383,9 +384,9 @@ func TestReplaceProgramsInPlace(t *testing.T) {
 
 	after := pins(t, s)
 	for name, id := range before {
-		_, isProgram := id.(ebpf.ProgramID)
-		anew := isProgram || strings.HasPrefix(name, linkPrefix+bpfProgSteerForward) // which the kernel cannot change in place
-		if anew == (after[name] == id) {
+		_, isNew := id.(ebpf.ProgramID)
+		isNew = isNew || strings.HasPrefix(name, linkPrefix+bpfProgSteerForward) // see replaceForward
+		if isNew == (after[name] == id) {
 			t.Errorf("%s was %v and is %v", name, id, after[name])
 		}
 	}
@@ -609,6 +610,19 @@ func TestFilters(t *testing.T) {
 	if id := pins(t, s)[bpfProgSteerClient]; f.programs[tc] != id {
 		t.Errorf("after the replacement the filter runs program %v, pinned is %v", f.programs[tc], id)
 	}
+	// Pins are lost, for example with their file system: the filters stay, but their
+	// maps are nobody's any more.
+	must(t, os.RemoveAll(s.dir()))
+	apply(t, s, want)
+	if id := pins(t, s)[bpfProgSteerClient]; f.programs[tc] != id {
+		t.Errorf("after the loss of pins the filter runs program %v, pinned is %v", f.programs[tc], id)
+	}
+	wantItems(t, s, want)
+	f.programs[tc]++ // as after a crash in the middle
+	if changes := apply(t, s, want); len(changes) != 1 || !strings.Contains(changes[0].Old.String(), "filter portreeve_client of ext0 runs another program") {
+		t.Errorf("a filter with another program: %v", changes)
+	}
+	wantItems(t, s, want)
 	apply(t, s, nil)
 	if len(f.programs) > 0 {
 		t.Errorf("left %v", f.programs)
@@ -630,25 +644,34 @@ func (f *fakeFilters) Have() (all []plan.TC, _ error) {
 	return all, nil
 }
 
+func (f *fakeFilters) Program(t plan.TC) (uint32, error) { return uint32(f.programs[t]), nil }
+
 func (f *fakeFilters) Add(t plan.TC, fd int, name string) error {
 	if name != filterName(t) {
 		return errors.New("filter is called " + name)
 	}
+	id, err := programID(fd)
+	f.programs[t] = id
+	return err
+}
+
+// programID is the kernel's number of a program.
+func programID(fd int) (ebpf.ProgramID, error) {
 	fd, err := dup(fd)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	p, err := ebpf.NewProgramFromFD(fd)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer p.Close()
 	info, err := p.Info()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	f.programs[t], _ = info.ID()
-	return nil
+	id, _ := info.ID()
+	return id, nil
 }
 
 func (f *fakeFilters) Remove(t plan.TC) error {

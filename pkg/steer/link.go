@@ -314,6 +314,58 @@ func filterName(t plan.TC) string {
 	return "portreeve_" + t.Side.String()
 }
 
+// strayFilters names the clsact filters that do not run the pinned program: they
+// have outlived it, or a replacement was interrupted.
+func (s *Steer) strayFilters(set *pinSet) ([]string, error) {
+	if s.filters == nil {
+		return nil, nil
+	}
+	filters, err := s.filters.Have()
+	if err != nil {
+		return nil, fmt.Errorf("read clsact filters: %w", err)
+	}
+	var faults []string
+	for _, f := range filters {
+		stray, err := s.isStray(f, set)
+		if err != nil {
+			return nil, err
+		}
+		if stray {
+			faults = append(faults, fmt.Sprintf("filter %s of %s runs another program", filterName(f), f.Interface))
+		}
+	}
+	return faults, nil
+}
+
+// isStray reports whether a filter runs another program than the pinned one.
+func (s *Steer) isStray(f plan.TC, set *pinSet) (bool, error) {
+	l2, err := hasL2(f.Interface)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil // gone since
+	}
+	if err != nil {
+		return false, err
+	}
+	name, err := tcProgram(f, l2)
+	if err != nil {
+		return false, err
+	}
+	p := set.programs[name]
+	if p == nil {
+		return false, nil // which is a fault of its own
+	}
+	number, err := s.filters.Program(f)
+	if err != nil {
+		return false, fmt.Errorf("read clsact filters: %w", err)
+	}
+	info, err := p.Info()
+	if err != nil {
+		return false, err
+	}
+	id, _ := info.ID()
+	return number != uint32(id), nil
+}
+
 // replaceFilters installs new programs in place of all clsact filters of ours.
 func (s *Steer) replaceFilters(programs map[string]*ebpf.Program) error {
 	if s.filters == nil {

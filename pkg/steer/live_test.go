@@ -24,7 +24,8 @@ import (
 type triangle struct {
 	*stage
 	client, origin *space
-	clsact         bool // how the TC programs are attached
+	clsact         bool  // how the TC programs are attached
+	ways           []way // of the families that all links carry
 }
 
 // eachDatapath runs a test with clsact filters, and with TCX links where the
@@ -64,14 +65,29 @@ const steeredTable = 100
 // marked packets to the gateway's sockets. Nothing of steer is attached.
 func newTriangle(t *testing.T, clsact bool) *triangle {
 	t.Helper()
-	s, _ := sandbox(t)
-	s.UseFilters(clsactFilters{map[plan.TC]bool{}})
-	g := &triangle{&stage{T: t, Steer: s}, newSpace(t), newSpace(t), clsact}
+	g := unwired(t, clsact)
 	wire(t, "ext0", "c0", g.client)
 	wire(t, "dmz0", "o0", g.origin)
+	g.connect(ways)
+	return g
+}
+
+// unwired is the three without links.
+func unwired(t *testing.T, clsact bool) *triangle {
+	t.Helper()
+	s, _ := sandbox(t)
+	s.UseFilters(clsactFilters{map[plan.TC]ebpf.ProgramID{}})
+	return &triangle{stage: &stage{T: t, Steer: s}, client: newSpace(t), origin: newSpace(t), clsact: clsact}
+}
+
+// connect gives addresses to links, and routes to all.
+func (g *triangle) connect(by []way) {
+	t := g.T
+	t.Helper()
+	g.ways = by
 	must(t, os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0))
 	must(t, os.WriteFile("/proc/sys/net/ipv6/conf/all/forwarding", []byte("1"), 0))
-	for _, w := range ways {
+	for _, w := range by {
 		give(t, "ext0", with(w.gateway))
 		give(t, "dmz0", with(w.inner))
 		g.client.do(func() {
@@ -86,7 +102,6 @@ func newTriangle(t *testing.T, clsact bool) *triangle {
 		must(t, newMarkRule(family(w.client), "ext0", clientMark, steeredTable))
 		must(t, newMarkRule(family(w.client), "dmz0", originMark, steeredTable))
 	}
-	return g
 }
 
 // items is a plan for the triangle; port 2525 of the gateway is addressed,
@@ -101,7 +116,7 @@ func (g *triangle) items(open bool) []plan.Item {
 		plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: g.clsact},
 		plan.TC{Interface: "dmz0", Side: plan.OriginSide, Clsact: g.clsact},
 	}
-	for _, w := range ways {
+	for _, w := range g.ways {
 		bits := w.client.BitLen()
 		items = append(items,
 			plan.Origin{Prefix: netip.PrefixFrom(w.origin, bits), Port: smtpPort},
@@ -193,10 +208,7 @@ func TestSteeredConnections(t *testing.T) {
 	g.attach(false)
 	for _, w := range ways {
 		to := at(w.gateway, addressedPort)
-		c := g.client.dial(w.client, to)
-		a := accept(t, g.listener(w))
-		wantEnds(t, a, to, addrPort(c.LocalAddr()))
-		converse(t, c, a)
+		g.wantAddressed(w)
 		g.clearCounts()
 		var err error
 		g.origin.do(func() { err = g.tryDial(w.origin, to) })
@@ -212,6 +224,16 @@ func TestSteeredConnections(t *testing.T) {
 			t.Error(n)
 		}
 	}
+}
+
+// wantAddressed converses with the inspector at the gateway's address.
+func (g *triangle) wantAddressed(w way) {
+	g.Helper()
+	to := at(w.gateway, addressedPort)
+	c := g.client.dial(w.client, to)
+	a := accept(g.T, g.listener(w))
+	wantEnds(g.T, a, to, addrPort(c.LocalAddr()))
+	converse(g.T, c, a)
 }
 
 // Not even a binding of every address catches mail to the loopback interface.
@@ -249,28 +271,36 @@ func transitAndForged(t *testing.T, clsact bool) {
 	g := newTriangle(t, clsact)
 	g.attach(false)
 	for _, w := range ways {
-		var served *net.TCPListener
-		g.origin.do(func() { served = listen(t, at(w.origin, smtpPort).String()) })
-		to := at(w.origin, smtpPort)
-		g.clearCounts()
-		c := g.client.dial(w.client, to)
-		clientLeg := accept(t, g.listener(w))
-		wantEnds(t, clientLeg, to, addrPort(c.LocalAddr()))
-		converse(t, c, clientLeg)
-
-		originLeg := g.forge(w.client, to)
-		o := accept(t, served)
-		wantEnds(t, o, to, addrPort(originLeg.LocalAddr()))
-		converse(t, originLeg, o)
-
-		n := g.counts()
-		for _, r := range []bpfReason{bpfReasonREASON_CLIENT_SYN, bpfReasonREASON_CLIENT_SOCKET, bpfReasonREASON_ORIGIN_SOCKET} {
-			if n[Reason(r)] == 0 {
-				t.Errorf("%s: no %s in %v", w.client, Reason(r), n)
-			}
-		}
-		g.gatewaysOwn(w, to, served)
+		g.wantTransit(w)
 	}
+}
+
+// wantTransit converses with the inspector at the origin's address, and from the
+// client's address with the origin.
+func (g *triangle) wantTransit(w way) {
+	t := g.T
+	t.Helper()
+	var served *net.TCPListener
+	g.origin.do(func() { served = listen(t, at(w.origin, smtpPort).String()) })
+	to := at(w.origin, smtpPort)
+	g.clearCounts()
+	c := g.client.dial(w.client, to)
+	clientLeg := accept(t, g.listener(w))
+	wantEnds(t, clientLeg, to, addrPort(c.LocalAddr()))
+	converse(t, c, clientLeg)
+
+	originLeg := g.forge(w.client, to)
+	o := accept(t, served)
+	wantEnds(t, o, to, addrPort(originLeg.LocalAddr()))
+	converse(t, originLeg, o)
+
+	n := g.counts()
+	for _, r := range []bpfReason{bpfReasonREASON_CLIENT_SYN, bpfReasonREASON_CLIENT_SOCKET, bpfReasonREASON_ORIGIN_SOCKET} {
+		if n[Reason(r)] == 0 {
+			t.Errorf("%s: no %s in %v", w.client, Reason(r), n)
+		}
+	}
+	g.gatewaysOwn(w, to, served)
 }
 
 // forge connects with the client's address, as the inspector does.

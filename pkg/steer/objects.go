@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -62,8 +63,12 @@ func (s *Steer) faults(set *pinSet) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	stray, err := s.strayLinks(set)
-	return append(append(faults, others...), stray...), err
+	links, err := s.strayLinks(set)
+	if err != nil {
+		return nil, err
+	}
+	filters, err := s.strayFilters(set)
+	return slices.Concat(faults, others, links, filters), err
 }
 
 // othersPrograms names the pinned programs that are not those of this build.
@@ -138,7 +143,21 @@ func (s *Steer) addObjects() error {
 	if err := buildSet(aside); err != nil {
 		return errors.Join(err, os.RemoveAll(aside), s.removeRoot())
 	}
-	return os.Rename(aside, s.dir())
+	if err := os.Rename(aside, s.dir()); err != nil {
+		return err
+	}
+	return s.adoptFilters()
+}
+
+// adoptFilters hands the new programs to clsact filters that have outlived the
+// pins of theirs, whose maps nobody can write to any more.
+func (s *Steer) adoptFilters() error {
+	set, err := openSet(s.dir())
+	if err != nil {
+		return err
+	}
+	defer set.Close()
+	return s.replaceFilters(set.programs)
 }
 
 // buildSet loads everything and pins it in a directory.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -121,6 +122,38 @@ func newVeth(a, b string, netns int) error {
 	return nil
 }
 
+// Attributes of tunnels (linux/if_tunnel.h).
+const (
+	tunLocal  = 2
+	tunRemote = 3
+	greLocal  = 6
+	greRemote = 7
+)
+
+// newTunnel makes a tunnel of a kind ("gre", "ipip" …) between two addresses, down.
+// EOPNOTSUPP means that the kernel does not have it.
+func newTunnel(name, kind string, local, remote netip.Addr) error {
+	here, there := uint16(tunLocal), uint16(tunRemote)
+	if kind == "gre" || kind == "ip6gre" {
+		here, there = greLocal, greRemote
+	}
+	m := newMessage(unix.RTM_NEWLINK, createFlags, linkBody(0)...)
+	m.attr(unix.IFLA_IFNAME, []byte(name+"\x00"))
+	info := m.nest(unix.IFLA_LINKINFO)
+	m.attr(unix.IFLA_INFO_KIND, []byte(kind))
+	for len(m.b)%unix.NLA_ALIGNTO != 0 {
+		m.b = append(m.b, 0)
+	}
+	data := m.nest(unix.IFLA_INFO_DATA)
+	m.attr(here, local.AsSlice()).attr(there, remote.AsSlice())
+	data()
+	info()
+	if err := m.send(); err != nil {
+		return fmt.Errorf("make %s %s: %w", kind, name, err)
+	}
+	return nil
+}
+
 // deleteLink deletes an interface.
 func deleteLink(index uint32) error {
 	if err := newMessage(unix.RTM_DELLINK, 0, linkBody(index)...).send(); err != nil {
@@ -230,7 +263,9 @@ func deleteFilter(ifindex, parent, priority uint32) error {
 
 // clsactFilters are steer's filters in these tests; the product's are
 // pkg/route's.
-type clsactFilters struct{ have map[plan.TC]bool }
+type clsactFilters struct{ have map[plan.TC]ebpf.ProgramID }
+
+func (f clsactFilters) Program(t plan.TC) (uint32, error) { return uint32(f.have[t]), nil }
 
 func (f clsactFilters) Have() (all []plan.TC, _ error) {
 	return slices.Collect(maps.Keys(f.have)), nil
@@ -244,13 +279,15 @@ func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
 	if err := newClsact(ifindex); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	f.have[t] = true
+	if f.have[t], err = programID(fd); err != nil {
+		return err
+	}
 	return putFilter(ifindex, parentOf(t), uint32(t.Side), fd, name)
 }
 
 func (f clsactFilters) Remove(t plan.TC) error {
 	ifindex, err := ifaceIndex(t.Interface)
-	if err != nil || !f.have[t] {
+	if err != nil || f.have[t] == 0 {
 		return err
 	}
 	delete(f.have, t)

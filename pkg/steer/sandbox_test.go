@@ -157,5 +157,20 @@ func wire(t *testing.T, here, there string, other *space) {
 	t.Helper()
 	must(t, newVeth(here, there, other.fd))
 	up(t, here)
-	other.do(func() { up(t, there) })
+	other.do(func() {
+		up(t, there)
+		awaitRunning(t, there)
+	})
+	awaitRunning(t, here)
+}
+
+// awaitRunning waits until an interface can carry packets: the kernel notices the
+// carrier of its first end late, and until then drops what leaves by it.
+func awaitRunning(t *testing.T, name string) {
+	t.Helper()
+	await(t, func() bool {
+		i, err := net.InterfaceByName(name)
+		must(t, err)
+		return i.Flags&net.FlagRunning != 0
+	})
 }

@@ -72,7 +72,7 @@ func (w *wireEnd) trySend(data []byte) {
 func onWire(t *testing.T, kind uint16, clsact bool) (*stage, *wireEnd, *ebpf.Map) {
 	t.Helper()
 	g := newStage(t)
-	g.UseFilters(clsactFilters{map[plan.TC]bool{}})
+	g.UseFilters(clsactFilters{map[plan.TC]ebpf.ProgramID{}})
 	end := newTap(t, "ext0", kind)
 	g.add(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: clsact})
 	marks, _ := g.attachBehind(clsact)
@@ -158,7 +158,7 @@ func TestNonLinear(t *testing.T) { eachDatapath(t, nonLinear) }
 
 func nonLinear(t *testing.T, clsact bool) {
 	g := newStage(t)
-	g.UseFilters(clsactFilters{map[plan.TC]bool{}})
+	g.UseFilters(clsactFilters{map[plan.TC]ebpf.ProgramID{}})
 	other := newSpace(t)
 	wire(t, "ext0", "c0", other)
 	setMTU(t, "ext0", 9000)

@@ -261,7 +261,7 @@ func eachWallAlone(t *testing.T, clsact bool) {
 // wantAnswered expects the origin itself to answer.
 func (g *triangle) wantAnswered() {
 	g.Helper()
-	for _, w := range ways {
+	for _, w := range g.ways {
 		g.client.do(func() {
 			if err := g.tryDial(w.client, at(w.origin, smtpPort)); err != nil {
 				g.Error(err)
@@ -273,7 +273,7 @@ func (g *triangle) wantAnswered() {
 // wantStopped expects silence, and a reason.
 func (g *triangle) wantStopped(r bpfReason) {
 	g.Helper()
-	for _, w := range ways {
+	for _, w := range g.ways {
 		g.clearCounts()
 		var fd int
 		g.client.do(func() { fd = beginDial(g.T, w.client, at(w.origin, smtpPort)) })

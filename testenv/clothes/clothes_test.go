@@ -105,19 +105,37 @@ func clothe(t *testing.T, k *kind, seed uint64) {
 		}
 		return
 	}
-	chosen := slices.DeleteFunc(slices.Clone(plays), func(p play) bool { return !p.short && k.name != "veth" && !*completely })
+	chosen := slices.DeleteFunc(slices.Clone(plays), func(p play) bool {
+		return !p.short && k.name != "veth" && !*completely || p.removed != nil && k.client != "" // which passes wall two alone anyway
+	})
 	states := 1 // the control
 	for _, p := range chosen {
 		states += len(p.states())
 	}
 	share := *packetsFlag / states
 	s.seed = seed
+	s.refuses()
 	s.control(share)
 	for _, p := range chosen {
 		s.perform(p, share)
 	}
 	s.awaitLate()
 	s.verdict()
+}
+
+// refuses checks that portreeve does not attach to a link that it cannot steer on.
+func (s *stage) refuses() {
+	s.t.Helper()
+	if s.refused == "" {
+		return
+	}
+	err := s.gateway.attach(s.t.Context(), setup{fail: "closed", netfilter: "auto", client: "ext0", origin: s.toOrigin()})
+	if err == nil || !strings.Contains(err.Error(), s.refused) {
+		s.t.Errorf("attach to it: %v, want %q", err, s.refused)
+	}
+	if err == nil {
+		s.must(s.gateway.detach(s.t.Context()))
+	}
 }
 
 // control sends SYNs past a gateway without portreeve.
@@ -167,17 +185,14 @@ func (s *stage) perform(p play, packets int) {
 	if netfilter == "" {
 		netfilter = "auto"
 	}
-	err := s.gateway.attach(ctx, setup{fail: p.fail, netfilter: netfilter, origin: s.toOrigin()})
-	if err != nil && s.refusable != "" && strings.Contains(err.Error(), s.refusable) {
-		s.t.Logf("%s: portreeve does not attach to it, and says so: %v", s.name, err)
-		return
-	}
-	s.must(err)
+	s.must(s.gateway.attach(ctx, setup{fail: p.fail, netfilter: netfilter, client: s.named(), origin: s.toOrigin()}))
 	s.must(s.gateway.start(ctx))
-	s.greeted()
+	if s.client == "" { // else nobody is steered, honest clients included
+		s.greeted()
+	}
 	defer func() { s.must(s.gateway.detach(ctx)) }()
 	if p.removed != nil {
-		if err := p.removed.remove(ctx, s.env, s.toOrigin()); err != nil {
+		if err := p.removed.remove(ctx, s.env, s.named(), s.toOrigin()); err != nil {
 			s.t.Errorf("%s: %v", p.name, err)
 			return
 		}

@@ -30,10 +30,11 @@ type gateway struct {
 type setup struct {
 	fail      string // of the service
 	netfilter string // kernel.netfilter
+	client    string // the interface that clients come in by
 	origin    string // the interface towards the origin
 }
 
-const configuration = `interfaces: {client: [ext0], origin: [%s]}
+const configuration = `interfaces: {client: [%s], origin: [%s]}
 kernel: {heartbeat: %s, netfilter: %s}
 services:
   - name: mx
@@ -48,7 +49,7 @@ func (g *gateway) attach(ctx context.Context, s setup) error {
 	if inGuest {
 		heartbeat = "5s"
 	}
-	text := fmt.Sprintf(configuration, s.origin, heartbeat, s.netfilter, g.env.Origin4, g.env.Origin6, s.fail)
+	text := fmt.Sprintf(configuration, s.client, s.origin, heartbeat, s.netfilter, g.env.Origin4, g.env.Origin6, s.fail)
 	if err := os.WriteFile(g.config, []byte(text), 0o644); err != nil {
 		return err
 	}
@@ -163,8 +164,8 @@ var (
 
 // remove takes a wall away and waits until it is gone; there being nothing to take
 // is an error.
-func (w *wall) remove(ctx context.Context, e *testenv.Env, origin string) error {
-	device, side, _ := strings.Cut(strings.NewReplacer("CLIENT", "ext0", "ORIGIN", origin).Replace(w.side), " ")
+func (w *wall) remove(ctx context.Context, e *testenv.Env, client, origin string) error {
+	device, side, _ := strings.Cut(strings.NewReplacer("CLIENT", client, "ORIGIN", origin).Replace(w.side), " ")
 	pins, err := filepath.Glob(filepath.Join(e.BPFFS, "portreeve", "*", w.pins))
 	if err != nil {
 		return err

@@ -15,9 +15,10 @@ type kind struct {
 	Wearable
 	gateway, router []string // ip commands without the word ip, in place of the ordinary veth; ROUTER is the router's namespace
 	origin          string   // the gateway's interface towards the origin, where it is not dmz0
+	client          string   // the interface that portreeve is told to be the client side, where it is not ext0: nobody has named ext0
 	build           func(context.Context, *testenv.Env) (*Tun, error)
 	after           []string // ip commands on the gateway, when everybody has addresses
-	refusable       string   // portreeve may refuse to attach to it, if it says this word
+	refused         string   // portreeve refuses to attach to ext0, and says this
 	guest           bool     // part of what the guests of testenv/kernels do: Debian's kernels have it
 }
 
@@ -44,11 +45,16 @@ var kinds = []kind{
 	over("IPIP", Wearable{V4: true}, "type ipip local HERE4 remote THERE4", true),
 	over("SIT", Wearable{V6: true}, "type sit local HERE4 remote THERE4", true),
 	over("IP6TNL", bare, "type ip6tnl mode any local HERE6 remote THERE6", true),
-	{name: "VRF", Wearable: ethernet, guest: true, refusable: "VRF", after: []string{
-		"link add vrf0 type vrf table 1025", "link set vrf0 up", "link set ext0 master vrf0", "link set dmz0 master vrf0",
-		"route add default via ROUTER4 dev ext0 table 1025", "-6 route add default via ROUTER6 dev ext0 table 1025",
-	}},
+	{name: "unnamed", Wearable: ethernet, client: "lan0", after: lan},
+	{name: "VRF", Wearable: ethernet, guest: true, client: "lan0", refused: "is in the VRF vrf0", after: append([]string{
+		"link add vrf0 type vrf table 1025", "link set vrf0 up", "link set ext0 master vrf0",
+		"route add ORIGIN4 dev dmz0 table 1025", "-6 route add ORIGIN6 dev dmz0 table 1025",
+		"route add default via ROUTER4 dev ext0 onlink", "-6 route add default via ROUTER6 dev ext0 onlink",
+	}, lan...)},
 }
+
+// lan makes an interface by which nobody comes in, for portreeve to have a client side.
+var lan = []string{"link add lan0 type veth peer name lan1", "link set lan0 up", "link set lan1 up"}
 
 // over is a device above a veth low0.
 func over(name string, w Wearable, device string, guest bool) kind {
@@ -112,7 +118,8 @@ func (k *kind) finish(ctx context.Context, e *testenv.Env) error {
 
 // ip runs ip commands on a node.
 func ip(ctx context.Context, e *testenv.Env, n *testenv.Node, lines ...string) error {
-	names := strings.NewReplacer("ROUTER4", e.Router4.String(), "ROUTER6", e.Router6.String(), "ROUTER", e.Router.Name, "ORIGIN", e.Origin.Name)
+	names := strings.NewReplacer("ROUTER4", e.Router4.String(), "ROUTER6", e.Router6.String(), "ROUTER", e.Router.Name,
+		"ORIGIN4", e.Origin4.String(), "ORIGIN6", e.Origin6.String(), "ORIGIN", e.Origin.Name)
 	for _, line := range lines {
 		if _, err := n.Run(ctx, "ip", strings.Fields(names.Replace(line))...); err != nil {
 			return err

@@ -213,6 +213,14 @@ func (s *stage) toOrigin() string {
 	return "dmz0"
 }
 
+// named is the interface that portreeve takes for the client side.
+func (s *stage) named() string {
+	if s.client != "" {
+		return s.client
+	}
+	return "ext0"
+}
+
 // must ends the test of this link on an error.
 func (s *stage) must(err error) {
 	s.t.Helper()

@@ -15,6 +15,7 @@ import (
 
 // killConfig uses every kind of item that there is.
 const killConfig = `interfaces: {client: [ext0], origin: [dmz0]}
+kernel: {datapath: %s}
 services:
   - name: mx
     listen: ["172.16.40.1:25", "[fd00:40::1]:25"]
@@ -39,24 +40,31 @@ services:
 func TestKilledAtEachStep(t *testing.T) {
 	for _, c := range []struct {
 		verb, calls string
-		stride      int // every step of a kind that there are few of
-		short       int // stride of go test -short
+		datapath    string // that is forced: older kernels need rules and filters in the place of links
+		stride      int    // every step of a kind that there are few of
+		short       int    // stride of go test -short
 	}{
-		{"attach", "write", 2, 20},
-		{"attach", "bpf", 5, 15},
-		{"attach", "sendto,sendmsg", 4, 16},
-		{"attach", "mkdirat,renameat,unlinkat", 1, 1},
-		{"detach", "write", 4, 20},
-		{"detach", "bpf", 6, 25},
-		{"detach", "sendto,sendmsg", 5, 16},
-		{"detach", "mkdirat,renameat,unlinkat", 1, 8},
+		{"attach", "write", "auto", 2, 20},
+		{"attach", "bpf", "auto", 5, 15},
+		{"attach", "sendto,sendmsg", "auto", 4, 16},
+		{"attach", "mkdirat,renameat,unlinkat", "auto", 1, 1},
+		{"attach", "sendto,sendmsg", "clsact", 7, 32},
+		{"detach", "write", "auto", 4, 20},
+		{"detach", "bpf", "auto", 6, 25},
+		{"detach", "sendto,sendmsg", "auto", 5, 16},
+		{"detach", "mkdirat,renameat,unlinkat", "auto", 1, 8},
+		{"detach", "sendto,sendmsg", "clsact", 9, 32},
 	} {
 		if testing.Short() {
 			c.stride = c.short
 		}
-		t.Run(c.verb+" at "+c.calls, func(t *testing.T) {
+		name := c.verb + " at " + c.calls
+		if c.datapath != "auto" {
+			name += " with " + c.datapath
+		}
+		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			k := newKiller(t, c.verb, c.calls)
+			k := newKiller(t, c.verb, c.calls, c.datapath)
 			steps := 0
 			for n := 1; k.killAt(n); n += c.stride {
 				steps++
@@ -77,7 +85,7 @@ type killer struct {
 	before      testenv.Snapshot
 }
 
-func newKiller(t *testing.T, verb, calls string) *killer {
+func newKiller(t *testing.T, verb, calls, datapath string) *killer {
 	t.Helper()
 	env, err := testenv.New(t.Context(), testenv.Options{})
 	if err != nil {
@@ -89,7 +97,7 @@ func newKiller(t *testing.T, verb, calls string) *killer {
 		}
 	})
 	k := &killer{t: t, env: env, verb: verb, calls: calls, config: filepath.Join(env.Dir, "portreeve.yaml")}
-	if err := os.WriteFile(k.config, []byte(killConfig), 0o644); err != nil {
+	if err := os.WriteFile(k.config, fmt.Appendf(nil, killConfig, datapath), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	k.before = k.snapshot()
