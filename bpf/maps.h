@@ -79,7 +79,7 @@ struct origin {
 
 /* An address of origins, whatever the port: for packets that show none. */
 struct target {
-	enum binding_flags flags; /* BINDING_TRANSIT or BINDING_BYPASS */
+	enum binding_flags flags; /* BINDING_TRANSIT */
 };
 
 #define SERVICE_NAME 64

@@ -45,6 +45,19 @@ type queryAttr struct {
 	revision    uint64
 }
 
+// openPin opens what is pinned at a path.
+func openPin(path string) (fd int, err error) {
+	name := append([]byte(path), 0)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&name[0])
+	attr := struct {
+		path      uint64
+		fd, flags uint32
+	}{path: uint64(uintptr(unsafe.Pointer(&name[0])))}
+	return bpf(unix.BPF_OBJ_GET, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+}
+
 // Programs lists the BPF programs attached to the node's network namespace, a line
 // for each: where ("sk_lookup", "ext0 tcx ingress"), number, name and link. clsact
 // filters are not among them.

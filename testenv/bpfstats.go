@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -62,15 +61,7 @@ func (e *Env) PinnedRunStats() (map[string]RunStats, error) {
 
 // pinnedRunStats opens a pin, which may also be that of a map or a link.
 func pinnedRunStats(path string) (stats RunStats, program bool, err error) {
-	name := append([]byte(path), 0)
-	var pin runtime.Pinner
-	defer pin.Unpin()
-	pin.Pin(&name[0])
-	attr := struct {
-		path      uint64
-		fd, flags uint32
-	}{path: uint64(uintptr(unsafe.Pointer(&name[0])))}
-	fd, err := bpf(unix.BPF_OBJ_GET, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	fd, err := openPin(path)
 	if errors.Is(err, unix.ENOENT) { // one of the kernel's own files there
 		return RunStats{}, false, nil
 	}

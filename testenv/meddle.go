@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -62,15 +61,7 @@ func meddle(device string, what Meddling) (link int, err error) {
 // EndLink ends a BPF link by its pin, whoever else holds it, and removes the pin.
 // Not all kinds of links can be ended.
 func EndLink(pin string) error {
-	path := append([]byte(pin), 0)
-	var pinner runtime.Pinner
-	defer pinner.Unpin()
-	pinner.Pin(&path[0])
-	get := struct {
-		path      uint64
-		fd, flags uint32
-	}{path: uint64(uintptr(unsafe.Pointer(&path[0])))}
-	link, err := bpf(unix.BPF_OBJ_GET, unsafe.Pointer(&get), unsafe.Sizeof(get))
+	link, err := openPin(pin)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", pin, err)
 	}

@@ -18,7 +18,8 @@ func newCheck(e *env) *cobra.Command {
 		Short: "say what is wrong with a configuration file",
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
 finding a line, with file, line and key. It looks at the file only: what depends
-on the machine is the doctor's. A warning does not fail.`,
+on the machine is the doctor's. A warning does not fail. A note says by which interfaces
+addresses under intercept can be reached while the file is attached.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },

@@ -81,8 +81,9 @@ type inspector struct {
 	networks  networks
 	returns   *returns.Book // nil before it is made
 	pulse     *pulse
-	unsettled bool // Settle is still to be called
-	waiting   bool // for older inspectors, which was told
+	heart     beating // from takeOver on
+	unsettled bool    // Settle is still to be called
+	waiting   bool    // for older inspectors, which was told
 
 	// crowd is Log for what strangers can bring about: anybody may connect, scrape
 	// or fail, as often as he likes.
@@ -116,7 +117,7 @@ func Run(ctx context.Context, o Options) error {
 	defer i.export(counters)()
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
-	switch err := i.takeOver(); {
+	switch err := i.takeOver(ctx); {
 	case errors.Is(err, errReplaced):
 		o.Log.Info("a newer inspector has taken over already, draining")
 		i.drain()
@@ -228,7 +229,7 @@ func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 // the heartbeat last: until then the older one stays in the slots that are its
 // alone, and serves what attach has not yet led to us. Where nobody keeps the
 // heartbeat alive it is begun first, or clients would be judged by a hung one.
-func (i *inspector) takeOver() error {
+func (i *inspector) takeOver(ctx context.Context) error {
 	var err error
 	if i.pulse, err = newPulse(i.kernel, i.Config.Kernel.Heartbeat); err != nil {
 		return err
@@ -254,9 +255,26 @@ func (i *inspector) takeOver() error {
 	if err := i.kernel.Hold(); err != nil {
 		return err
 	}
+	i.live(ctx, i.watch().look, relied)
+	return nil
+}
+
+// beating is a heart at work.
+type beating struct {
+	ended <-chan error // why it does not beat any more
+	stop  func()       // returns when it has ended
+}
+
+// live lets the heart beat from now on, and settles meanwhile: on a busy machine that
+// may take longer than an inspector may be silent.
+func (i *inspector) live(ctx context.Context, look func() error, relied bool) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan error, 1)
+	var task sync.WaitGroup
+	task.Go(func() { ended <- i.pulse.run(ctx, look) })
+	i.heart = beating{ended, func() { cancel(); task.Wait() }}
 	i.unsettled = i.Settle != nil
 	i.settle(relied)
-	return nil
 }
 
 // settle removes what older inspectors have needed, if none of them does any
@@ -297,12 +315,7 @@ const eldersPoll = time.Second
 // wait blocks until there is a reason to stop. Being replaced or told to stop
 // is no error.
 func (i *inspector) wait(ctx context.Context, served <-chan error) error {
-	beating, stop := context.WithCancel(ctx)
-	pulsed := make(chan error, 1)
-	var pulse sync.WaitGroup
-	pulse.Go(func() { pulsed <- i.pulse.run(beating, i.watch().look) })
-	defer pulse.Wait() // it takes no slots while they are left
-	defer stop()
+	defer i.heart.stop() // it takes no slots while they are left
 	poll := time.NewTicker(eldersPoll)
 	defer poll.Stop()
 	for {
@@ -311,7 +324,7 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 			return fmt.Errorf("accept connections: %w", err)
 		case <-i.KeysGone:
 			return errors.New("the process that holds the private keys has ended, and without it there is no TLS; start the inspector again")
-		case err := <-pulsed:
+		case err := <-i.heart.ended:
 			return i.stopped(ctx, err)
 		case <-poll.C:
 			i.settle(true)

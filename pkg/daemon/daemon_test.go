@@ -2,10 +2,13 @@ package daemon
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // What older inspectors rely on is removed once, when none of them is left.
@@ -50,6 +53,29 @@ func TestSettleAtOnce(t *testing.T) {
 	if calls != 1 || !strings.Contains(log.String(), "no such rule") {
 		t.Errorf("called %d times:\n%s", calls, log.String())
 	}
+}
+
+// The heart beats while it is settled, which takes its time on a busy machine.
+func TestHeartBeatsWhileSettling(t *testing.T) {
+	appeared := appeared(t)
+	synctest.Test(t, func(t *testing.T) {
+		s := &shared{}
+		i := &inspector{pulse: newTestPulse(t, s), Options: Options{
+			Presence: appeared, Log: slog.New(slog.DiscardHandler),
+			Settle: func() (bool, error) { time.Sleep(time.Minute); return true, nil },
+		}}
+		i.live(t.Context(), idle, false)
+		s.mu.Lock()
+		beats := s.beats[i.pulse.instance]
+		s.mu.Unlock()
+		if least := int(time.Minute / i.pulse.every); beats < least {
+			t.Errorf("%d beats in a minute, want %d", beats, least)
+		}
+		i.heart.stop()
+		if err := <-i.heart.ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
 }
 
 func appeared(t *testing.T) *Presence {

@@ -206,7 +206,7 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 	return detachAll(l, hookOf(t), old)
 }
 
-// Remove takes our filter of the side away. Absent, or an interface that is
+// Remove takes our filter away. Absent, or an interface that is
 // gone, is a success.
 func (f *Filters) Remove(t plan.TC) error {
 	l, err := findLink(t.Interface)

@@ -1,10 +1,12 @@
 // Package steer owns the life of the BPF objects that bring connections to
 // the inspector: the maps and programs compiled from bpf/, their pins, the
-// sk_lookup link and the links of the TC programs.
+// sk_lookup link, and the links of the TC and netfilter programs, of which some steer
+// and some are walls.
 //
 // A [Steer] is one of the hands of apply: it says what the kernel holds and
 // carries out single changes to it. An [Inspector] is the running daemon's
-// side: it puts listeners into the kernel and keeps the heartbeat. Both act in
+// side: it puts listeners into the kernel, keeps the heartbeat, and holds the links
+// lest somebody removes their pins. Both act in
 // the network namespace of the calling thread, and each namespace has a pin
 // directory of its own: <bpffs>/portreeve/<inode of the namespace>.
 //

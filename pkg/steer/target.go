@@ -8,7 +8,9 @@ import (
 )
 
 // targetCount keeps the map targets right: it holds a prefix, with port 0, while
-// some transit binding or bypass has it, whatever their ports.
+// some transit binding has it, whatever its port. A bypass is no hole in a wider
+// prefix here: it leaves one port alone, and a packet that shows no port may be for
+// another.
 type targetCount struct {
 	m    *ebpf.Map
 	uses map[bpfPrefix]map[bpfPrefix]bpfBindingFlags // by prefix without port, then with port
@@ -36,7 +38,7 @@ func portless(key bpfPrefix) bpfPrefix {
 
 func (c *targetCount) use(key bpfPrefix, flags bpfBindingFlags) {
 	at := portless(key)
-	flags &= bpfBindingFlagsBINDING_TRANSIT | bpfBindingFlagsBINDING_BYPASS
+	flags &= bpfBindingFlagsBINDING_TRANSIT
 	if flags == 0 {
 		delete(c.uses[at], key)
 		return

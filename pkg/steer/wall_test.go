@@ -96,6 +96,20 @@ func (g *stage) inspect(client, wall outcome) {
 	}
 }
 
+// A bypass leaves one port alone. What shows no port may be for another of the
+// address.
+func TestBypassHidesNoOtherPort(t *testing.T) {
+	g := newStage(t)
+	const submission = 587
+	for _, wide := range []netip.Prefix{netip.PrefixFrom(world4.bypass, 24), netip.PrefixFrom(world6.bypass, 64)} {
+		g.add(plan.Binding{Prefix: wide.Masked(), Port: submission, Service: "mx", Transit: true})
+	}
+	for what, p := range hidden(world4.bypass, world6.bypass) {
+		g.want(clientHook, what, p, dropped(bpfReasonREASON_CLIENT_HIDDEN))
+		g.want(wallHook, what, p, dropped(bpfReasonREASON_WALL_HIDDEN))
+	}
+}
+
 // hidden are packets that could begin a connection and do not show it.
 func hidden(to4, to6 netip.Addr) map[string][]byte {
 	v4, v6 := world4.fromClient(to4, syn), world6.fromClient(to6, syn)

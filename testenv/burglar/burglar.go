@@ -93,7 +93,11 @@ func areasOf(pid int) ([]area, error) {
 	if err != nil {
 		return nil, err
 	}
-	var areas []area
+	return readable(text)
+}
+
+// readable reads the triples of beginning, end and flags that the program wrote.
+func readable(text []byte) (areas []area, err error) {
 	for ; len(text) >= 24; text = text[24:] {
 		word := func(i int) uint64 { return binary.NativeEndian.Uint64(text[8*i:]) }
 		if word(2)&canRead != 0 {
@@ -184,17 +188,6 @@ func newCopier(pid int) (c *copier, err error) {
 	if err != nil {
 		return nil, err
 	}
-	element := func(m *ebpf.Map, to asm.Register) asm.Instructions {
-		return asm.Instructions{
-			asm.StoreImm(asm.RFP, -4, 0, asm.Word),
-			asm.LoadMapPtr(asm.R1, m.FD()),
-			asm.Mov.Reg(asm.R2, asm.RFP),
-			asm.Add.Imm(asm.R2, -4),
-			asm.FnMapLookupElem.Call(),
-			asm.JEq.Imm(asm.R0, 0, "end"),
-			asm.Mov.Reg(to, asm.R0),
-		}
-	}
 	program := ofTask(pid, id)
 	program = append(program, element(c.where, asm.R8)...)
 	program = append(program, element(c.page, asm.R9)...)
@@ -209,6 +202,19 @@ func newCopier(pid int) (c *copier, err error) {
 		asm.StoreMem(asm.R8, 16, asm.R0, asm.DWord))
 	c.walk, err = load("task", sleepable, program)
 	return c, err
+}
+
+// element loads the one element of a map into a register.
+func element(m *ebpf.Map, to asm.Register) asm.Instructions {
+	return asm.Instructions{
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, m.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "end"),
+		asm.Mov.Reg(to, asm.R0),
+	}
 }
 
 func (c *copier) close() {
