@@ -29,6 +29,7 @@ type world struct {
 	refuses bool         // nobody listens there
 	broken  bool         // replies to addresses that are not the gateway's do not come back
 	filter  bool         // it does not answer addresses that belong to nobody
+	bans    netip.Prefix // nor these clients
 	lost    int          // so many connections are lost before one comes through
 	tried   []netip.Addr // from where; not valid: the gateway's own
 	during  func(*Book)  // called with each try
@@ -61,6 +62,9 @@ func (w *world) dial(ctx context.Context, _ netip.AddrPort, from netip.Addr) err
 func (w *world) answers(from netip.Addr) bool {
 	if w.lost > 0 {
 		w.lost--
+		return false
+	}
+	if w.bans.Contains(from) {
 		return false
 	}
 	belongsToNobody := from.IsValid() && from != client && from != banned
@@ -265,6 +269,48 @@ func TestClientsAreWitnesses(t *testing.T) {
 		if b.Broken(mx, banned) || w.said(noWitness) != 1 {
 			t.Errorf("the wrong witnesses are believed again; said %s", w.log)
 		}
+	})
+}
+
+// TestBannedOnesAreNoCrowd: who has a whole network takes one place of the witnesses,
+// and not those of others.
+func TestBannedOnesAreNoCrowd(t *testing.T) {
+	w := &world{filter: true, bans: netip.MustParsePrefix("2001:db8:66:1::/64")}
+	in(t, w, func(b *Book) {
+		b.Silent(mx)
+		awhile()
+		crowd := w.bans.Addr()
+		for range 100 {
+			crowd = crowd.Next()
+			b.Broken(mx, crowd)
+		}
+		b.Broken(mx, client)
+		time.Sleep(again + (1+witnesses)*Patience)
+		synctest.Wait()
+		if b.Broken(mx, client) {
+			t.Errorf("one network has taken all places; tried %v", w.tries())
+		}
+	})
+}
+
+// TestBannedOnesComeFirst: nor do more networks than are remembered, all banned, that
+// are back each time before anybody else comes.
+func TestBannedOnesComeFirst(t *testing.T) {
+	w := &world{filter: true, bans: netip.MustParsePrefix("198.18.0.0/15")}
+	in(t, w, func(b *Book) {
+		b.Silent(mx)
+		awhile()
+		for range 500 { // one of them decides with 4 in 6
+			for n := range byte(witnesses + 1) {
+				b.Broken(mx, netip.AddrFrom4([4]byte{198, 18, n, 66}))
+			}
+			if !b.Broken(mx, client) {
+				return
+			}
+			time.Sleep(again + (1+witnesses)*Patience)
+			synctest.Wait()
+		}
+		t.Error("forging is given up for as long as those who are banned like it")
 	})
 }
 
