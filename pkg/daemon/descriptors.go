@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/returns"
 )
 
 // What is kept free of sessions, in descriptors. Were they all in use, a client would
@@ -26,6 +27,7 @@ type descriptors struct {
 	opaque bool // some sessions are carried unseen, by splice(2)
 	dns    bool // some sessions ask a name server
 	pages  bool // metrics are served
+	tries  bool // ways back from origins are tried
 }
 
 // each is what one session needs: its client, its origin, and a name server.
@@ -53,6 +55,9 @@ func (d descriptors) kept() int {
 	if d.pages {
 		n += 1 + scrapers + reading
 	}
+	if d.tries {
+		n += returns.MaxTries
+	}
 	return n
 }
 
@@ -79,6 +84,7 @@ func (i *inspector) ownDescriptors() (d descriptors, err error) {
 	d = descriptors{limit: int(min(limit.Cur, 1<<30)), used: len(open), pages: i.Config.Metrics.Listen.IsValid()}
 	for _, s := range i.Config.Services {
 		d.opaque = d.opaque || s.TLS.Mode == config.TLSPassthrough
+		d.tries = d.tries || s.Forge.Address == config.ForgePrefer
 		d.dns = d.dns || s.TLS.Originates() && s.TLS.Origin.Verify == config.OriginDANE
 	}
 	return d, nil

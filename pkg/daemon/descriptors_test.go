@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/returns"
 )
 
 // TestSessionsFitIntoDescriptors: what sessions do not get suffices for the rest, and
@@ -22,6 +24,7 @@ func TestSessionsFitIntoDescriptors(t *testing.T) {
 		{descriptors{limit: 1024, used: 30, dns: true}, (1024 - 30 - refusing - passing) / 3, 0},
 		{descriptors{limit: 1024, used: 30, opaque: true}, (1024 - 30 - refusing - passing - 2*(64+4)) / 2, 64},
 		{descriptors{limit: 1024, used: 30, pages: true}, (1024 - 30 - refusing - passing - 1 - scrapers - reading) / 2, 0},
+		{descriptors{limit: 1024, used: 30, tries: true}, (1024 - 30 - refusing - passing - returns.MaxTries) / 2, 0},
 		{descriptors{limit: 1 << 20, used: 30, opaque: true}, (1<<20 - 30 - refusing - passing - 2*(256+4)) / 2, 256},
 		{descriptors{limit: 60, used: 30}, -2, 0},
 	} {
@@ -73,5 +76,22 @@ func TestClampIsTold(t *testing.T) {
 	limit(40)
 	if _, _, err := i.fit(); err == nil || !strings.Contains(err.Error(), "limits.sessions: no session fits into a limit of 40 open files") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestTriesHaveDescriptors: where a service prefers forging, and there alone, what tries
+// its way back takes none from sessions.
+func TestTriesHaveDescriptors(t *testing.T) {
+	for _, c := range []struct {
+		service string
+		tries   bool
+	}{
+		{"forge: {address: prefer}", true},
+		{"forge: {address: always}", false},
+	} {
+		i := &inspector{Options: Options{Config: mustParse(t, "  - {name: other, listen: [\"172.16.40.2:25\"], origins: [\"172.16.20.2:25\"], "+c.service+"}\n")}}
+		if d, err := i.ownDescriptors(); err != nil || d.tries != c.tries {
+			t.Errorf("%s: %+v, %v", c.service, d, err)
+		}
 	}
 }

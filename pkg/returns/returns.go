@@ -31,10 +31,12 @@ const (
 // Bounds on what is done at once, and on what clients that choose their origins can
 // make the Book do.
 const (
-	maxTries  = 32   // connections that are tried at once
 	maxPages  = 1024 // origins that are known, beyond those of the configuration
 	maxChosen = 8    // suspicions about these that are looked into at once; more are forgotten
 )
+
+// MaxTries bounds the connections that a Book tries at once, a descriptor each.
+const MaxTries = 32
 
 // Options say what a Book works with.
 type Options struct {
@@ -63,7 +65,7 @@ type Book struct {
 
 // New returns a Book in which forging works everywhere. End it with Close.
 func New(o Options) *Book {
-	b := &Book{opts: o, trying: make(chan struct{}, maxTries), chosen: make(chan struct{}, maxChosen), pages: make(map[netip.AddrPort]*page)}
+	b := &Book{opts: o, trying: make(chan struct{}, MaxTries), chosen: make(chan struct{}, maxChosen), pages: make(map[netip.AddrPort]*page)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	for _, origin := range o.Origins {
 		b.pages[origin] = &page{origin: origin, lasting: true}
