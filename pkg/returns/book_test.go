@@ -399,6 +399,62 @@ func TestChosenOrigins(t *testing.T) {
 	})
 }
 
+// TestChosenOriginHasClients: one that answers clients is no stranger when the first of
+// them is banned, however many others are chosen meanwhile that answer nobody.
+func TestChosenOriginHasClients(t *testing.T) {
+	w := &world{filter: true}
+	near := netip.MustParseAddrPort("10.0.0.25:25")
+	in(t, w, func(b *Book) {
+		b.Answered(near)
+		awhile()
+		w.set(func(w *world) { w.silent = true })
+		for n := range 3 * maxPages {
+			b.Silent(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}), 25))
+			if n%maxChosen == 0 {
+				awhile()
+			}
+		}
+		awhile()
+		if len(b.pages) > 1+maxPages {
+			t.Errorf("%d pages", len(b.pages))
+		}
+		time.Sleep(rest)
+		w.set(func(w *world) { w.silent = false })
+		b.Silent(near)
+		awhile()
+		if b.Broken(near, banned) {
+			t.Error("given up for one client, though another was answered")
+		}
+	})
+}
+
+// TestChosenOriginBreaks: what works at first for clients, and for addresses of nobody,
+// is given up when it does not any more.
+func TestChosenOriginBreaks(t *testing.T) {
+	w := &world{}
+	near, far := netip.MustParseAddrPort("10.0.0.25:25"), netip.MustParseAddrPort("203.0.113.25:25")
+	in(t, w, func(b *Book) {
+		b.Answered(far)
+		synctest.Wait()
+		if len(w.tries()) != 0 {
+			t.Errorf("far away, where it is no evidence, it is tried: %v", w.tries())
+		}
+		for range 10 {
+			b.Answered(near)
+			synctest.Wait()
+		}
+		if len(w.tries()) != 1 {
+			t.Errorf("tried %v", w.tries())
+		}
+		w.set(func(w *world) { w.broken = true })
+		b.Silent(near)
+		awhile()
+		if !b.Broken(near, client) {
+			t.Error("broken, and not given up")
+		}
+	})
+}
+
 // TestFarOrigins: addresses of nobody are dropped on the way to somebody's server far
 // away, and no witnesses there before they were answered.
 func TestFarOrigins(t *testing.T) {
