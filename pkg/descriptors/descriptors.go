@@ -14,6 +14,10 @@ import (
 // Scrapers is how many connections to the metrics there are at once.
 const Scrapers = 32
 
+// Tries is how many connections there are at once that find out whether ways back
+// from origins work.
+const Tries = 32
+
 // What is kept free of sessions, in descriptors. Were they all in use, a client would
 // read nothing in place of 421, and whoever scrapes would not learn why.
 const (
@@ -31,6 +35,7 @@ type Need struct {
 	opaque bool // some sessions are carried unseen, by splice(2)
 	dns    bool // some sessions ask a name server
 	pages  bool // metrics are served
+	tries  bool // ways back from origins are tried
 }
 
 // Of returns what a configuration needs; Limit and Used are the caller's.
@@ -38,6 +43,7 @@ func Of(c *config.Config) Need {
 	n := Need{pages: c.Metrics.Listen.IsValid()}
 	for _, s := range c.Services {
 		n.opaque = n.opaque || s.TLS.Mode == config.TLSPassthrough
+		n.tries = n.tries || s.Forge.Address == config.ForgePrefer
 		n.dns = n.dns || s.TLS.Originates() && s.TLS.Origin.Verify == config.OriginDANE
 	}
 	return n
@@ -67,6 +73,9 @@ func (n Need) kept() int {
 	}
 	if n.pages {
 		kept += 1 + Scrapers + reading
+	}
+	if n.tries {
+		kept += Tries
 	}
 	return kept
 }

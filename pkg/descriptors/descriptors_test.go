@@ -20,6 +20,7 @@ func TestSessionsFit(t *testing.T) {
 		{Need{Limit: 1024, Used: 30, dns: true}, (1024 - 30 - refusing - passing) / 3, 0},
 		{Need{Limit: 1024, Used: 30, opaque: true}, (1024 - 30 - refusing - passing - 2*(64+4)) / 2, 64},
 		{Need{Limit: 1024, Used: 30, pages: true}, (1024 - 30 - refusing - passing - 1 - Scrapers - reading) / 2, 0},
+		{Need{Limit: 1024, Used: 30, tries: true}, (1024 - 30 - refusing - passing - Tries) / 2, 0},
 		{Need{Limit: 1 << 20, Used: 30, opaque: true}, (1<<20 - 30 - refusing - passing - 2*(256+4)) / 2, 256},
 		{Need{Limit: 60, Used: 30}, -2, 0},
 	} {
@@ -40,8 +41,10 @@ func TestSessionsFit(t *testing.T) {
 
 // TestOf: what a session needs depends on the configuration.
 func TestOf(t *testing.T) {
+	const prefers = "interfaces: {client: [ext0], origin: [dmz0]}\nservices:\n  - {name: mx, listen: [\"192.0.2.1:25\"], origins: [\"198.51.100.1:25\"], forge: {address: prefer}, tls: {mode: off}}\n"
 	const services = "interfaces: {client: [ext0], origin: [dmz0]}\nservices:\n  - {name: mx, listen: [\"192.0.2.1:25\"], origins: [\"198.51.100.1:25\"], tls: "
 	for text, want := range map[string]Need{
+		prefers: {tries: true},
 		services + "{mode: off}}\n":                                          {},
 		services + "{mode: passthrough}}\n":                                  {opaque: true},
 		services + "{mode: client, certificates: [{chain: /c, key: /k}]}}\n": {},

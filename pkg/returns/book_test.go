@@ -29,6 +29,7 @@ type world struct {
 	refuses bool         // nobody listens there
 	broken  bool         // replies to addresses that are not the gateway's do not come back
 	filter  bool         // it does not answer addresses that belong to nobody
+	bans    netip.Prefix // nor these clients
 	lost    int          // so many connections are lost before one comes through
 	tried   []netip.Addr // from where; not valid: the gateway's own
 	during  func(*Book)  // called with each try
@@ -61,6 +62,9 @@ func (w *world) dial(ctx context.Context, _ netip.AddrPort, from netip.Addr) err
 func (w *world) answers(from netip.Addr) bool {
 	if w.lost > 0 {
 		w.lost--
+		return false
+	}
+	if w.bans.Contains(from) {
 		return false
 	}
 	belongsToNobody := from.IsValid() && from != client && from != banned
@@ -268,6 +272,48 @@ func TestClientsAreWitnesses(t *testing.T) {
 	})
 }
 
+// TestBannedOnesAreNoCrowd: who has a whole network takes one place of the witnesses,
+// and not those of others.
+func TestBannedOnesAreNoCrowd(t *testing.T) {
+	w := &world{filter: true, bans: netip.MustParsePrefix("2001:db8:66:1::/64")}
+	in(t, w, func(b *Book) {
+		b.Silent(mx)
+		awhile()
+		crowd := w.bans.Addr()
+		for range 100 {
+			crowd = crowd.Next()
+			b.Broken(mx, crowd)
+		}
+		b.Broken(mx, client)
+		time.Sleep(again + (1+witnesses)*Patience)
+		synctest.Wait()
+		if b.Broken(mx, client) {
+			t.Errorf("one network has taken all places; tried %v", w.tries())
+		}
+	})
+}
+
+// TestBannedOnesComeFirst: nor do more networks than are remembered, all banned, that
+// are back each time before anybody else comes.
+func TestBannedOnesComeFirst(t *testing.T) {
+	w := &world{filter: true, bans: netip.MustParsePrefix("198.18.0.0/15")}
+	in(t, w, func(b *Book) {
+		b.Silent(mx)
+		awhile()
+		for range 500 { // one of them decides with 4 in 6
+			for n := range byte(witnesses + 1) {
+				b.Broken(mx, netip.AddrFrom4([4]byte{198, 18, n, 66}))
+			}
+			if !b.Broken(mx, client) {
+				return
+			}
+			time.Sleep(again + (1+witnesses)*Patience)
+			synctest.Wait()
+		}
+		t.Error("forging is given up for as long as those who are banned like it")
+	})
+}
+
 // TestMendedBetweenTwoTries: addresses of nobody are witnesses afterwards.
 func TestMendedBetweenTwoTries(t *testing.T) {
 	w := &world{broken: true}
@@ -350,6 +396,62 @@ func TestChosenOrigins(t *testing.T) {
 			t.Errorf("the last that was chosen is not looked into")
 		}
 		b.Answered(chosen(5 * maxPages)) // nobody knows it
+	})
+}
+
+// TestChosenOriginHasClients: one that answers clients is no stranger when the first of
+// them is banned, however many others are chosen meanwhile that answer nobody.
+func TestChosenOriginHasClients(t *testing.T) {
+	w := &world{filter: true}
+	near := netip.MustParseAddrPort("10.0.0.25:25")
+	in(t, w, func(b *Book) {
+		b.Answered(near)
+		awhile()
+		w.set(func(w *world) { w.silent = true })
+		for n := range 3 * maxPages {
+			b.Silent(netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)}), 25))
+			if n%maxChosen == 0 {
+				awhile()
+			}
+		}
+		awhile()
+		if len(b.pages) > 1+maxPages {
+			t.Errorf("%d pages", len(b.pages))
+		}
+		time.Sleep(rest)
+		w.set(func(w *world) { w.silent = false })
+		b.Silent(near)
+		awhile()
+		if b.Broken(near, banned) {
+			t.Error("given up for one client, though another was answered")
+		}
+	})
+}
+
+// TestChosenOriginBreaks: what works at first for clients, and for addresses of nobody,
+// is given up when it does not any more.
+func TestChosenOriginBreaks(t *testing.T) {
+	w := &world{}
+	near, far := netip.MustParseAddrPort("10.0.0.25:25"), netip.MustParseAddrPort("203.0.113.25:25")
+	in(t, w, func(b *Book) {
+		b.Answered(far)
+		synctest.Wait()
+		if len(w.tries()) != 0 {
+			t.Errorf("far away, where it is no evidence, it is tried: %v", w.tries())
+		}
+		for range 10 {
+			b.Answered(near)
+			synctest.Wait()
+		}
+		if len(w.tries()) != 1 {
+			t.Errorf("tried %v", w.tries())
+		}
+		w.set(func(w *world) { w.broken = true })
+		b.Silent(near)
+		awhile()
+		if !b.Broken(near, client) {
+			t.Error("broken, and not given up")
+		}
 	})
 }
 

@@ -1,6 +1,7 @@
 package returns
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,11 +25,15 @@ type page struct {
 	busy   bool         // a task has it
 	until  time.Time    // when the next suspicion may be looked into
 	served []netip.Addr // some clients of late that came from the gateway's own address
+	passed int          // how many more could have been among them
 }
 
 // witnesses is how many clients are remembered, so that one alone, who may be banned,
 // does not stand for all.
 const witnesses = 4
+
+// subnet is the prefix of an IPv6 network. Who has one address there has all of it.
+const subnet = 64
 
 // take gives the page to a task, if none has it.
 func (p *page) take() bool {
@@ -62,13 +67,36 @@ func (p *page) idle() bool {
 	return !p.busy
 }
 
-// serve notes a client that comes from the gateway's own address.
+// serve notes a client that comes from the gateway's own address. Of many each is as
+// likely to be remembered: were it the first ones, some that are banned and come back
+// at once would keep all others out. A network has one place at most, so that one
+// who is banned is no crowd of witnesses.
 func (p *page) serve(client netip.Addr) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.served) < witnesses && !slices.Contains(p.served, client) {
-		p.served = append(p.served, client)
+	if n := slices.IndexFunc(p.served, network(client).Contains); n >= 0 {
+		if rand.IntN(2) == 0 {
+			p.served[n] = client
+		}
+		return
 	}
+	if len(p.served) < witnesses {
+		p.served = append(p.served, client)
+		return
+	}
+	p.passed++
+	if n := rand.IntN(witnesses + p.passed); n < witnesses {
+		p.served[n] = client
+	}
+}
+
+// network returns what belongs to a client: its address, or the subnet of that.
+func network(client netip.Addr) netip.Prefix {
+	bits := client.BitLen()
+	if client.Is6() {
+		bits = subnet
+	}
+	return netip.PrefixFrom(client.WithZone(""), bits).Masked()
 }
 
 // takeServed returns the clients that were noted since it was called last.
@@ -76,6 +104,6 @@ func (p *page) takeServed() []netip.Addr {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	served := p.served
-	p.served = nil
+	p.served, p.passed = nil, 0
 	return served
 }

@@ -31,10 +31,10 @@ const (
 // Bounds on what is done at once, and on what clients that choose their origins can
 // make the Book do.
 const (
-	maxTries  = 32   // connections that are tried at once
 	maxPages  = 1024 // origins that are known, beyond those of the configuration
-	maxChosen = 8    // suspicions about these that are looked into at once; more are forgotten
+	maxChosen = 8    // of these that are looked into at once; more are forgotten
 )
+
 
 // Options say what a Book works with.
 type Options struct {
@@ -54,7 +54,7 @@ type Book struct {
 	tasks sync.WaitGroup
 
 	trying chan struct{} // a place for each that is tried
-	chosen chan struct{} // the same for suspicions about origins that clients chose
+	chosen chan struct{} // the same for looking into origins that clients chose
 
 	mu     sync.RWMutex
 	pages  map[netip.AddrPort]*page
@@ -63,7 +63,7 @@ type Book struct {
 
 // New returns a Book in which forging works everywhere. End it with Close.
 func New(o Options) *Book {
-	b := &Book{opts: o, trying: make(chan struct{}, maxTries), chosen: make(chan struct{}, maxChosen), pages: make(map[netip.AddrPort]*page)}
+	b := &Book{opts: o, trying: make(chan struct{}, descriptors.Tries), chosen: make(chan struct{}, maxChosen), pages: make(map[netip.AddrPort]*page)}
 	b.ctx, b.stop = context.WithCancel(context.Background())
 	for _, origin := range o.Origins {
 		b.pages[origin] = &page{origin: origin, lasting: true}
@@ -111,9 +111,15 @@ func (b *Book) Broken(origin netip.AddrPort, client netip.Addr) bool {
 	return true
 }
 
-// Answered notes that an origin answered a forged connection of a client.
+// Answered notes that an origin answered a forged connection of a client. Of one that
+// clients chose, too, where forging may be given up on the word of nobody alone: else
+// the first of whom the Book hears there could be a client that is banned.
 func (b *Book) Answered(origin netip.AddrPort) {
-	if p := b.page(origin); p != nil {
+	p := b.page(origin)
+	if p == nil && b.opts.Near(origin.Addr()) {
+		p = b.meet(origin)
+	}
+	if p != nil {
 		p.answers.Add(1)
 	}
 }
@@ -169,15 +175,37 @@ func (b *Book) open(origin netip.AddrPort) *page {
 	return p
 }
 
-// forget removes one page that is idle.
+// forget removes one page that is idle, of an origin that has answered nobody if there
+// is one: anybody can make any number of those.
 func (b *Book) forget() bool {
-	for origin, p := range b.pages {
-		if !p.lasting && p.idle() {
-			delete(b.pages, origin)
-			return true
+	var victim *page
+	for _, p := range b.pages {
+		if p.lasting || !p.idle() {
+			continue
+		}
+		if victim = p; p.answers.Load() == 0 {
+			break
 		}
 	}
-	return false
+	if victim == nil {
+		return false
+	}
+	delete(b.pages, victim.origin)
+	return true
+}
+
+// meet opens the page of an origin that clients chose and that answers them, and has it
+// found out, where there is a place for that, whether addresses of nobody are answered
+// as well.
+func (b *Book) meet(origin netip.AddrPort) *page {
+	p := b.open(origin)
+	if p != nil && p.take() {
+		b.spawn(func() {
+			defer p.release(0)
+			b.placed(p, b.prove)
+		})
+	}
+	return p
 }
 
 // begin looks at an origin for the first time, as often as it takes to learn
@@ -204,24 +232,30 @@ func (b *Book) begin(p *page) {
 // suspect looks into what a client met, now or when the last time is long enough ago.
 func (b *Book) suspect(p *page) {
 	defer p.release(rest)
-	if b.sleep(p.tired()) && b.looksBroken(p) {
+	if b.sleep(p.tired()) && b.placed(p, b.isBroken) {
 		b.giveUp(p)
 	}
 }
 
-// looksBroken is isBroken, for an origin that a client chose only where there is a
-// place for that.
-func (b *Book) looksBroken(p *page) bool {
+// placed asks something of a page; for an origin that a client chose only where there
+// is a place for that.
+func (b *Book) placed(p *page, is func(*page) bool) bool {
 	if p.lasting {
-		return b.isBroken(p)
+		return is(p)
 	}
 	select {
 	case b.chosen <- struct{}{}:
 		defer func() { <-b.chosen }()
-		return b.isBroken(p)
+		return is(p)
 	default:
 		return false
 	}
+}
+
+// prove reports whether addresses of nobody are answered at an origin.
+func (b *Book) prove(p *page) bool {
+	p.proved = p.proved || answered(b.asNobody(p))
+	return p.proved
 }
 
 // isBroken reports whether forging works for nobody: addresses of nobody get no

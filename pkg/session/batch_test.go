@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/portreeve/portreeve/pkg/event"
 )
@@ -48,5 +49,38 @@ func TestChunksAreGathered(t *testing.T) {
 				t.Errorf("%s, groups of %d: %d replies to chunks", c.name, group, n)
 			}
 		}
+	}
+}
+
+// TestSlowRepliesLeaveContentAlone: while the origin takes its time for a chunk of ours,
+// the client's buffer is given back as far as that goes, and what is in it moves.
+func TestSlowRepliesLeaveContentAlone(t *testing.T) {
+	for _, size := range []int{50_000, 60_000, 65_000, 66_000, 133_000, 333_000} {
+		synctest.Test(t, func(t *testing.T) {
+			content := make([]byte, size)
+			for i := range content {
+				content[i] = byte(i>>8) ^ byte(i)*7
+			}
+			p := newPlay(conversation{"x", chunkEHLO, []turn{
+				{"EHLO c\r\n", 1},
+				{"MAIL FROM:<a@c> BODY=BINARYMIME\r\nRCPT TO:<b@d>\r\n", 2},
+				{fmt.Sprintf("BDAT %d LAST\r\n%sQUIT\r\n", len(content), content), 2},
+			}, nil, nil})
+			slow := 0
+			p.origin.leg.heard = func(b []byte) {
+				if strings.HasPrefix(string(b), "BDAT") {
+					p.origin.leg.late = true
+					slow++
+				}
+				p.origin.hear(b)
+			}
+			p.run()
+			if slow < 2 || p.outcome.End != event.EndQuit || len(p.origin.messages) != 1 {
+				t.Fatalf("%d octets: %d chunks, %s, %d messages", size, slow, p.outcome.End, len(p.origin.messages))
+			}
+			if got := p.origin.messages[0].content; got != string(content) {
+				t.Errorf("%d octets: other content came, %d octets", size, len(got))
+			}
+		})
 	}
 }

@@ -241,12 +241,11 @@ func (x *session) piece() (done bool, e *ending) {
 			return false, e
 		}
 	}
-	in := x.client.window()
-	in = in[:min(int64(len(in)), x.left)]
-	if f := x.makeRoom(len(in)); f != nil {
+	n := int(min(int64(len(x.client.window())), x.left))
+	if f := x.makeRoom(n); f != nil {
 		return true, x.failChunk(*f)
 	}
-	in = in[:min(len(in), x.batch.room())]
+	in := x.client.window()[:min(n, x.batch.room())] // only now: it moves while the origin takes its time
 	x.left -= int64(len(in))
 	f, committed := x.gather(in, x.left == 0 && x.chunk.Last)
 	x.client.skip(len(in))
