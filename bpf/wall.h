@@ -2,7 +2,7 @@
 /*
  * Whether a packet may begin a connection to an origin past the inspector. Two
  * walls ask it besides the client side: the egress of the origin side, and
- * FORWARD towards all other interfaces. Neither relies on marks, routes or
+ * FORWARD towards all other ways. Neither relies on marks, routes or
  * rules, nor on the other.
  */
 #pragma once

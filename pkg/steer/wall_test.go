@@ -258,6 +258,30 @@ func eachWallAlone(t *testing.T, clsact bool) {
 	}
 }
 
+// What leaves by the origin side inside of another packet shows the wall there
+// the outer one only, so FORWARD judges it.
+func TestWrapped(t *testing.T) {
+	if has, err := NFLinksSupported(); err != nil || !has {
+		t.Skip("the kernel has no netfilter links; the rule asks for all interfaces")
+	}
+	g := newTriangle(t, !hasTCX(t))
+	g.attach(false)
+	g.add(plan.Role{Interface: "dmz0", Side: plan.OriginSide})
+	g.add(plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true, Clsact: g.clsact})
+	g.add(plan.Forward{Family: plan.IPv4})
+	g.add(plan.Forward{Family: plan.IPv6})
+	must(t, g.Remove(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: g.clsact}))
+	g.wantStopped(bpfReasonREASON_WALL_LEAK)
+	wrap := foreignProgram(t, ebpf.LWTXmit, 0)
+	for _, w := range ways {
+		must(t, newWrappingRoute(w.origin, index(t, "dmz0"), wrap.FD()))
+	}
+	g.wantStopped(bpfReasonREASON_FORWARD_LEAK)
+	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+		must(t, g.Remove(plan.Forward{Family: f}))
+	}
+}
+
 // wantAnswered expects the origin itself to answer.
 func (g *triangle) wantAnswered() {
 	g.Helper()
