@@ -115,6 +115,14 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 	padded.headers, padded.payload, padded.claim = []header{fragment6(0, true)}, tcp(40000, smtpPort, syn), -20
 	short := v6
 	short.headers, short.claim = []header{option(extHIP, 1)}, -17
+	detour := func(kind byte, at int, behind ...header) []byte { // by another address of the origin's
+		route := make([]byte, 2*16+7)
+		route[0], route[1], route[2] = 4, kind, 1
+		copy(route[7+16*at:], to6.AsSlice())
+		p := v6
+		p.dst, p.headers = netip.MustParseAddr("fd00:77::1"), append([]header{{extRouting, route}}, behind...)
+		return p.bytes()
+	}
 	inside := v4
 	inside.fragment = 1
 	return map[string][]byte{
@@ -123,6 +131,9 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 		"IPv6 first fragment without TCP, and TCP as padding": padded.bytes(),
 		"IPv6 nine extension headers":                         nine.bytes(),
 		"IPv6 three bytes of TCP behind a header":             short.bytes(),
+		"IPv6 segments, the first of the list":                detour(4, 0),
+		"IPv6 routing header, the last of the list":           detour(0, 1),
+		"IPv6 segments before nine extension headers":         detour(4, 0, nine.headers...),
 		"IPv4 fragment inside the TCP header":                 inside.bytes(),
 	}
 }
