@@ -340,3 +340,24 @@ func TestNFLinks(t *testing.T) {
 	must(t, err)
 	wantItems(t, s, []plan.Item{plan.Objects{}, plan.Forward{Family: plan.IPv6}})
 }
+
+// Hooks of others at our priorities keep neither an attach nor the programs of
+// another build from being put in place.
+func TestPrioritiesOfOthers(t *testing.T) {
+	s, _, _ := gateway(t)
+	if has, err := NFLinksSupported(); err != nil || !has {
+		t.Skip("the kernel has no netfilter links")
+	}
+	must(t, s.Add(plan.Objects{}))
+	set, err := s.open()
+	must(t, err)
+	for range 2 {
+		other, err := attachForward(plan.IPv4, set.programs[bpfProgSteerForward])
+		must(t, err)
+		defer other.Close()
+	}
+	must(t, s.Add(plan.Forward{Family: plan.IPv4}))
+	must(t, s.replacePin(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
+	must(t, s.Replace(plan.Objects{Fault: "another build"}, plan.Objects{}))
+	wantItems(t, s, []plan.Item{plan.Objects{}, plan.Forward{Family: plan.IPv4}})
+}
