@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
  * FORWARD: what the second wall does not see, because it would leave by an
- * interface that is not on the origin side: one that is new, was renamed or
- * made again, or that nobody named. As a netfilter program where the kernel has
+ * interface that is not on the origin side (one that is new, was renamed or
+ * made again, or that nobody named), or inside of another packet. As a netfilter program where the kernel has
  * links for it (6.4); before, as a program that a rule of iptables asks (xt_bpf)
  * which drops what it says yes to.
  *
@@ -18,12 +18,34 @@ static __always_inline bool forward_stops(struct cursor *c, enum parsed parsed, 
 	return is_read(parsed) && a.set && a.set->client_mark && stops(c, parsed, ip, spare, &a);
 }
 
-/* The origin side's egress has a wall of its own. */
-static __always_inline bool is_walled(__u32 ifindex)
+/* Reads a pointer of the kernel's that may be nowhere (kernel 5.5). */
+static __always_inline const void *follow(const void *at)
 {
+	const void *to;
+
+	return bpf_probe_read_kernel(&to, sizeof(to), at) ? NULL : to;
+}
+
+/*
+ * Reports whether the way out wraps packets: IPsec, or a route with an encap.
+ * The egress of the interface then sees the outer packet only.
+ */
+static __always_inline bool is_wrapped(const struct sk_buff *skb)
+{
+	struct dst_entry *dst = (void *)(skb->_skb_refdst & ~1UL);
+
+	if (has_field(dst->xfrm) && follow(__builtin_preserve_access_index(&dst->xfrm)))
+		return true;
+	return has_field(dst->lwtstate) && follow(__builtin_preserve_access_index(&dst->lwtstate));
+}
+
+/* The origin side's egress has a wall of its own. */
+static __always_inline bool is_walled(const struct bpf_nf_ctx *ctx)
+{
+	__u32 ifindex = ctx->state->out->ifindex;
 	const enum side *side = bpf_map_lookup_elem(&roles, &ifindex);
 
-	return side && *side & SIDE_ORIGIN;
+	return side && *side & SIDE_ORIGIN && likely(!is_wrapped(ctx->skb));
 }
 
 static __always_inline enum parsed parse_version(struct cursor *c, struct ip *ip, struct spare *spare)
@@ -43,7 +65,7 @@ SEC("netfilter") int steer_forward(struct bpf_nf_ctx *ctx)
 	struct spare spare;
 	struct ip ip = {};
 
-	if (is_walled(ctx->state->out->ifindex))
+	if (is_walled(ctx))
 		return NF_ACCEPT;
 	if (bpf_dynptr_from_skb((struct __sk_buff *)ctx->skb, 0, &packet))
 		return NF_DROP;

@@ -63,7 +63,7 @@ enum fragment {
 enum parsed {
 	PARSED,	       /* the cursor is behind the last IP header */
 	PARSED_NOT_IP, /* another protocol, cut short or malformed */
-	PARSED_HIDDEN, /* IPv6 whose extension headers are too many or do not end in this packet (RFC 7112) */
+	PARSED_HIDDEN, /* IPv6 whose extension headers are too many or do not end in this packet (RFC 7112); TCP by a detour */
 	PARSED_TAGS,   /* behind more tags than MAX_TAGS */
 };
 
@@ -78,6 +78,8 @@ struct ip {
 	__u8 protocol;
 	__u8 fragment;
 	bool split; /* has had a fragment header, that of a whole packet included */
+	__u16 detour;  /* IPv6: where a routing header names the last destination, if this is not it; else 0 */
+	const __be32 *last; /* that destination, if there is one and it can be read; else NULL */
 };
 
 /* Room for headers that do not lie in the linear part of a packet. */
@@ -87,6 +89,7 @@ struct spare {
 		struct ipv6hdr v6;
 	};
 	struct tcphdr tcp;
+	__be32 last[4];
 };
 
 /* Copies what is rarely needed; no path of its own for the linear part. */
@@ -149,6 +152,7 @@ static __always_inline enum parsed take_ipv4(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET;
 	ip->protocol = h->protocol;
 	ip->fragment = ipv4_fragment(h);
+	ip->last = NULL;
 	ip->end = h->tot_len ? c->at + bpf_ntohs(h->tot_len) : 0;
 	c->at += len;
 	return PARSED;
@@ -183,6 +187,20 @@ static __always_inline bool take_fragment(struct ip *ip, const struct ipv6_ext *
 	return true;
 }
 
+/*
+ * The header says where the packet goes after its destination: hosts that are
+ * asked to send it on do so (RFC 8754, RFC 6275). The type says whether the last
+ * of them comes first or last.
+ */
+static __always_inline void take_routing(const struct cursor *c, struct ip *ip, const struct ipv6_ext *h)
+{
+	__u16 rest = bpf_ntohs(*(__be16 *)&h->rest); /* type, and how many are left */
+
+	if (!(rest & 0xff) || h->len < 2)
+		return;
+	ip->detour = c->at + (rest >> 8 == RH_SEGMENTS ? 8 : h->len * 8 - 8);
+}
+
 /* Moves over one extension header. */
 static __always_inline bool parse_extension(struct cursor *c, struct ip *ip)
 {
@@ -190,6 +208,8 @@ static __always_inline bool parse_extension(struct cursor *c, struct ip *ip)
 
 	if (ends_before(c, ip, sizeof(h)) || !load(c, &h, sizeof(h)))
 		return false;
+	if (ip->protocol == IPPROTO_ROUTING)
+		take_routing(c, ip, &h);
 	if (ip->protocol != IPPROTO_FRAGMENT)
 		c->at += extension_len(ip->protocol, h.len);
 	else if (take_fragment(ip, &h))
@@ -217,16 +237,34 @@ static __always_inline __u64 pack_extensions(struct cursor *c, struct ip *ip)
 {
 	enum parsed parsed = parse_extensions(c, ip);
 
-	return (__u64)c->at << 32 | parsed << 16 | ip->fragment << 8 | ip->protocol;
+	return (__u64)ip->detour << 48 | (__u64)(c->at & 0xffff) << 32 | parsed << 16 | ip->fragment << 8 | ip->protocol;
 }
 
-static __always_inline enum parsed unpack_extensions(struct cursor *c, struct ip *ip, __u64 found)
+/* TCP by a detour hides where it goes. Where the last destination cannot be read nobody will follow it. */
+static __always_inline enum parsed follow_detour(const struct cursor *c, struct ip *ip, struct spare *spare,
+						 enum parsed parsed)
 {
-	c->at = found >> 32;
+	struct cursor at = *c;
+
+	at.at = ip->detour;
+	if (parsed == PARSED && (ip->protocol != IPPROTO_TCP || ip->fragment == FRAGMENT_LATER))
+		return parsed;
+	if (!load(&at, spare->last, sizeof(spare->last)))
+		return parsed;
+	ip->last = spare->last;
+	return PARSED_HIDDEN;
+}
+
+static __always_inline enum parsed unpack_extensions(struct cursor *c, struct ip *ip, struct spare *spare, __u64 found)
+{
+	enum parsed parsed = found >> 16 & 0xff;
+
+	c->at = found >> 32 & 0xffff;
 	c->far = true;
 	ip->fragment = found >> 8;
 	ip->protocol = found;
-	return found >> 16 & 0xff;
+	ip->detour = found >> 48;
+	return likely(!ip->detour) ? parsed : follow_detour(c, ip, spare, parsed);
 }
 
 /*
@@ -254,7 +292,8 @@ __attribute__((noinline)) __u64 walk_hook_extensions(struct bpf_nf_ctx *hook, __
 	return pack_extensions(&c, &ip);
 }
 
-static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, const struct ipv6hdr *h)
+static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, const struct ipv6hdr *h,
+					     struct spare *spare)
 {
 	if (h->version >> 4 != 6)
 		return PARSED_NOT_IP;
@@ -262,13 +301,15 @@ static __always_inline enum parsed take_ipv6(struct cursor *c, struct ip *ip, co
 	ip->family = AF_INET6;
 	ip->protocol = h->nexthdr;
 	ip->fragment = FRAGMENT_NONE;
+	ip->last = NULL;
 	ip->end = h->payload_len ? c->at + sizeof(*h) + bpf_ntohs(h->payload_len) : 0;
 	c->at += sizeof(*h);
 	if (likely(h->nexthdr == IPPROTO_TCP) || !is_extension(h->nexthdr))
 		return PARSED;
 	if (c->hook)
-		return unpack_extensions(c, ip, walk_hook_extensions(c->hook, c->at, ip->end, ip->protocol));
-	return unpack_extensions(c, ip, walk_extensions(c->skb, c->at, ip->end, ip->protocol, c->relative));
+		return unpack_extensions(c, ip, spare,
+					 walk_hook_extensions(c->hook, c->at, ip->end, ip->protocol));
+	return unpack_extensions(c, ip, spare, walk_extensions(c->skb, c->at, ip->end, ip->protocol, c->relative));
 }
 
 static __always_inline enum parsed parse_ipv4(struct cursor *c, struct ip *ip, struct spare *spare)
@@ -282,7 +323,7 @@ static __always_inline enum parsed parse_ipv6(struct cursor *c, struct ip *ip, s
 {
 	const struct ipv6hdr *h = look(c, &spare->v6, sizeof(*h));
 
-	return h ? take_ipv6(c, ip, h) : PARSED_NOT_IP;
+	return h ? take_ipv6(c, ip, h, spare) : PARSED_NOT_IP;
 }
 
 static __always_inline bool is_tag(__be16 protocol)
@@ -335,7 +376,7 @@ static __always_inline enum parsed parse_inner_ip(struct cursor *c, struct ip *i
 {
 	if (family == AF_INET)
 		return load(c, &spare->v4, sizeof(spare->v4)) ? take_ipv4(c, ip, &spare->v4) : PARSED_NOT_IP;
-	return load(c, &spare->v6, sizeof(spare->v6)) ? take_ipv6(c, ip, &spare->v6) : PARSED_NOT_IP;
+	return load(c, &spare->v6, sizeof(spare->v6)) ? take_ipv6(c, ip, &spare->v6, spare) : PARSED_NOT_IP;
 }
 
 static __always_inline bool is_icmp_error(__u8 family, __u8 type)

@@ -2,7 +2,7 @@
 /*
  * Whether a packet may begin a connection to an origin past the inspector. Two
  * walls ask it besides the client side: the egress of the origin side, and
- * FORWARD towards all other interfaces. Neither relies on marks, routes or
+ * FORWARD towards all other ways. Neither relies on marks, routes or
  * rules, nor on the other.
  */
 #pragma once
@@ -18,15 +18,25 @@ static __always_inline const struct binding *find_transit(const struct prefix *k
 	return b && b->flags & (BINDING_TRANSIT | BINDING_BYPASS) ? b : NULL;
 }
 
-/* Reports whether some port of the destination is a transit service's. */
+static __always_inline bool has_transit(const struct prefix *key)
+{
+	const struct target *t = bpf_map_lookup_elem(&targets, key);
+
+	return t && t->flags & BINDING_TRANSIT;
+}
+
+/* Reports whether some port of the destination, or of the last one of a detour, is a transit service's. */
 static __always_inline bool is_target(const struct ip *ip)
 {
-	const struct target *t;
 	struct prefix key;
 
 	destination_prefix(&key, ip, 0);
-	t = bpf_map_lookup_elem(&targets, &key);
-	return t && t->flags & BINDING_TRANSIT;
+	if (has_transit(&key))
+		return true;
+	if (likely(!ip->last))
+		return false;
+	copy_ipv6(key.address, ip->last);
+	return has_transit(&key);
 }
 
 /*

@@ -143,7 +143,15 @@ struct nf_hook_state {
 	struct net_device *out;
 } __attribute__((preserve_access_index));
 
-struct sk_buff;
+/* A route that packets take. */
+struct dst_entry {
+	struct xfrm_state *xfrm; /* IPsec */
+	struct lwtunnel_state *lwtstate;
+} __attribute__((preserve_access_index));
+
+struct sk_buff {
+	unsigned long _skb_refdst; /* the route; the lowest bit is a flag (SKB_DST_NOREF) */
+} __attribute__((preserve_access_index));
 
 /* Context of a netfilter program (kernel 6.4). */
 struct bpf_nf_ctx {
@@ -160,6 +168,9 @@ struct bpf_dynptr {
 extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dynptr *packet)
 	__attribute__((section(".ksyms"))); /* 6.4 */
 
+/* Reports whether the kernel's type has the field; the loader answers. */
+#define has_field(field) __builtin_preserve_field_info(field, 2)
+
 /*
  * Helpers, with the kernel that brought them to the program types used here.
  */
@@ -175,6 +186,7 @@ static struct bpf_sock *(*bpf_skc_lookup_tcp)(void *ctx, struct bpf_sock_tuple *
 					      __u64 flags) = (void *)99; /* 5.2 */
 static long (*bpf_tcp_check_syncookie)(struct bpf_sock *sk, const void *ip, __u32 ip_len, const void *tcp,
 				       __u32 tcp_len) = (void *)100;				/* 5.2 */
+static long (*bpf_probe_read_kernel)(void *to, __u32 len, const void *from) = (void *)113;	/* 5.5 */
 static long (*bpf_sk_assign)(void *ctx, struct bpf_sock *sk, __u64 flags) = (void *)124;	/* 5.9 */
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;					/* 5.11 */
 static long (*bpf_dynptr_read)(void *to, __u32 len, const struct bpf_dynptr *from, __u32 offset,

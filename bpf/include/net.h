@@ -68,6 +68,8 @@ struct ipv6_ext {
 	__u8 rest[6];
 };
 
+#define RH_SEGMENTS 4 /* type of routing header (RFC 8754); its list begins with the last destination */
+
 struct ipv6_frag {
 	__u8 nexthdr;
 	__u8 reserved;

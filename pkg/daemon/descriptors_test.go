@@ -43,20 +43,3 @@ func TestClampIsTold(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
-
-// TestTriesHaveDescriptors: where a service prefers forging, and there alone, what tries
-// its way back takes none from sessions.
-func TestTriesHaveDescriptors(t *testing.T) {
-	for _, c := range []struct {
-		service string
-		tries   bool
-	}{
-		{"forge: {address: prefer}", true},
-		{"forge: {address: always}", false},
-	} {
-		i := &inspector{Options: Options{Config: mustParse(t, "  - {name: other, listen: [\"172.16.40.2:25\"], origins: [\"172.16.20.2:25\"], "+c.service+"}\n")}}
-		if d, err := i.ownDescriptors(); err != nil || d.tries != c.tries {
-			t.Errorf("%s: %+v, %v", c.service, d, err)
-		}
-	}
-}

@@ -44,10 +44,10 @@ func TestOf(t *testing.T) {
 	const prefers = "interfaces: {client: [ext0], origin: [dmz0]}\nservices:\n  - {name: mx, listen: [\"192.0.2.1:25\"], origins: [\"198.51.100.1:25\"], forge: {address: prefer}, tls: {mode: off}}\n"
 	const services = "interfaces: {client: [ext0], origin: [dmz0]}\nservices:\n  - {name: mx, listen: [\"192.0.2.1:25\"], origins: [\"198.51.100.1:25\"], tls: "
 	for text, want := range map[string]Need{
-		prefers: {tries: true},
-		services + "{mode: off}}\n":                                          {},
-		services + "{mode: passthrough}}\n":                                  {opaque: true},
-		services + "{mode: client, certificates: [{chain: /c, key: /k}]}}\n": {},
+		prefers:                             {tries: true},
+		services + "{mode: off}}\n":         {},
+		services + "{mode: passthrough}}\n": {opaque: true},
+		services + "{mode: client, certificates: [{chain: /c, key: /k}]}}\n":                                                                            {},
 		services + "{mode: mirror, certificates: [{chain: /c, key: /k}], origin: {verify: dane, name: mx.example.org, resolver: \"192.0.2.53:53\"}}}\n": {dns: true},
 		services + "{mode: off}}\nmetrics: {listen: \"127.0.0.1:9125\"}\n":                                                                              {pages: true},
 	} {

@@ -12,6 +12,7 @@ package returns
 import (
 	"context"
 	"errors"
+	"github.com/portreeve/portreeve/pkg/descriptors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -34,7 +35,6 @@ const (
 	maxPages  = 1024 // origins that are known, beyond those of the configuration
 	maxChosen = 8    // of these that are looked into at once; more are forgotten
 )
-
 
 // Options say what a Book works with.
 type Options struct {

@@ -185,6 +185,9 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := hasHook(l, t); err != nil {
+		return err
+	}
 	program, err := programOf(fd)
 	if err != nil {
 		return err
@@ -204,6 +207,19 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 		return fmt.Errorf("filter %s on %s: %w", name, t.Interface, explain(err))
 	}
 	return detachAll(l, hookOf(t), old)
+}
+
+// hasHook refuses the egress of the old ingress qdisc: the kernel would put the
+// filter at the ingress instead, and say nothing.
+func hasHook(l netlink.Link, t plan.TC) error {
+	if !t.Egress {
+		return nil
+	}
+	found, err := qdiscs()
+	if err != nil || found[l.Attrs().Index] != "ingress" {
+		return err
+	}
+	return fmt.Errorf("the qdisc ingress on %[1]s has no egress, where the wall is to stand; move its filters to a qdisc clsact (tc qdisc del dev %[1]s ingress, then tc qdisc add dev %[1]s clsact)", t.Interface)
 }
 
 // Remove takes our filter away. Absent, or an interface that is

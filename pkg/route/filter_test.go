@@ -74,6 +74,22 @@ func TestFilterRoundTrip(t *testing.T) {
 	}
 }
 
+// The kernel takes a filter for the egress of the old qdisc, and puts it at the
+// ingress.
+func TestNoWallWithoutEgress(t *testing.T) {
+	isolate(t)
+	sh(t, "tc qdisc add dev ext0 ingress")
+	before := snapshot(t)
+	f := NewFilters(nil)
+	err := f.Add(wall, program(t, "one"), nameOf(wall))
+	if err == nil || !strings.Contains(err.Error(), "the qdisc ingress on ext0 has no egress") {
+		t.Errorf("Add: %v", err)
+	}
+	if diff := cmp.Diff(before, snapshot(t)); diff != "" {
+		t.Errorf("changed (-before +after):\n%s", diff)
+	}
+}
+
 func TestForeignFiltersAreUntouched(t *testing.T) {
 	isolate(t)
 	sh(t, "tc qdisc add dev ext0 clsact"+foreignFilters)

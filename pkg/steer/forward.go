@@ -16,8 +16,9 @@ import (
 
 // forwardPriorities are where the wall at FORWARD stands: before the rules of
 // iptables and nftables, so that none of theirs keeps a packet from it. The
-// kernel gives a priority to one link only; a newer program takes the other.
-var forwardPriorities = [...]int32{-301, -302}
+// kernel gives a priority to one hook only, whosever; a newer program takes the
+// next that is free.
+var forwardPriorities = [...]int32{-301, -302, -303, -304}
 
 // forwardLink is the pin of a family's link at FORWARD.
 func forwardLink(f plan.Family) string { return linkName(bpfProgSteerForward, uint32(f)) }
@@ -49,7 +50,7 @@ func attachForward(f plan.Family, p *ebpf.Program) (link.Link, error) {
 		}
 		taken = err
 	}
-	return nil, fmt.Errorf("attach to FORWARD of %s at priority %d or %d: %w", f, forwardPriorities[0], forwardPriorities[1], taken)
+	return nil, fmt.Errorf("attach to FORWARD of %s at one of the priorities %d: %w", f, forwardPriorities, taken)
 }
 
 // replaceForward puts another program in place of the one that a link at

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -426,6 +427,77 @@ func TestReplaceInterrupted(t *testing.T) {
 		if left, err := filepath.Glob(s.pin("*" + building)); err != nil || left != nil {
 			t.Errorf("%s: left %v %v", what, left, err)
 		}
+	}
+}
+
+// A detach that was killed between the steps of ending a link leaves nothing that
+// passes for one that stands; attach makes it again, detach finishes.
+func TestEndInterrupted(t *testing.T) {
+	s, dir, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	all, err := names(s.dir(), linkPrefix)
+	must(t, err)
+	for _, name := range all {
+		for _, ended := range []bool{false, true} {
+			held, err := s.openLink(name) // as an inspector does
+			must(t, err)
+			must(t, os.Rename(s.pin(name), s.pin(name+ending)))
+			if ended {
+				must(t, held.Detach())
+			}
+			if changes := apply(t, s, want); len(changes) != 1 || changes[0].Op != plan.Add {
+				t.Errorf("%s, ended %t: %v", name, ended, changes)
+			}
+			wantItems(t, s, want)
+			wantEnded(t, s, held)
+			must(t, held.Close())
+		}
+	}
+	for _, name := range all {
+		must(t, os.Rename(s.pin(name), s.pin(name+ending)))
+	}
+	apply(t, s, nil)
+	wantNothing(t, s, dir)
+}
+
+// wantEnded expects that a link runs no more. One at FORWARD that does keeps its
+// priority from the one that is pinned now.
+func wantEnded(t *testing.T, s *Steer, l *pinnedLink) {
+	t.Helper()
+	now, err := s.openLink(l.name)
+	must(t, err)
+	defer now.Close()
+	info, err := l.Info()
+	must(t, err)
+	if runs(info) {
+		t.Errorf("%s runs on", l.name)
+	}
+	if l.program == bpfProgSteerForward && now.info.Netfilter().Priority != l.info.Netfilter().Priority {
+		t.Errorf("%s runs on at priority %d", l.name, l.info.Netfilter().Priority)
+	}
+}
+
+// What is killed while it ends a link at FORWARD, which does not show its end,
+// has taken its name from it before.
+func TestRenamedBeforeItsEnd(t *testing.T) {
+	if has, err := NFLinksSupported(); err != nil || !has {
+		t.Skip("the kernel has no netfilter links")
+	}
+	s, _, _ := gateway(t)
+	must(t, s.Add(plan.Objects{}))
+	must(t, s.Add(plan.Forward{Family: plan.IPv4}))
+	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(watch)
+	_, err = unix.InotifyAddWatch(watch, s.dir(), unix.IN_MOVED_FROM|unix.IN_DELETE)
+	must(t, err)
+	must(t, s.Remove(plan.Forward{Family: plan.IPv4}))
+	events := make([]byte, 4096)
+	n, err := unix.Read(watch, events)
+	must(t, err)
+	if first := binary.NativeEndian.Uint32(events[4:]); n < unix.SizeofInotifyEvent || first != unix.IN_MOVED_FROM {
+		t.Errorf("the first thing that happened to a pin is %#x", first)
 	}
 }
 

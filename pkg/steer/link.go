@@ -3,6 +3,7 @@ package steer
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -217,7 +218,7 @@ func (s *Steer) pinOnce(name string, attach func() (link.Link, error)) error {
 			return nil
 		}
 	}
-	if err := removePin(s.pin(name)); err != nil {
+	if err := errors.Join(s.endLink(name+ending), removePin(s.pin(name))); err != nil {
 		return err
 	}
 	l, err := attach()
@@ -246,14 +247,36 @@ func (s *Steer) addLookup(set *pinSet) error {
 	})
 }
 
+// ending is the ending of the pin of a link that is being ended. One that was
+// ended at FORWARD does not show it, and would pass for a wall that stands.
+const ending = "_end"
+
 // removeLink ends a link and removes its pin: an inspector that runs holds it
-// as well, and without an end it would go on.
+// as well, and without an end it would go on. What a crash leaves of that has
+// another name, and is finished by the next change of the link.
 func (s *Steer) removeLink(name string) error {
-	l, err := s.openLink(name)
-	if err != nil {
+	if strings.HasSuffix(name, ending) {
+		return s.endLink(name)
+	}
+	if err := s.endLink(name + ending); err != nil {
 		return err
 	}
-	if l != nil {
+	if err := os.Rename(s.pin(name), s.pin(name+ending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return s.endLink(name + ending)
+}
+
+// endLink ends a link whose pin bears the ending, and removes that.
+func (s *Steer) endLink(name string) error {
+	if _, _, ours := parseLink(strings.TrimSuffix(name, ending)); !ours {
+		return removePin(s.pin(name))
+	}
+	l, err := link.LoadPinnedLink(s.pin(name), nil)
+	if isDenied(err) {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	if err == nil {
 		defer l.Close()
 		if err := l.Detach(); err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.ENOLINK) {
 			return fmt.Errorf("end %s: %w", name, err)

@@ -178,6 +178,33 @@ func newDefaultRoute(via netip.Addr) error {
 	return nil
 }
 
+// Numbers of routes that wrap packets (linux/lwtunnel.h).
+const (
+	encapBPF   = 6
+	encapXmit  = 3
+	encapProg  = 1
+	encapLabel = 2
+)
+
+// newWrappingRoute routes an address through an interface, by a program that may
+// put its packets into others (LWT).
+func newWrappingRoute(to netip.Addr, ifindex uint32, program int) error {
+	body := defaultRoute(family(to), unix.RT_TABLE_MAIN, unix.RTN_UNICAST)
+	body[1], body[6] = byte(to.BitLen()), unix.RT_SCOPE_LINK
+	m := newMessage(unix.RTM_NEWROUTE, createFlags, body...)
+	m.attr(unix.RTA_DST, to.AsSlice()).attr(unix.RTA_OIF, word(ifindex))
+	m.attr(unix.RTA_ENCAP_TYPE, binary.NativeEndian.AppendUint16(nil, encapBPF))
+	encap := m.nest(unix.RTA_ENCAP)
+	xmit := m.nest(encapXmit)
+	m.attr(encapProg, word(uint32(program))).attr(encapLabel, []byte("wrap\x00"))
+	xmit()
+	encap()
+	if err := m.send(); err != nil {
+		return fmt.Errorf("wrapping route to %s: %w", to, err)
+	}
+	return nil
+}
+
 // newLocalRoute makes everything in a table local.
 func newLocalRoute(family, table byte) error {
 	body := defaultRoute(family, table, unix.RTN_LOCAL)

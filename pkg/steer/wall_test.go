@@ -129,6 +129,14 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 	padded.headers, padded.payload, padded.claim = []header{fragment6(0, true)}, tcp(40000, smtpPort, syn), -20
 	short := v6
 	short.headers, short.claim = []header{option(extHIP, 1)}, -17
+	detour := func(kind byte, at int, behind ...header) []byte { // by another address of the origin's
+		route := make([]byte, 2*16+7)
+		route[0], route[1], route[2] = 4, kind, 1
+		copy(route[7+16*at:], to6.AsSlice())
+		p := v6
+		p.dst, p.headers = netip.MustParseAddr("fd00:77::1"), append([]header{{extRouting, route}}, behind...)
+		return p.bytes()
+	}
 	inside := v4
 	inside.fragment = 1
 	return map[string][]byte{
@@ -137,6 +145,9 @@ func hidden(to4, to6 netip.Addr) map[string][]byte {
 		"IPv6 first fragment without TCP, and TCP as padding": padded.bytes(),
 		"IPv6 nine extension headers":                         nine.bytes(),
 		"IPv6 three bytes of TCP behind a header":             short.bytes(),
+		"IPv6 segments, the first of the list":                detour(4, 0),
+		"IPv6 routing header, the last of the list":           detour(0, 1),
+		"IPv6 segments before nine extension headers":         detour(4, 0, nine.headers...),
 		"IPv4 fragment inside the TCP header":                 inside.bytes(),
 	}
 }
@@ -272,6 +283,30 @@ func eachWallAlone(t *testing.T, clsact bool) {
 	}
 }
 
+// What leaves by the origin side inside of another packet shows the wall there
+// the outer one only, so FORWARD judges it.
+func TestWrapped(t *testing.T) {
+	if has, err := NFLinksSupported(); err != nil || !has {
+		t.Skip("the kernel has no netfilter links; the rule asks for all interfaces")
+	}
+	g := newTriangle(t, !hasTCX(t))
+	g.attach(false)
+	g.add(plan.Role{Interface: "dmz0", Side: plan.OriginSide})
+	g.add(plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true, Clsact: g.clsact})
+	g.add(plan.Forward{Family: plan.IPv4})
+	g.add(plan.Forward{Family: plan.IPv6})
+	must(t, g.Remove(plan.TC{Interface: "ext0", Side: plan.ClientSide, Clsact: g.clsact}))
+	g.wantStopped(bpfReasonREASON_WALL_LEAK)
+	wrap := foreignProgram(t, ebpf.LWTXmit, 0)
+	for _, w := range ways {
+		must(t, newWrappingRoute(w.origin, index(t, "dmz0"), wrap.FD()))
+	}
+	g.wantStopped(bpfReasonREASON_FORWARD_LEAK)
+	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+		must(t, g.Remove(plan.Forward{Family: f}))
+	}
+}
+
 // wantAnswered expects the origin itself to answer.
 func (g *triangle) wantAnswered() {
 	g.Helper()
@@ -318,4 +353,25 @@ func TestNFLinks(t *testing.T) {
 	}
 	must(t, err)
 	wantItems(t, s, []plan.Item{plan.Objects{}, plan.Forward{Family: plan.IPv6}})
+}
+
+// Hooks of others at our priorities keep neither an attach nor the programs of
+// another build from being put in place.
+func TestPrioritiesOfOthers(t *testing.T) {
+	s, _, _ := gateway(t)
+	if has, err := NFLinksSupported(); err != nil || !has {
+		t.Skip("the kernel has no netfilter links")
+	}
+	must(t, s.Add(plan.Objects{}))
+	set, err := s.open()
+	must(t, err)
+	for range 2 {
+		other, err := attachForward(plan.IPv4, set.programs[bpfProgSteerForward])
+		must(t, err)
+		defer other.Close()
+	}
+	must(t, s.Add(plan.Forward{Family: plan.IPv4}))
+	must(t, s.replacePin(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
+	must(t, s.Replace(plan.Objects{Fault: "another build"}, plan.Objects{}))
+	wantItems(t, s, []plan.Item{plan.Objects{}, plan.Forward{Family: plan.IPv4}})
 }
