@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -90,8 +91,12 @@ func (e *env) move(c *config.Config) (relied bool, err error) {
 	return relied, err
 }
 
+// errOverruled says that somebody has attached another configuration since.
+var errOverruled = errors.New("what is attached was changed by somebody else meanwhile, so nothing is removed of what an older inspector needed; the next portreeve attach does it")
+
 // settle removes what an older inspector has needed, unless a newer one is about
-// to take over: what that has made ready is in no plan of ours.
+// to take over: what that has made ready is in no plan of ours. Nor is what an
+// attach has changed since: settling puts nothing back.
 func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, err error) {
 	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item) error {
 		there, err := heirs() // while we have the lock, nobody makes anything ready
@@ -99,6 +104,12 @@ func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, e
 			return err
 		}
 		done = true
+		side.runner.Veto = func(changes []plan.Change) error {
+			if slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Op == plan.Add }) {
+				return errOverruled
+			}
+			return nil
+		}
 		_, err = side.runner.Run(want)
 		return err
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -54,6 +55,15 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 			if err != nil || (len(changes) > 0) != there {
 				t.Errorf("heir there: %v; what is not of the plan: %v, %v", there, changes, err)
 			}
+		}
+		if _, err := heir.install(coming, manner{letMailStop: true}); err != nil {
+			return err
+		}
+		if _, err := e.settle(between, func() (bool, error) { return false, nil }); !errors.Is(err, errOverruled) {
+			t.Errorf("settled over another attach: %v", err)
+		}
+		if changes, err := heir.install(coming, manner{dryRun: true}); err != nil || len(changes) > 0 {
+			t.Errorf("settling changed what was attached since: %v, %v", changes, err)
 		}
 		return nil
 	})

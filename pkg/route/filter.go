@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -140,14 +141,12 @@ func (f *Filters) Ahead(iface string) ([]string, error) {
 	return ahead, nil
 }
 
-// Program returns the kernel's number of the program that our filter runs, 0 where
-// it is not there.
-func (f *Filters) Program(t plan.TC) (uint32, error) {
+// Runs reports whether our filter runs a program, by the kernel's number, and no
+// other of ours is beside it, as an interrupted Add leaves. It does where there is
+// none.
+func (f *Filters) Runs(t plan.TC, program uint32) (bool, error) {
 	own, err := f.find(t)
-	if err != nil || len(own) == 0 {
-		return 0, err
-	}
-	return own[0].program, nil
+	return !slices.ContainsFunc(own, func(one filter) bool { return one.program != program }), err
 }
 
 // find returns our filters for an item; none where the interface is gone.

@@ -161,6 +161,27 @@ func TestNewProgramReplacesOld(t *testing.T) {
 	if first.program == second.program {
 		t.Error("the program is still the old one")
 	}
+	runs := func(program uint32, want bool) {
+		t.Helper()
+		if got, err := f.Runs(client, program); err != nil || got != want {
+			t.Errorf("Runs %d: %t, want %t (%v)", program, got, want, err)
+		}
+	}
+	runs(second.program, true)
+	runs(first.program, false)
+	// An Add that was interrupted leaves the old one beside the new.
+	l, err := findLink("ext0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := attach(l, hookOf(client), program(t, "three"), nameOf(client), 9); err != nil {
+		t.Fatal(err)
+	}
+	runs(second.program, false)
+	if err := f.Remove(client); err != nil {
+		t.Fatal(err)
+	}
+	runs(second.program, true)
 }
 
 func only(t *testing.T) filter {

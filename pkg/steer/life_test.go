@@ -716,7 +716,9 @@ func (f *fakeFilters) Have() (all []plan.TC, _ error) {
 	return all, nil
 }
 
-func (f *fakeFilters) Program(t plan.TC) (uint32, error) { return uint32(f.programs[t]), nil }
+func (f *fakeFilters) Runs(t plan.TC, program uint32) (bool, error) {
+	return uint32(f.programs[t]) == program, nil
+}
 
 func (f *fakeFilters) Add(t plan.TC, fd int, name string) error {
 	if name != filterName(t) {

@@ -377,16 +377,16 @@ func (s *Steer) isStray(f plan.TC, set *pinSet) (bool, error) {
 	if p == nil {
 		return false, nil // which is a fault of its own
 	}
-	number, err := s.filters.Program(f)
-	if err != nil {
-		return false, fmt.Errorf("read clsact filters: %w", err)
-	}
 	info, err := p.Info()
 	if err != nil {
 		return false, err
 	}
 	id, _ := info.ID()
-	return number != uint32(id), nil
+	runs, err := s.filters.Runs(f, uint32(id))
+	if err != nil {
+		return false, fmt.Errorf("read clsact filters: %w", err)
+	}
+	return !runs, nil
 }
 
 // replaceFilters installs new programs in place of all clsact filters of ours.

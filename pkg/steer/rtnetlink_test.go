@@ -292,7 +292,9 @@ func deleteFilter(ifindex, parent, priority uint32) error {
 // pkg/route's.
 type clsactFilters struct{ have map[plan.TC]ebpf.ProgramID }
 
-func (f clsactFilters) Program(t plan.TC) (uint32, error) { return uint32(f.have[t]), nil }
+func (f clsactFilters) Runs(t plan.TC, program uint32) (bool, error) {
+	return uint32(f.have[t]) == program, nil
+}
 
 func (f clsactFilters) Have() (all []plan.TC, _ error) {
 	return slices.Collect(maps.Keys(f.have)), nil

@@ -31,9 +31,9 @@ var ErrNotAttached = errors.New("nothing is attached in this network namespace; 
 type Filters interface {
 	// Have returns the filters of ours, each with Clsact set.
 	Have() ([]plan.TC, error)
-	// Program returns the kernel's number of the program that a filter of ours
-	// runs, 0 where the filter is not there.
-	Program(t plan.TC) (uint32, error)
+	// Runs reports whether a filter of ours, if it is there, runs the program of
+	// that number and no other.
+	Runs(t plan.TC, program uint32) (bool, error)
 	// Add installs a program as a filter, in place of one of the same name.
 	Add(t plan.TC, fd int, name string) error
 	// Remove removes a filter; absent is success.
