@@ -113,37 +113,30 @@ static __always_inline int client_tags(void)
 	return TC_SHOT;
 }
 
-/*
- * A first fragment too small for a TCP header hides its flags. It is taken for
- * a SYN, or a connection could begin in such pieces past the inspector; so is a
- * header that is cut off behind extension headers, which the origin may answer.
- * No honest sender makes either.
- */
 static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, struct spare *spare)
 {
 	const struct settings *set = get_settings();
-	const struct endpoints *ports;
 	const struct binding *b;
 	const struct tcphdr *tcp;
-	struct prefix key;
+	enum shown shown;
 
-	if (unlikely(may_hide(ip)) && ends_before(c, ip, sizeof(*ports)))
+	if (!set || !set->client_mark)
+		return TC_NEXT;
+	shown = show_tcp(c, ip, spare, &b, &tcp);
+	if (likely(shown == SHOWN_ELSE))
+		return TC_NEXT;
+	switch (shown) {
+	case SHOWN_LATER:
+		return client_leave(REASON_CLIENT_FRAGMENT);
+	case SHOWN_HIDDEN:
 		return client_hidden(ip);
-	ports = look(c, &spare->tcp, sizeof(*ports));
-	if (!ports || !is_bound(bpf_ntohs(ports->dest)) || !set || !set->client_mark)
-		return TC_NEXT;
-	destination_prefix(&key, ip, ports->dest);
-	b = find_transit(&key);
-	if (!b)
-		return TC_NEXT;
-	if (ends_before(c, ip, sizeof(*tcp)))
-		return may_hide(ip) ? client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY) : TC_NEXT;
-	tcp = look(c, &spare->tcp, sizeof(*tcp));
-	if (!tcp)
-		return TC_NEXT;
-	if ((tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN)
+	case SHOWN_TINY:
+		return client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY);
+	case SHOWN_SYN:
 		return client_new(c->skb, set, b, ip->family, REASON_CLIENT_SYN);
-	return client_known(c->skb, set, b, ip, tcp);
+	default:
+		return client_known(c->skb, set, b, ip, tcp);
+	}
 }
 
 /* Without this a forged source is a black hole for path MTU discovery. */
@@ -185,13 +178,8 @@ static __always_inline int client_packet(struct cursor c)
 	case PARSED:
 		break;
 	}
-	if (ip.protocol == IPPROTO_TCP) {
-		if (unlikely(ip.fragment == FRAGMENT_INSIDE))
-			return client_hidden(&ip);
-		if (unlikely(ip.fragment == FRAGMENT_LATER))
-			return client_leave(REASON_CLIENT_FRAGMENT);
+	if (ip.protocol == IPPROTO_TCP)
 		return client_tcp(&c, &ip, &spare);
-	}
 	return is_icmp(&ip) ? client_icmp(&c, &ip) : TC_NEXT;
 }
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: BSD-2-Clause OR GPL-2.0-only */
 /*
- * FORWARD: what the second wall does not see, because it would leave by an
- * interface that is not on the origin side (one that is new, was renamed or
- * made again, or that nobody named), or inside of another packet. As a netfilter program where the kernel has
- * links for it (6.4); before, as a program that a rule of iptables asks (xt_bpf)
- * which drops what it says yes to.
+ * FORWARD, the third wall: what the second one does not see, because it would
+ * leave by an interface that is not on the origin side (one that is new, was
+ * made again, or that nobody named), or inside of another packet. A netfilter
+ * program where the kernel has links for it (6.4). Before, a rule of iptables
+ * (xt_bpf) drops what a program says yes to; that one is asked for all
+ * interfaces, for it does not see by which a packet would leave.
  *
  * Neither program type may hold a socket: the heartbeat tells the living.
  */
@@ -74,7 +75,7 @@ SEC("netfilter") int steer_forward(struct bpf_nf_ctx *ctx)
 	return forward_stops(&c, parsed, &ip, &spare, ctx->state->in->ifindex) ? NF_DROP : NF_ACCEPT;
 }
 
-/* The rule knows the interfaces. Such a program may only copy from a packet, which begins at its IP header. */
+/* Such a program may only copy from a packet, which begins at its IP header. */
 SEC("socket") int steer_forward_match(struct __sk_buff *skb)
 {
 	struct cursor c = {.skb = skb, .far = true};

@@ -49,6 +49,50 @@ static __always_inline bool guards_hidden(const struct settings *set, bool coars
 	return set->closed || !is_silent(set, coarse);
 }
 
+/* What a TCP packet shows of itself; the binding is set from SHOWN_TINY on, the header from SHOWN_SYN on. */
+enum shown {
+	SHOWN_ELSE,   /* of no concern: another port or address, or cut short so that nobody takes it */
+	SHOWN_LATER,  /* a later fragment, which is nothing without the first */
+	SHOWN_HIDDEN, /* neither port nor flags: it may be anything, see is_target */
+	SHOWN_TINY,   /* the port, but not the flags: it counts as a SYN */
+	SHOWN_SYN,    /* the beginning of a connection */
+	SHOWN_KNOWN,  /* a packet of a connection */
+};
+
+/*
+ * Reads a TCP packet to a transit target, or to what a bypass takes out of one. A
+ * first fragment too small for a TCP header hides its flags: a connection could
+ * begin in such pieces past the inspector. So does a header that is cut off
+ * behind extension headers, which the origin may answer. No honest sender makes
+ * either.
+ */
+static __always_inline enum shown show_tcp(struct cursor *c, const struct ip *ip, struct spare *spare,
+					   const struct binding **b, const struct tcphdr **tcp)
+{
+	const struct endpoints *ports;
+	struct prefix key;
+
+	if (unlikely(may_hide(ip))) {
+		if (ip->fragment == FRAGMENT_LATER)
+			return SHOWN_LATER;
+		if (ip->fragment == FRAGMENT_INSIDE || ends_before(c, ip, sizeof(*ports)))
+			return SHOWN_HIDDEN;
+	}
+	ports = look(c, &spare->tcp, sizeof(*ports));
+	if (!ports || !is_bound(bpf_ntohs(ports->dest)))
+		return SHOWN_ELSE;
+	destination_prefix(&key, ip, ports->dest);
+	*b = find_transit(&key);
+	if (!*b)
+		return SHOWN_ELSE;
+	if (ends_before(c, ip, sizeof(**tcp)))
+		return may_hide(ip) ? SHOWN_TINY : SHOWN_ELSE;
+	*tcp = look(c, &spare->tcp, sizeof(**tcp));
+	if (!*tcp)
+		return SHOWN_ELSE;
+	return ((*tcp)->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN ? SHOWN_SYN : SHOWN_KNOWN;
+}
+
 /* A packet at a wall. The reasons of all walls come in the same order. */
 struct approach {
 	const struct settings *set;
@@ -115,29 +159,6 @@ static __always_inline bool stops_hidden(const struct approach *a, const struct 
 	return guards_hidden(a->set, a->is_tc) ? stop(a, STOP_HIDDEN) : pass(a, PASS_DEAD_OPEN);
 }
 
-static __always_inline bool stops_tcp(struct cursor *c, const struct ip *ip, struct spare *spare,
-				      const struct approach *a)
-{
-	const struct endpoints *ports;
-	const struct binding *b;
-	const struct tcphdr *tcp;
-	struct prefix key;
-
-	if (unlikely(may_hide(ip)) && ends_before(c, ip, sizeof(*ports)))
-		return stops_hidden(a, ip);
-	ports = look(c, &spare->tcp, sizeof(*ports));
-	if (!ports || !is_bound(bpf_ntohs(ports->dest)))
-		return false;
-	destination_prefix(&key, ip, ports->dest);
-	b = find_transit(&key);
-	if (!b)
-		return false;
-	if (ends_before(c, ip, sizeof(*tcp)))
-		return may_hide(ip) && stops_new(a, b, ip->family);
-	tcp = look(c, &spare->tcp, sizeof(*tcp));
-	return tcp && (tcp->flags & (TCP_SYN | TCP_ACK)) == TCP_SYN && stops_new(a, b, ip->family);
-}
-
 /* Reports whether there is an IP header to judge. */
 static __always_inline bool is_read(enum parsed parsed)
 {
@@ -148,11 +169,20 @@ static __always_inline bool is_read(enum parsed parsed)
 static __always_inline bool stops(struct cursor *c, enum parsed parsed, const struct ip *ip, struct spare *spare,
 				  const struct approach *a)
 {
+	const struct binding *b;
+	const struct tcphdr *tcp;
+
 	if (parsed == PARSED_HIDDEN)
 		return stops_hidden(a, ip);
-	if (ip->protocol != IPPROTO_TCP || ip->fragment == FRAGMENT_LATER)
+	if (ip->protocol != IPPROTO_TCP)
 		return false;
-	if (unlikely(ip->fragment == FRAGMENT_INSIDE))
+	switch (show_tcp(c, ip, spare, &b, &tcp)) {
+	case SHOWN_HIDDEN:
 		return stops_hidden(a, ip);
-	return stops_tcp(c, ip, spare, a);
+	case SHOWN_TINY:
+	case SHOWN_SYN:
+		return stops_new(a, b, ip->family);
+	default:
+		return false;
+	}
 }

@@ -91,7 +91,7 @@ var meanings = map[bpfReason]string{
 	bpfReasonREASON_CLIENT_ICMP:          "diverted: an ICMP error about a transit connection of ours",
 	bpfReasonREASON_CLIENT_BYPASS:        "forwarded: the beginning of a connection to an address that a bypass leaves alone",
 	bpfReasonREASON_CLIENT_FORWARDED:     "forwarded: a packet of a connection that is not ours, such as one from before the attach",
-	bpfReasonREASON_CLIENT_FRAGMENT:      "a later TCP fragment, which follows its first one by conntrack's reassembly",
+	bpfReasonREASON_CLIENT_FRAGMENT:      "a later TCP fragment, which follows its first one once they are put together",
 	bpfReasonREASON_CLIENT_HIDDEN:        "dropped: a packet to an origin whose headers do not show whether it begins a connection; no honest sender makes it",
 	bpfReasonREASON_CLIENT_HIDDEN_OPEN:   "forwarded uninspected: the same, while no inspector lives and no service is closed",
 	bpfReasonREASON_CLIENT_TAGS:          "dropped: a frame with more than four priority tags, behind which may be anything",
@@ -104,7 +104,7 @@ var meanings = map[bpfReason]string{
 	bpfReasonREASON_ORIGIN_ICMP:      "claimed: an ICMP error about a forged connection of ours",
 	bpfReasonREASON_ORIGIN_FOREIGN:   "left alone: a reply to a connection of the gateway itself",
 	bpfReasonREASON_ORIGIN_FORWARDED: "left alone: a reply to a connection that is forwarded past the inspector",
-	bpfReasonREASON_ORIGIN_FRAGMENT:  "a later TCP fragment, which follows its first one by conntrack's reassembly",
+	bpfReasonREASON_ORIGIN_FRAGMENT:  "a later TCP fragment, which follows its first one once they are put together",
 	bpfReasonREASON_ORIGIN_HIDDEN:    "left alone: an IPv6 packet with more than eight extension headers, or whose headers do not end in it",
 
 	bpfReasonREASON_WALL_LEAK:        "LEAK stopped: the beginning of a transit connection that was not steered, at the egress of the origin side while an inspector lives",
