@@ -71,7 +71,10 @@ func attach(e *env, how manner) error {
 // prepare makes the kernel ready for an inspector of this configuration
 // without changing what is steered now.
 func (e *env) prepare(c *config.Config) error {
-	return e.withPlan(c, true, func(side *kernelSide, want []plan.Item) error {
+	return e.withPlan(c, true, func(side *kernelSide, want []plan.Item, warnings finding.List) error {
+		if err := e.forewarn(c, warnings); err != nil {
+			return err
+		}
 		if err := side.runner.Prepare(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
@@ -82,7 +85,7 @@ func (e *env) prepare(c *config.Config) error {
 // move leads connections to an inspector of this configuration that has taken its
 // slots, and reports whether it has left what an older one's sessions rely on.
 func (e *env) move(c *config.Config) (relied bool, err error) {
-	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item) (err error) {
+	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
 		if relied, err = side.runner.Move(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
@@ -98,7 +101,7 @@ var errOverruled = errors.New("what is attached was changed by somebody else mea
 // to take over: what that has made ready is in no plan of ours. Nor is what an
 // attach has changed since: settling puts nothing back.
 func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, err error) {
-	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item) error {
+	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) error {
 		there, err := heirs() // while we have the lock, nobody makes anything ready
 		if there || err != nil {
 			return err
@@ -122,7 +125,10 @@ func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, e
 // install makes the kernel hold what a configuration asks for, or tells what
 // it would change.
 func (e *env) install(c *config.Config, how manner) (changes []plan.Change, err error) {
-	err = e.withPlan(c, !how.dryRun, func(side *kernelSide, want []plan.Item) (err error) {
+	err = e.withPlan(c, !how.dryRun, func(side *kernelSide, want []plan.Item, warnings finding.List) (err error) {
+		if err := e.forewarn(c, warnings); err != nil {
+			return err
+		}
 		veto := func(changes []plan.Change) error {
 			if how.letMailStop {
 				return nil
@@ -176,8 +182,9 @@ func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Ite
 	return list
 }
 
-// withPlan opens the kernel side and calls f with the plan for it.
-func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan.Item) error) (err error) {
+// withPlan opens the kernel side and calls f with the plan for it, and what there is
+// to warn of.
+func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan.Item, finding.List) error) (err error) {
 	side, err := openKernel(c.Kernel, change)
 	if err != nil {
 		return err
@@ -189,27 +196,21 @@ func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan
 	if err := side.useSteer(c.Kernel.BPFFS); err != nil {
 		return err
 	}
-	want, err := e.wanted(c)
+	want, warnings, err := wanted(c)
 	if err != nil {
 		return err
 	}
 	if err := clsactPrivileged("attach", want); err != nil {
 		return err
 	}
-	if err := e.sayStopped(c); err != nil {
-		return err
-	}
-	e.warned = true
-	return f(side, want)
+	return f(side, want, warnings)
 }
 
-// sayStopped says, before it happens, what will not reach the origins any more. A
-// packet filter that cannot be read, which may be switched off for portreeve, keeps
-// nothing from being attached.
-func (e *env) sayStopped(c *config.Config) error {
-	if e.warned {
-		return nil
-	}
+// forewarn prints warnings and, before it happens, what will not reach the origins
+// any more. A packet filter that cannot be read, which may be switched off for
+// portreeve, keeps nothing from being attached.
+func (e *env) forewarn(c *config.Config, warnings finding.List) error {
+	e.warn(warnings)
 	links, err := route.Links()
 	if err != nil {
 		return err

@@ -62,7 +62,6 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 	if err != nil {
 		return err
 	}
-	e.warned = true // by the inspector, when it made ready
 	words := bufio.NewScanner(e.stdin)
 	for words.Scan() {
 		yes, err := e.attachWord(c, inspector, words.Text())

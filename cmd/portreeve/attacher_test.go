@@ -90,7 +90,7 @@ func TestNobodyTellsToAttach(t *testing.T) {
 		cmd := exec.Command("/proc/self/exe", attachVerb, "minimal.yaml", "7")
 		cmd.Args[0] = "portreeve"
 		cmd.ExtraFiles = []*os.File{file}
-		cmd.Env = append(os.Environ(), "PORTREEVE_BPFFS=/nowhere") // an attach fails
+		cmd.Env = append(os.Environ(), "PORTREEVE_BPFFS=/nowhere", "PORTREEVE_RUN_DIR="+t.TempDir()) // an attach fails
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(words), &out, &said
 		if err := cmd.Run(); err != nil {
 			t.Errorf("told %q: %v", words, err)

@@ -20,7 +20,6 @@ type env struct {
 	stdout, stderr io.Writer
 	environ        []string
 
-	warned  bool          // what the machine and the file have to say to each other was said
 	file    argument      // -c, of verbs that called needConfig
 	setting []settingFlag // global flags that go before the file
 }

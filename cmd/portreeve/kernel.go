@@ -147,26 +147,22 @@ func legacy(n config.Netfilter) (bool, error) {
 	return n == config.NetfilterLegacy, nil
 }
 
-// wanted turns a configuration into the plan for this machine. What does not
-// fit the machine is an error; warnings are printed.
-func (e *env) wanted(c *config.Config) ([]plan.Item, error) {
+// wanted turns a configuration into the plan for this machine, with what there is
+// to warn of. What does not fit the machine is an error.
+func wanted(c *config.Config) ([]plan.Item, finding.List, error) {
 	f, err := facts(c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	findings := plan.Judge(c, f)
 	if findings.Failed() {
-		return nil, findings
+		return nil, nil, findings
 	}
-	e.warn(findings)
-	return plan.Build(c, f), nil
+	return plan.Build(c, f), findings, nil
 }
 
 // warn prints findings that keep nothing from being done.
 func (e *env) warn(findings finding.List) {
-	if e.warned {
-		return
-	}
 	for _, w := range findings {
 		fmt.Fprintf(e.stderr, "portreeve: %s: %s\n", w.Severity, w)
 	}
