@@ -215,6 +215,14 @@ type TC struct {
 	Egress    bool // the wall; its Side is OriginSide
 }
 
+// Filter returns the name of the program's filter in a clsact qdisc.
+func (t TC) Filter() string {
+	if t.Egress {
+		return "portreeve_wall"
+	}
+	return "portreeve_" + t.Side.String()
+}
+
 // Forward is the wall at FORWARD as a netfilter link, which needs no iptables
 // (kernel 6.4).
 type Forward struct {

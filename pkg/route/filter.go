@@ -15,24 +15,13 @@ import (
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
-// kinds are the filters that we have, by name. Identity is name and program,
-// never priority or handle: two programs that chose the same numbers have
-// deleted each other's filters before.
-var kinds = map[string]plan.TC{
-	"portreeve_client": {Side: plan.ClientSide, Clsact: true},
-	"portreeve_origin": {Side: plan.OriginSide, Clsact: true},
-	"portreeve_wall":   {Side: plan.OriginSide, Clsact: true, Egress: true},
-}
-
-// nameOf returns the name of a filter.
-func nameOf(t plan.TC) string {
-	t.Interface, t.Clsact = "", true
-	for name, kind := range kinds {
-		if kind == t {
-			return name
-		}
-	}
-	return ""
+// kinds are the filters that we have. Identity is name and program, never
+// priority or handle: two programs that chose the same numbers have deleted each
+// other's filters before.
+var kinds = []plan.TC{
+	{Side: plan.ClientSide, Clsact: true},
+	{Side: plan.OriginSide, Clsact: true},
+	{Side: plan.OriginSide, Clsact: true, Egress: true},
 }
 
 // hookOf returns the hook of a filter, as the parent that clsact gives it.
@@ -94,12 +83,12 @@ func (f *Filters) Have() ([]plan.TC, error) {
 		if names[index] == "" {
 			continue
 		}
-		for name, kind := range kinds {
+		for _, kind := range kinds {
 			found, err := filtersAt(index, hookOf(kind))
 			if err != nil {
 				return nil, err
 			}
-			if len(f.own(found, name)) > 0 {
+			if len(f.own(found, kind)) > 0 {
 				kind.Interface = names[index]
 				have = append(have, kind)
 			}
@@ -125,8 +114,8 @@ func (f *Filters) Ahead(iface string) ([]string, error) {
 			return nil, err
 		}
 		first := uint16(0)
-		for name := range kinds {
-			for _, one := range f.own(found, name) {
+		for _, kind := range kinds {
+			for _, one := range f.own(found, kind) {
 				if first == 0 || one.priority < first {
 					first = one.priority
 				}
@@ -159,27 +148,24 @@ func (f *Filters) find(t plan.TC) ([]filter, error) {
 		return nil, err
 	}
 	found, err := filtersAt(l.Attrs().Index, hookOf(t))
-	return f.own(found, nameOf(t)), err
+	return f.own(found, t), err
 }
 
-// own returns our filters of a name.
-func (f *Filters) own(found []filter, name string) []filter {
+// own returns our filters for an item.
+func (f *Filters) own(found []filter, t plan.TC) []filter {
 	var own []filter
 	for _, one := range found {
-		if one.kind == "bpf" && one.direct && one.name == name && f.ours(one.program) {
+		if one.kind == "bpf" && one.direct && one.name == t.Filter() && f.ours(one.program) {
 			own = append(own, one)
 		}
 	}
 	return own
 }
 
-// Add attaches the program fd. The filter's name is fixed by what it is, and
-// name must be it. Another program of ours of that name is taken away after the
-// new one is in place, so that no packet passes between. The qdisc must exist.
-func (f *Filters) Add(t plan.TC, fd int, name string) error {
-	if name != nameOf(t) {
-		return fmt.Errorf("the filter for %s is called %q, not %q", t, nameOf(t), name)
-	}
+// Add attaches the program fd. Another program of ours for the item is taken
+// away after the new one is in place, so that no packet passes between. The qdisc
+// must exist.
+func (f *Filters) Add(t plan.TC, fd int) error {
 	l, err := findLink(t.Interface)
 	if err != nil {
 		return err
@@ -196,14 +182,14 @@ func (f *Filters) Add(t plan.TC, fd int, name string) error {
 		return err
 	}
 	var old []filter
-	for _, one := range f.own(found, name) {
+	for _, one := range f.own(found, t) {
 		if one.program == program {
 			return nil
 		}
 		old = append(old, one)
 	}
-	if err := attach(l, hookOf(t), fd, name, freePriority(found)); err != nil {
-		return fmt.Errorf("filter %s on %s: %w", name, t.Interface, explain(err))
+	if err := attach(l, hookOf(t), fd, t.Filter(), freePriority(found)); err != nil {
+		return fmt.Errorf("filter %s on %s: %w", t.Filter(), t.Interface, explain(err))
 	}
 	return detachAll(l, hookOf(t), old)
 }
@@ -221,8 +207,8 @@ func hasHook(l netlink.Link, t plan.TC) error {
 	return fmt.Errorf("the qdisc ingress on %[1]s has no egress, where the wall is to stand; move its filters to a qdisc clsact (tc qdisc del dev %[1]s ingress, then tc qdisc add dev %[1]s clsact)", t.Interface)
 }
 
-// Remove takes our filter away. Absent, or an interface that is
-// gone, is a success.
+// Remove takes our filter away. Absent, or an interface that is gone, is a
+// success.
 func (f *Filters) Remove(t plan.TC) error {
 	l, err := findLink(t.Interface)
 	if errors.Is(err, ErrNoInterface) {
@@ -231,11 +217,11 @@ func (f *Filters) Remove(t plan.TC) error {
 	if err != nil {
 		return err
 	}
-	found, err := filtersAt(l.Attrs().Index, hookOf(t))
+	own, err := f.find(t)
 	if err != nil {
 		return err
 	}
-	return detachAll(l, hookOf(t), f.own(found, nameOf(t)))
+	return detachAll(l, hookOf(t), own)
 }
 
 func attach(l netlink.Link, hook uint32, fd int, name string, priority uint16) error {

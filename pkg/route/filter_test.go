@@ -30,7 +30,7 @@ func filtersAt0(t *testing.T, f *Filters) []plan.TC {
 
 func add(t *testing.T, f *Filters, tc plan.TC, fd int) {
 	t.Helper()
-	if err := f.Add(tc, fd, nameOf(tc)); err != nil {
+	if err := f.Add(tc, fd); err != nil {
 		t.Fatalf("Add %s: %v", tc, err)
 	}
 }
@@ -81,7 +81,7 @@ func TestNoWallWithoutEgress(t *testing.T) {
 	sh(t, "tc qdisc add dev ext0 ingress")
 	before := snapshot(t)
 	f := NewFilters(nil)
-	err := f.Add(wall, program(t, "one"), nameOf(wall))
+	err := f.Add(wall, program(t, "one"))
 	if err == nil || !strings.Contains(err.Error(), "the qdisc ingress on ext0 has no egress") {
 		t.Errorf("Add: %v", err)
 	}
@@ -132,7 +132,7 @@ func TestWallIsAtEgress(t *testing.T) {
 		t.Fatal(err)
 	}
 	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_EGRESS)
-	if err != nil || len(f.own(found, "portreeve_wall")) != 1 || len(f.own(found, "portreeve_origin")) != 0 {
+	if err != nil || len(f.own(found, wall)) != 1 || len(f.own(found, origin)) != 0 {
 		t.Errorf("at egress: %v %v", found, err)
 	}
 	for _, tc := range []plan.TC{wall, client, origin} {
@@ -174,7 +174,7 @@ func TestNewProgramReplacesOld(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := attach(l, hookOf(client), program(t, "three"), nameOf(client), 9); err != nil {
+	if err := attach(l, hookOf(client), program(t, "three"), client.Filter(), 9); err != nil {
 		t.Fatal(err)
 	}
 	runs(second.program, false)
@@ -191,7 +191,7 @@ func only(t *testing.T) filter {
 		t.Fatal(err)
 	}
 	found, err := filtersAt(l.Attrs().Index, netlink.HANDLE_MIN_INGRESS)
-	all := NewFilters(nil).own(found, "portreeve_client")
+	all := NewFilters(nil).own(found, client)
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%d filters, want 1 (%v)", len(all), err)
 	}
@@ -229,13 +229,10 @@ func TestProgramDecides(t *testing.T) {
 func TestFilterRefusals(t *testing.T) {
 	isolate(t)
 	f := NewFilters(nil)
-	if err := f.Add(client, program(t, "x"), "portreeve_origin"); err == nil {
-		t.Error("a name of the other side was accepted")
-	}
-	if err := f.Add(client, 0, "portreeve_client"); err == nil {
+	if err := f.Add(client, 0); err == nil {
 		t.Error("a descriptor that is no program was accepted")
 	}
-	if err := f.Add(client, program(t, "x"), "portreeve_client"); err == nil {
+	if err := f.Add(client, program(t, "x")); err == nil {
 		t.Error("a filter without a qdisc was accepted")
 	}
 }

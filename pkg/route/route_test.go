@@ -271,7 +271,7 @@ func TestMissingInterfaceIsNamed(t *testing.T) {
 	for what, err := range map[string]error{
 		"Interface":   asked,
 		"Qdisc":       New(Options{}).Add(plan.Qdisc{Interface: "ext7"}),
-		"Filters.Add": NewFilters(nil).Add(tc, program(t, "x"), "portreeve_client"),
+		"Filters.Add": NewFilters(nil).Add(tc, program(t, "x")),
 	} {
 		if err == nil || err.Error() != want || !errors.Is(err, ErrNoInterface) {
 			t.Errorf("%s: %v, want %s", what, err, want)

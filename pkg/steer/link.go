@@ -326,15 +326,7 @@ func (s *Steer) addFilter(i plan.TC, p *ebpf.Program) error {
 	if s.filters == nil {
 		return errNoFilters
 	}
-	return s.filters.Add(i, p.FD(), filterName(i))
-}
-
-// filterName is the name of an item's filter in clsact.
-func filterName(t plan.TC) string {
-	if t.Egress {
-		return "portreeve_wall"
-	}
-	return "portreeve_" + t.Side.String()
+	return s.filters.Add(i, p.FD())
 }
 
 // strayFilters names the clsact filters that do not run the pinned program: they
@@ -354,7 +346,7 @@ func (s *Steer) strayFilters(set *pinSet) ([]string, error) {
 			return nil, err
 		}
 		if stray {
-			faults = append(faults, fmt.Sprintf("filter %s of %s runs another program", filterName(f), f.Interface))
+			faults = append(faults, fmt.Sprintf("filter %s of %s runs another program", f.Filter(), f.Interface))
 		}
 	}
 	return faults, nil
@@ -407,7 +399,7 @@ func (s *Steer) replaceFilters(programs map[string]*ebpf.Program) error {
 		if err != nil {
 			return err
 		}
-		if err := s.filters.Add(f, programs[name].FD(), filterName(f)); err != nil {
+		if err := s.filters.Add(f, programs[name].FD()); err != nil {
 			return err
 		}
 	}

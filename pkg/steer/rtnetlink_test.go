@@ -300,7 +300,7 @@ func (f clsactFilters) Have() (all []plan.TC, _ error) {
 	return slices.Collect(maps.Keys(f.have)), nil
 }
 
-func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
+func (f clsactFilters) Add(t plan.TC, fd int) error {
 	ifindex, err := ifaceIndex(t.Interface)
 	if err != nil {
 		return err
@@ -311,7 +311,7 @@ func (f clsactFilters) Add(t plan.TC, fd int, name string) error {
 	if f.have[t], err = programID(fd); err != nil {
 		return err
 	}
-	return putFilter(ifindex, parentOf(t), uint32(t.Side), fd, name)
+	return putFilter(ifindex, parentOf(t), uint32(t.Side), fd, t.Filter())
 }
 
 func (f clsactFilters) Remove(t plan.TC) error {

@@ -25,17 +25,16 @@ import (
 // ErrNotAttached says that the network namespace has no pin directory.
 var ErrNotAttached = errors.New("nothing is attached in this network namespace; run portreeve attach")
 
-// Filters puts TC programs into clsact qdiscs, which takes netlink. A filter of
-// ours is called portreeve_client or portreeve_origin after its side, or
-// portreeve_wall.
+// Filters puts TC programs into clsact qdiscs, which takes netlink. An item's
+// Filter names them.
 type Filters interface {
 	// Have returns the filters of ours, each with Clsact set.
 	Have() ([]plan.TC, error)
 	// Runs reports whether a filter of ours, if it is there, runs the program of
 	// that number and no other.
 	Runs(t plan.TC, program uint32) (bool, error)
-	// Add installs a program as a filter, in place of one of the same name.
-	Add(t plan.TC, fd int, name string) error
+	// Add installs a program as a filter, in place of one for the same item.
+	Add(t plan.TC, fd int) error
 	// Remove removes a filter; absent is success.
 	Remove(t plan.TC) error
 }
