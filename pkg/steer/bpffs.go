@@ -48,21 +48,8 @@ func currentNetns() (uint64, error) {
 func (s *Steer) root() string { return filepath.Join(s.bpffs, "portreeve") }
 
 // dir is the pin directory of this network namespace.
-func (s *Steer) dir() string { return filepath.Join(s.root(), strconv.FormatUint(s.netns, 10)) }
-
-// pin is the path of a pin.
-func (s *Steer) pin(name string) string { return filepath.Join(s.dir(), name) }
-
-// isDir reports whether a directory exists.
-func isDir(path string) (bool, error) {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	return st.IsDir(), nil
+func (s *Steer) dir() pinDir {
+	return pinDir(filepath.Join(s.root(), strconv.FormatUint(s.netns, 10)))
 }
 
 // removePin removes a pin; with it goes what only the pin held. Absent is

@@ -3,7 +3,6 @@ package steer
 import (
 	"errors"
 	"fmt"
-	"path/filepath"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -62,10 +61,10 @@ func (s *Steer) replaceForward(l pinnedLink, p *ebpf.Program) error {
 		return err
 	}
 	defer next.Close()
-	if err := s.removeLink(l.name); err != nil {
+	if err := s.dir().removeLink(l.name); err != nil {
 		return errors.Join(err, next.Detach())
 	}
-	return next.Pin(s.pin(l.name))
+	return next.Pin(s.dir().pin(l.name))
 }
 
 // NFLinksSupported reports whether the wall at FORWARD can be a netfilter
@@ -126,5 +125,5 @@ func MatchPath(bpffs string) (string, error) {
 		return "", err
 	}
 	s := &Steer{bpffs: bpffs, netns: netns}
-	return filepath.Join(s.dir(), bpfProgSteerForwardMatch), nil
+	return s.dir().pin(bpfProgSteerForwardMatch), nil
 }

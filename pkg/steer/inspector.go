@@ -6,14 +6,11 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -25,12 +22,12 @@ import (
 // not safe for concurrent use, but for Beat and Owner.
 type Inspector struct {
 	set   *pinSet
-	dir   *os.File              // the pin directory, for its lock
-	pin   os.FileInfo           // of the heartbeat, by which a detach is noticed
-	ours  map[uint64]bool       // cookies of the listeners that were registered
-	seats map[string]uint32     // numbers of the services that they were registered for
-	fills [2]bool               // IPv4 and IPv6: there is a listener for these slots
-	held  map[string]pinnedLink // by the names of their pins, see Hold
+	dir   *os.File          // the pin directory, for its lock
+	pin   os.FileInfo       // of the heartbeat, by which a detach is noticed
+	ours  map[uint64]bool   // cookies of the listeners that were registered
+	seats map[string]uint32 // numbers of the services that they were registered for
+	fills [2]bool           // IPv4 and IPv6: there is a listener for these slots
+	held  heldLinks         // see Hold
 }
 
 // Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
@@ -44,8 +41,8 @@ func (s *Steer) Inspector() (*Inspector, error) {
 		set.Close()
 		return nil, err
 	}
-	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}, held: map[string]pinnedLink{}}
-	if i.dir, err = os.Open(set.dir); err == nil {
+	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}, held: heldLinks{}}
+	if i.dir, err = os.Open(string(set.dir)); err == nil {
 		i.pin, err = os.Stat(i.pinPath())
 	}
 	if err != nil {
@@ -55,7 +52,7 @@ func (s *Steer) Inspector() (*Inspector, error) {
 	return i, nil
 }
 
-func (i *Inspector) pinPath() string { return filepath.Join(i.set.dir, bpfMapHeartbeat) }
+func (i *Inspector) pinPath() string { return i.set.dir.pin(bpfMapHeartbeat) }
 
 // pinned returns ErrNotAttached once the maps that the inspector works with
 // are not those of the kernel side any more: it was detached, perhaps attached
@@ -63,7 +60,7 @@ func (i *Inspector) pinPath() string { return filepath.Join(i.set.dir, bpfMapHea
 // on.
 func (i *Inspector) pinned() error {
 	now, err := os.Stat(i.pinPath())
-	if err == nil && os.SameFile(i.pin, now) || errors.Is(err, fs.ErrNotExist) && i.steers() {
+	if err == nil && os.SameFile(i.pin, now) || errors.Is(err, fs.ErrNotExist) && i.held.steer() {
 		return nil
 	}
 	if errors.Is(err, fs.ErrNotExist) || err == nil {
@@ -72,101 +69,10 @@ func (i *Inspector) pinned() error {
 	return err
 }
 
-// Hold opens the links that are pinned now, so that they last as long as the
-// inspector: whoever removes their pins, or unmounts the BPF file system, takes
-// neither steering nor walls away from under it. A detach ends the links; what was
-// ended is let go.
-func (i *Inspector) Hold() error {
-	pins, err := names(i.set.dir, linkPrefix)
-	if err != nil {
-		return explain(fmt.Errorf("list links: %w", err))
-	}
-	for _, name := range pins {
-		l, err := openLink(i.set.dir, name)
-		if err != nil {
-			return explain(err)
-		}
-		if l != nil {
-			err = i.hold(*l)
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return i.letGo(pins)
-}
-
-// letGo closes links that were ended and have no pin any more: interfaces come and
-// go, each with a number of its own. There are two links of netfilter at the most, of
-// which the kernel does not say whether they were ended.
-func (i *Inspector) letGo(pins []string) error {
-	for name, l := range i.held {
-		if slices.Contains(pins, name) || l.program == bpfProgSteerForward {
-			continue
-		}
-		info, err := l.Info()
-		if err != nil {
-			return fmt.Errorf("read %s: %w", name, err)
-		}
-		if runs(info) {
-			continue
-		}
-		delete(i.held, name)
-		if err := l.Close(); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// hold takes a link, in place of one that was pinned under its name before.
-func (i *Inspector) hold(l pinnedLink) error {
-	old, held := i.held[l.name]
-	if held && old.info.ID == l.info.ID {
-		return l.Close()
-	}
-	i.held[l.name] = l
-	if held {
-		return old.Close()
-	}
-	return nil
-}
-
-// Unpinned reports whether the pins are gone and the links that are held steer
-// on: with this inspector they will end.
-func (i *Inspector) Unpinned() bool {
-	_, err := os.Stat(i.pinPath())
-	return errors.Is(err, fs.ErrNotExist) && i.steers()
-}
-
-// steers reports whether a link that is held still runs its program.
-func (i *Inspector) steers() bool {
-	for _, l := range i.held {
-		if info, err := l.Info(); err == nil && runs(info) {
-			return true
-		}
-	}
-	return false
-}
-
-// runs reports whether a link was neither ended nor has lost what it was attached
-// to.
-func runs(info *link.Info) bool {
-	if ns := info.NetNs(); ns != nil {
-		return ns.NetnsInode != 0
-	}
-	tcx := info.TCX()
-	return tcx != nil && tcx.Ifindex != 0
-}
-
 // Close closes maps and links. Listeners stay in their slots until they are
 // closed.
 func (i *Inspector) Close() error {
-	err := errors.Join(i.set.Close(), i.dir.Close())
-	for _, l := range i.held {
-		err = errors.Join(err, l.Close())
-	}
-	return err
+	return errors.Join(i.set.Close(), i.dir.Close(), i.held.close())
 }
 
 // Services returns the services that the kernel side knows, by slot.
@@ -347,76 +253,6 @@ func (i *Inspector) fill(slot uint32, l syscall.Conn, family int, emptyOnly bool
 		}
 		return nil
 	})
-}
-
-// Place is how a service of an inspector stands.
-type Place uint8
-
-const (
-	Held    Place = iota // its slots hold the inspector's listeners
-	Emptied              // one of them holds none
-	Taken                // one of them holds somebody else's
-	Removed              // the kernel side does not know the service
-)
-
-// Places returns how services stand that were registered, in their order. It
-// costs three small reads for each that is in its place.
-func (i *Inspector) Places(services []string) ([]Place, error) {
-	places := make([]Place, len(services))
-	moved := false
-	for n, name := range services {
-		id, known := i.seats[name]
-		var err error
-		if places[n], err = i.place(name, id, known); err != nil {
-			return nil, explain(err)
-		}
-		moved = moved || places[n] == Removed
-	}
-	if !moved {
-		return places, nil
-	}
-	index, err := readSlots(i.set.maps[bpfMapServices])
-	if err != nil {
-		return nil, explain(err)
-	}
-	for n, name := range services {
-		id, known := index.byName[name]
-		if places[n] != Removed || !known {
-			continue
-		}
-		if places[n], err = i.place(name, id, true); err != nil {
-			return nil, explain(err)
-		}
-	}
-	return places, nil
-}
-
-// place tells how the service with a number stands.
-func (i *Inspector) place(name string, id uint32, known bool) (Place, error) {
-	var v bpfService
-	if err := i.set.maps[bpfMapServices].Lookup(id, &v); err != nil {
-		return Removed, fmt.Errorf("read service number %d: %w", id, err)
-	}
-	if !known || v.Used == 0 || serviceName(v) != name {
-		return Removed, nil
-	}
-	place := Held
-	for n, slot := range [2]uint32{slot4(id), slot6(id)} {
-		if !i.fills[n] {
-			continue
-		}
-		there, err := slotCookie(i.set.maps[bpfMapListeners], slot)
-		if err != nil {
-			return Removed, err
-		}
-		switch {
-		case there == 0 && place == Held:
-			place = Emptied
-		case there != 0 && !i.ours[there]:
-			place = Taken
-		}
-	}
-	return place, nil
 }
 
 // drain empties a slot that holds a listener of ours.

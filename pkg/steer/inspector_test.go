@@ -286,7 +286,7 @@ func TestHold(t *testing.T) {
 	if i.Unpinned() {
 		t.Error("unpinned at the beginning")
 	}
-	must(t, os.RemoveAll(s.dir()))
+	must(t, s.dir().removeAll())
 	if _, _, err := i.Owner(); err != nil || !i.Unpinned() {
 		t.Errorf("without pins: %v, unpinned %t", err, i.Unpinned())
 	}

@@ -57,7 +57,7 @@ func everything(t *testing.T) []plan.Item {
 			plan.TC{Interface: "dmz0", Side: plan.OriginSide},
 			plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true})
 	}
-	if has, err := NFLinksSupported(); err == nil && has {
+	if hasNFLinks(t) {
 		items = append(items, plan.Forward{Family: plan.IPv4}, plan.Forward{Family: plan.IPv6})
 	}
 	return items
@@ -118,10 +118,10 @@ func wantNothing(t *testing.T, s *Steer, dir string) {
 func pins(t *testing.T, s *Steer) map[string]any {
 	t.Helper()
 	m := map[string]any{}
-	entries, err := os.ReadDir(s.dir())
+	entries, err := os.ReadDir(string(s.dir()))
 	must(t, err)
 	for _, e := range entries {
-		m[e.Name()] = identity(t, s.pin(e.Name()))
+		m[e.Name()] = identity(t, s.dir().pin(e.Name()))
 	}
 	return m
 }
@@ -354,11 +354,11 @@ func foreignProgram(t *testing.T, kind ebpf.ProgramType, attach ebpf.AttachType)
 // ageLink makes a link and the pin of its program those of another build.
 func ageLink(t *testing.T, s *Steer, name string, p *ebpf.Program) {
 	t.Helper()
-	l, err := s.openLink(name)
+	l, err := s.dir().openLink(name)
 	must(t, err)
 	defer l.Close()
 	must(t, l.Update(p))
-	must(t, s.replacePin(l.program, p))
+	must(t, s.dir().replace(l.program, p))
 }
 
 // Programs of another build are replaced under the same links, but for those at
@@ -404,18 +404,18 @@ func TestReplaceInterrupted(t *testing.T) {
 	apply(t, s, want)
 	for what, damage := range map[string]func(){
 		"after a link": func() {
-			l, err := s.openLink(lookupLink)
+			l, err := s.dir().openLink(lookupLink)
 			must(t, err)
 			defer l.Close()
 			must(t, l.Update(foreignProgram(t, ebpf.SkLookup, ebpf.AttachSkLookup)))
 		},
 		"after a pin": func() {
-			must(t, s.replacePin(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
+			must(t, s.dir().replace(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
 		},
-		"without a pin": func() { must(t, os.Remove(s.pin(bpfProgSteerOriginL3))) },
+		"without a pin": func() { must(t, os.Remove(s.dir().pin(bpfProgSteerOriginL3))) },
 		"before a rename": func() {
-			must(t, foreignProgram(t, ebpf.SchedCLS, 0).Pin(s.pin(bpfProgSteerClient+building)))
-			must(t, s.replacePin(bpfProgSteerClient, foreignProgram(t, ebpf.SchedCLS, 0)))
+			must(t, foreignProgram(t, ebpf.SchedCLS, 0).Pin(s.dir().pin(bpfProgSteerClient+building)))
+			must(t, s.dir().replace(bpfProgSteerClient, foreignProgram(t, ebpf.SchedCLS, 0)))
 		},
 	} {
 		damage()
@@ -423,7 +423,7 @@ func TestReplaceInterrupted(t *testing.T) {
 			t.Errorf("%s: %v", what, changes)
 		}
 		wantItems(t, s, want)
-		if left, err := filepath.Glob(s.pin("*" + building)); err != nil || left != nil {
+		if left, err := filepath.Glob(s.dir().pin("*" + building)); err != nil || left != nil {
 			t.Errorf("%s: left %v %v", what, left, err)
 		}
 	}
@@ -435,13 +435,13 @@ func TestEndInterrupted(t *testing.T) {
 	s, dir, _ := gateway(t)
 	want := everything(t)
 	apply(t, s, want)
-	all, err := names(s.dir(), linkPrefix)
+	all, err := s.dir().names(linkPrefix)
 	must(t, err)
 	for _, name := range all {
 		for _, ended := range []bool{false, true} {
-			held, err := s.openLink(name) // as an inspector does
+			held, err := s.dir().openLink(name) // as an inspector does
 			must(t, err)
-			must(t, os.Rename(s.pin(name), s.pin(name+ending)))
+			must(t, os.Rename(s.dir().pin(name), s.dir().pin(name+ending)))
 			if ended {
 				must(t, held.Detach())
 			}
@@ -454,7 +454,7 @@ func TestEndInterrupted(t *testing.T) {
 		}
 	}
 	for _, name := range all {
-		must(t, os.Rename(s.pin(name), s.pin(name+ending)))
+		must(t, os.Rename(s.dir().pin(name), s.dir().pin(name+ending)))
 	}
 	apply(t, s, nil)
 	wantNothing(t, s, dir)
@@ -464,7 +464,7 @@ func TestEndInterrupted(t *testing.T) {
 // priority from the one that is pinned now.
 func wantEnded(t *testing.T, s *Steer, l *pinnedLink) {
 	t.Helper()
-	now, err := s.openLink(l.name)
+	now, err := s.dir().openLink(l.name)
 	must(t, err)
 	defer now.Close()
 	info, err := l.Info()
@@ -480,16 +480,14 @@ func wantEnded(t *testing.T, s *Steer, l *pinnedLink) {
 // What is killed while it ends a link at FORWARD, which does not show its end,
 // has taken its name from it before.
 func TestRenamedBeforeItsEnd(t *testing.T) {
-	if has, err := NFLinksSupported(); err != nil || !has {
-		t.Skip("the kernel has no netfilter links")
-	}
+	needNFLinks(t)
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
 	must(t, s.Add(plan.Forward{Family: plan.IPv4}))
 	watch, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
 	must(t, err)
 	defer unix.Close(watch)
-	_, err = unix.InotifyAddWatch(watch, s.dir(), unix.IN_MOVED_FROM|unix.IN_DELETE)
+	_, err = unix.InotifyAddWatch(watch, string(s.dir()), unix.IN_MOVED_FROM|unix.IN_DELETE)
 	must(t, err)
 	must(t, s.Remove(plan.Forward{Family: plan.IPv4}))
 	events := make([]byte, 4096)
@@ -508,8 +506,8 @@ func TestUnfinished(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			s, dir := sandbox(t)
-			must(t, os.MkdirAll(s.dir()+building, 0o700))
-			must(t, buildSet(s.dir()+building))
+			must(t, os.MkdirAll(string(s.dir().aside()), 0o700))
+			must(t, buildSet(s.dir().aside()))
 			have, err := s.Have()
 			must(t, err)
 			if d := cmp.Diff([]plan.Item{plan.Objects{Fault: "unfinished"}}, have); d != "" {
@@ -541,7 +539,7 @@ func TestEmptyRootIsALeftover(t *testing.T) {
 func TestLeftoverBesideObjects(t *testing.T) {
 	s, dir := sandbox(t)
 	must(t, s.Add(plan.Objects{}))
-	must(t, os.MkdirAll(s.dir()+building, 0o700))
+	must(t, os.MkdirAll(string(s.dir().aside()), 0o700))
 	if changes := apply(t, s, []plan.Item{plan.Objects{}}); len(changes) != 1 {
 		t.Error(changes)
 	}
@@ -590,8 +588,8 @@ func pinSettings(t *testing.T, s *Steer, size, abi uint32) {
 	value := make([]byte, size)
 	binary.NativeEndian.PutUint32(value, abi)
 	must(t, m.Put(uint32(0), value))
-	must(t, os.Remove(s.pin(bpfMapSettings)))
-	must(t, m.Pin(s.pin(bpfMapSettings)))
+	must(t, os.Remove(s.dir().pin(bpfMapSettings)))
+	must(t, m.Pin(s.dir().pin(bpfMapSettings)))
 }
 
 // Whatever pin is missing or is something else: Have works, a change is
@@ -606,9 +604,9 @@ func TestDamaged(t *testing.T) {
 			continue
 		}
 		apply(t, s, want)
-		must(t, os.Remove(s.pin(name)))
+		must(t, os.Remove(s.dir().pin(name)))
 		if len(name)%2 == 0 { // or a thing of another kind
-			must(t, foreignMap(t).Pin(s.pin(name)))
+			must(t, foreignMap(t).Pin(s.dir().pin(name)))
 		}
 		must(t, s.Close())
 		have, err := s.Have()
@@ -676,14 +674,14 @@ func TestFilters(t *testing.T) {
 		t.Error("the filter's program is not known as ours")
 	}
 	other := foreignProgram(t, ebpf.SchedCLS, 0)
-	must(t, s.replacePin(bpfProgSteerClient, other))
+	must(t, s.dir().replace(bpfProgSteerClient, other))
 	apply(t, s, want)
 	if id := pins(t, s)[bpfProgSteerClient]; f.programs[tc] != id {
 		t.Errorf("after the replacement the filter runs program %v, pinned is %v", f.programs[tc], id)
 	}
 	// Pins are lost, for example with their file system: the filters stay, but their
 	// maps are nobody's any more.
-	must(t, os.RemoveAll(s.dir()))
+	must(t, s.dir().removeAll())
 	apply(t, s, want)
 	if id := pins(t, s)[bpfProgSteerClient]; f.programs[tc] != id {
 		t.Errorf("after the loss of pins the filter runs program %v, pinned is %v", f.programs[tc], id)

@@ -3,9 +3,7 @@ package steer
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -142,54 +140,6 @@ func (l pinnedLink) item(netns uint64, names map[uint32]string) (plan.Item, bool
 	return plan.Lookup{}, alive
 }
 
-// eachLink calls f for each pinned link. A pin that is no link of ours is left
-// out: removing the directory removes it too.
-func (s *Steer) eachLink(f func(pinnedLink) error) error {
-	pins, err := names(s.dir(), linkPrefix)
-	if err != nil {
-		return fmt.Errorf("list links: %w", err)
-	}
-	for _, name := range pins {
-		l, err := s.openLink(name)
-		if err != nil {
-			return err
-		}
-		if l == nil {
-			continue
-		}
-		err = f(*l)
-		l.Close()
-		if err != nil {
-			return fmt.Errorf("%s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// openLink opens the pin of a link; nil if it is none of ours.
-func (s *Steer) openLink(name string) (*pinnedLink, error) { return openLink(s.dir(), name) }
-
-// openLink opens the pin of a link in a directory.
-func openLink(dir, name string) (*pinnedLink, error) {
-	program, number, ok := parseLink(name)
-	if !ok {
-		return nil, nil
-	}
-	l, err := link.LoadPinnedLink(filepath.Join(dir, name), nil)
-	if isDenied(err) {
-		return nil, fmt.Errorf("open %s: %w", name, err)
-	}
-	if err != nil {
-		return nil, nil
-	}
-	info, err := l.Info()
-	if err != nil {
-		l.Close()
-		return nil, fmt.Errorf("read %s: %w", name, err)
-	}
-	return &pinnedLink{l, info, name, program, number}, nil
-}
-
 // haveLinks reads the links.
 func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 	names, err := ifaceNames()
@@ -197,7 +147,7 @@ func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 		return nil, err
 	}
 	var items []plan.Item
-	err = s.eachLink(func(l pinnedLink) error {
+	err = s.dir().eachLink(func(l pinnedLink) error {
 		if item, does := l.item(s.netns, names); does {
 			items = append(items, item)
 		}
@@ -208,7 +158,7 @@ func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 
 // pinOnce makes a link and pins it, unless a living one is pinned.
 func (s *Steer) pinOnce(name string, attach func() (link.Link, error)) error {
-	old, err := s.openLink(name)
+	old, err := s.dir().openLink(name)
 	if err != nil {
 		return err
 	}
@@ -218,7 +168,7 @@ func (s *Steer) pinOnce(name string, attach func() (link.Link, error)) error {
 			return nil
 		}
 	}
-	if err := errors.Join(s.endLink(name+ending), removePin(s.pin(name))); err != nil {
+	if err := errors.Join(s.dir().endLink(name+ending), removePin(s.dir().pin(name))); err != nil {
 		return err
 	}
 	l, err := attach()
@@ -226,7 +176,7 @@ func (s *Steer) pinOnce(name string, attach func() (link.Link, error)) error {
 		return err
 	}
 	defer l.Close() // what is pinned stays attached
-	if err := l.Pin(s.pin(name)); err != nil {
+	if err := l.Pin(s.dir().pin(name)); err != nil {
 		return fmt.Errorf("pin %s: %w", name, err)
 	}
 	return nil
@@ -245,44 +195,6 @@ func (s *Steer) addLookup(set *pinSet) error {
 		}
 		return l, nil
 	})
-}
-
-// ending is the ending of the pin of a link that is being ended. One that was
-// ended at FORWARD does not show it, and would pass for a wall that stands.
-const ending = "_end"
-
-// removeLink ends a link and removes its pin: an inspector that runs holds it
-// as well, and without an end it would go on. What a crash leaves of that has
-// another name, and is finished by the next change of the link.
-func (s *Steer) removeLink(name string) error {
-	if strings.HasSuffix(name, ending) {
-		return s.endLink(name)
-	}
-	if err := s.endLink(name + ending); err != nil {
-		return err
-	}
-	if err := os.Rename(s.pin(name), s.pin(name+ending)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return s.endLink(name + ending)
-}
-
-// endLink ends a link whose pin bears the ending, and removes that.
-func (s *Steer) endLink(name string) error {
-	if _, _, ours := parseLink(strings.TrimSuffix(name, ending)); !ours {
-		return removePin(s.pin(name))
-	}
-	l, err := link.LoadPinnedLink(s.pin(name), nil)
-	if isDenied(err) {
-		return fmt.Errorf("open %s: %w", name, err)
-	}
-	if err == nil {
-		defer l.Close()
-		if err := l.Detach(); err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.ENOLINK) {
-			return fmt.Errorf("end %s: %w", name, err)
-		}
-	}
-	return removePin(s.pin(name))
 }
 
 // addTC attaches a TC program, before those that are there: one before ours
@@ -424,7 +336,7 @@ func (s *Steer) removeTC(i plan.TC) error {
 	var failed error
 	for _, l2 := range []bool{true, false} {
 		name, err := tcProgram(i, l2)
-		failed = errors.Join(failed, err, s.removeLink(linkName(name, index)))
+		failed = errors.Join(failed, err, s.dir().removeLink(linkName(name, index)))
 	}
 	return failed
 }

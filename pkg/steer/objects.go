@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -40,7 +39,7 @@ func (s *Steer) haveObjects() (plan.Objects, bool, error) {
 // unfinished reports what a crash leaves: objects built aside and not renamed,
 // or the directory above when all that was in it is gone.
 func (s *Steer) unfinished() (bool, error) {
-	if aside, err := isDir(s.dir() + building); err != nil || aside {
+	if aside, err := s.dir().aside().exists(); err != nil || aside {
 		return aside, err
 	}
 	entries, err := os.ReadDir(s.root())
@@ -101,7 +100,7 @@ func (s *pinSet) othersPrograms() ([]string, error) {
 // replacement was interrupted between the two.
 func (s *Steer) strayLinks(set *pinSet) ([]string, error) {
 	var faults []string
-	err := s.eachLink(func(l pinnedLink) error {
+	err := s.dir().eachLink(func(l pinnedLink) error {
 		p := set.programs[l.program]
 		if p == nil {
 			return nil
@@ -133,17 +132,17 @@ func (s *Steer) addObjects() error {
 	if err := s.makeRoot(); err != nil {
 		return err
 	}
-	aside := s.dir() + building
-	if err := os.RemoveAll(aside); err != nil {
+	aside := s.dir().aside()
+	if err := aside.removeAll(); err != nil {
 		return err
 	}
-	if err := os.Mkdir(aside, 0o700); err != nil {
+	if err := os.Mkdir(string(aside), 0o700); err != nil {
 		return err
 	}
 	if err := buildSet(aside); err != nil {
-		return errors.Join(err, os.RemoveAll(aside), s.removeRoot())
+		return errors.Join(err, aside.removeAll(), s.removeRoot())
 	}
-	if err := os.Rename(aside, s.dir()); err != nil {
+	if err := os.Rename(string(aside), string(s.dir())); err != nil {
 		return err
 	}
 	return s.adoptFilters()
@@ -161,7 +160,7 @@ func (s *Steer) adoptFilters() error {
 }
 
 // buildSet loads everything and pins it in a directory.
-func buildSet(dir string) error {
+func buildSet(dir pinDir) error {
 	spec, err := loadable()
 	if err != nil {
 		return err
@@ -180,12 +179,12 @@ func buildSet(dir string) error {
 		return fmt.Errorf("write settings: %w", err)
 	}
 	for name, m := range coll.Maps {
-		if err := m.Pin(filepath.Join(dir, name)); err != nil {
+		if err := m.Pin(dir.pin(name)); err != nil {
 			return fmt.Errorf("pin map %s: %w", name, err)
 		}
 	}
 	for name, p := range coll.Programs {
-		if err := p.Pin(filepath.Join(dir, name)); err != nil {
+		if err := p.Pin(dir.pin(name)); err != nil {
 			return fmt.Errorf("pin program %s: %w", name, err)
 		}
 	}
@@ -219,7 +218,7 @@ func (s *Steer) replaceObjects(want plan.Objects) error {
 	if err := s.replacePrograms(set); err != nil {
 		return err
 	}
-	return os.RemoveAll(s.dir() + building)
+	return s.dir().aside().removeAll()
 }
 
 // keepMaps refuses to go on with maps that programs of this build cannot use.
@@ -245,7 +244,7 @@ func (s *Steer) replacePrograms(set *pinSet) error {
 		return loadError(err)
 	}
 	defer coll.Close()
-	err = s.eachLink(func(l pinnedLink) error {
+	err = s.dir().eachLink(func(l pinnedLink) error {
 		if l.program == bpfProgSteerForward {
 			return s.replaceForward(l, coll.Programs[l.program])
 		}
@@ -258,22 +257,11 @@ func (s *Steer) replacePrograms(set *pinSet) error {
 		return err
 	}
 	for name, p := range coll.Programs {
-		if err := s.replacePin(name, p); err != nil {
+		if err := s.dir().replace(name, p); err != nil {
 			return fmt.Errorf("pin program %s: %w", name, err)
 		}
 	}
 	return set.putBuild(coll.Programs[bpfProgSteerForward] != nil)
-}
-
-func (s *Steer) replacePin(name string, p *ebpf.Program) error {
-	aside := s.pin(name + building)
-	if err := removePin(aside); err != nil {
-		return err
-	}
-	if err := p.Pin(aside); err != nil {
-		return err
-	}
-	return os.Rename(aside, s.pin(name))
 }
 
 // removeObjects removes every pin and the directory; with the links goes
@@ -282,31 +270,13 @@ func (s *Steer) removeObjects() error {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	if err := s.detachLinks(); err != nil {
+	if err := s.dir().endLinks(); err != nil {
 		return err
 	}
-	if err := errors.Join(os.RemoveAll(s.dir()), os.RemoveAll(s.dir()+building)); err != nil {
+	if err := errors.Join(s.dir().removeAll(), s.dir().aside().removeAll()); err != nil {
 		return err
 	}
 	return s.removeRoot()
-}
-
-// detachLinks removes the pins of links before those of what they run.
-func (s *Steer) detachLinks() error {
-	found, err := isDir(s.dir())
-	if err != nil || !found {
-		return err
-	}
-	links, err := names(s.dir(), linkPrefix)
-	if err != nil {
-		return err
-	}
-	for _, l := range links {
-		if err := s.removeLink(l); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // makeRoot makes the directory above. Where anybody may write to the BPF file

@@ -98,7 +98,7 @@ func TestCapabilities(t *testing.T) {
 	if _, err := s.Alive(); err != nil {
 		t.Error(err)
 	}
-	must(t, s.replacePin(bpfProgSteerClient, foreignProgram(t, ebpf.SchedCLS, 0)))
+	must(t, s.dir().replace(bpfProgSteerClient, foreignProgram(t, ebpf.SchedCLS, 0)))
 	apply(t, s, want)
 	apply(t, s, nil)
 	wantNothing(t, s, dir)
@@ -151,7 +151,7 @@ func TestForbiddenDirectory(t *testing.T) {
 	s, _ := sandbox(t)
 	must(t, s.Add(plan.Objects{}))
 	must(t, s.Close())
-	must(t, os.Lchown(s.dir(), 65534, 65534))
+	must(t, os.Lchown(string(s.dir()), 65534, 65534))
 	must(t, os.Lchown(s.root(), 65534, 65534))
 	keepCapabilities(t)
 	if _, err := s.Have(); err == nil || !strings.Contains(err.Error(), "it needs root") {

@@ -149,7 +149,7 @@ func (s *pinSet) removeService(i plan.Service) error {
 	if !found {
 		return nil
 	}
-	unlock, err := lock(s.dir)
+	unlock, err := s.dir.lock()
 	if err != nil {
 		return err
 	}
@@ -179,8 +179,8 @@ func isAbsent(err error) bool {
 // lock keeps changes of listeners and of service numbers apart between
 // processes. It is the kernel's lock on the pin directory, so it ends with its
 // holder.
-func lock(dir string) (unlock func(), _ error) {
-	f, err := os.Open(dir)
+func (d pinDir) lock() (unlock func(), _ error) {
+	f, err := os.Open(string(d))
 	if err != nil {
 		return nil, fmt.Errorf("lock the pin directory: %w", err)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -22,7 +20,7 @@ var embedded = sync.OnceValues(loadBpf)
 
 // pinSet is the pinned maps and programs, opened. In damaged state some are nil.
 type pinSet struct {
-	dir      string
+	dir      pinDir
 	abi      uint32 // of the pinned maps; 0: cannot be told
 	maps     map[string]*ebpf.Map
 	programs map[string]*ebpf.Program
@@ -36,8 +34,8 @@ type pinSet struct {
 }
 
 // openSet opens the pins of a directory.
-func openSet(dir string) (*pinSet, error) {
-	found, err := isDir(dir)
+func openSet(dir pinDir) (*pinSet, error) {
+	found, err := dir.exists()
 	if err != nil {
 		return nil, err
 	}
@@ -66,7 +64,7 @@ func openSet(dir string) (*pinSet, error) {
 
 // openMap opens a pinned map; a shape that is not ours counts as missing.
 func (s *pinSet) openMap(name string, want *ebpf.MapSpec) error {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(s.dir, name), nil)
+	m, err := ebpf.LoadPinnedMap(s.dir.pin(name), nil)
 	if isDenied(err) {
 		return err
 	}
@@ -83,7 +81,7 @@ func (s *pinSet) openMap(name string, want *ebpf.MapSpec) error {
 }
 
 func (s *pinSet) openProgram(name string) error {
-	p, err := ebpf.LoadPinnedProgram(filepath.Join(s.dir, name), nil)
+	p, err := ebpf.LoadPinnedProgram(s.dir.pin(name), nil)
 	if isDenied(err) {
 		return err
 	}
@@ -135,7 +133,7 @@ func (s *pinSet) complete() error {
 
 // errDamaged says that pins are gone or not what they should be.
 type errDamaged struct {
-	dir     string
+	dir     pinDir
 	missing []string
 }
 
@@ -161,8 +159,8 @@ func (s *pinSet) checkABI() error {
 
 // readABI reads what every release keeps in the same place: the first word of
 // the map settings, whatever the shape of the rest.
-func readABI(dir string) (uint32, error) {
-	m, err := ebpf.LoadPinnedMap(filepath.Join(dir, bpfMapSettings), nil)
+func readABI(dir pinDir) (uint32, error) {
+	m, err := ebpf.LoadPinnedMap(dir.pin(bpfMapSettings), nil)
 	if isDenied(err) {
 		return 0, err
 	}
@@ -175,19 +173,4 @@ func readABI(dir string) (uint32, error) {
 		return 0, nil
 	}
 	return binary.NativeEndian.Uint32(first), nil
-}
-
-// names returns the pins of a directory that begin with a prefix.
-func names(dir, prefix string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var found []string
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), prefix) {
-			found = append(found, e.Name())
-		}
-	}
-	return found, nil
 }

@@ -218,9 +218,9 @@ func (s *Steer) remove(item plan.Item) error {
 	case plan.Objects:
 		return s.removeObjects()
 	case plan.Lookup:
-		return s.removeLink(lookupLink)
+		return s.dir().removeLink(lookupLink)
 	case plan.Forward:
-		return s.removeLink(forwardLink(i.Family))
+		return s.dir().removeLink(forwardLink(i.Family))
 	case plan.TC:
 		return s.removeTC(i)
 	}

@@ -25,7 +25,7 @@ func Elsewhere(bpffs string) error {
 		return err
 	}
 	s := &Steer{bpffs: bpffs, netns: netns}
-	if pinned, err := isDir(s.dir()); err != nil || pinned {
+	if pinned, err := s.dir().exists(); err != nil || pinned {
 		return err
 	}
 	found, err := anySteers(netns)

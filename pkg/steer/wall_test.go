@@ -264,8 +264,8 @@ func eachWallAlone(t *testing.T, clsact bool) {
 	must(t, g.Remove(wall))
 	g.wantAnswered()
 
-	if has, err := NFLinksSupported(); err != nil || !has {
-		return // TestNFLinks says on which kernels that is right
+	if !hasNFLinks(t) {
+		return
 	}
 	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
 		g.add(plan.Forward{Family: f})
@@ -286,9 +286,7 @@ func eachWallAlone(t *testing.T, clsact bool) {
 // What leaves by the origin side inside of another packet shows the wall there
 // the outer one only, so FORWARD judges it.
 func TestWrapped(t *testing.T) {
-	if has, err := NFLinksSupported(); err != nil || !has {
-		t.Skip("the kernel has no netfilter links; the rule asks for all interfaces")
-	}
+	needNFLinks(t) // without, the rule asks for all interfaces
 	g := newTriangle(t, !hasTCX(t))
 	g.attach(false)
 	g.add(plan.Role{Interface: "dmz0", Side: plan.OriginSide})
@@ -340,12 +338,7 @@ func TestNFLinks(t *testing.T) {
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
 	err := s.Add(plan.Forward{Family: plan.IPv6})
-	has, probed := NFLinksSupported()
-	must(t, probed)
-	if want := runningRelease(t) >= release(t, "6.4"); has != want {
-		t.Errorf("netfilter links supported: %t, want %t", has, want)
-	}
-	if !has {
+	if !hasNFLinks(t) {
 		if err == nil {
 			t.Error("a link was made all the same")
 		}
@@ -358,10 +351,8 @@ func TestNFLinks(t *testing.T) {
 // Hooks of others at our priorities keep neither an attach nor the programs of
 // another build from being put in place.
 func TestPrioritiesOfOthers(t *testing.T) {
+	needNFLinks(t)
 	s, _, _ := gateway(t)
-	if has, err := NFLinksSupported(); err != nil || !has {
-		t.Skip("the kernel has no netfilter links")
-	}
 	must(t, s.Add(plan.Objects{}))
 	set, err := s.open()
 	must(t, err)
@@ -371,7 +362,28 @@ func TestPrioritiesOfOthers(t *testing.T) {
 		defer other.Close()
 	}
 	must(t, s.Add(plan.Forward{Family: plan.IPv4}))
-	must(t, s.replacePin(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
+	must(t, s.dir().replace(bpfProgSteerOrigin, foreignProgram(t, ebpf.SchedCLS, 0)))
 	must(t, s.Replace(plan.Objects{Fault: "another build"}, plan.Objects{}))
 	wantItems(t, s, []plan.Item{plan.Objects{}, plan.Forward{Family: plan.IPv4}})
+}
+
+// hasNFLinks reports whether the kernel has netfilter links. One that should and
+// does not fails the test.
+func hasNFLinks(t *testing.T) bool {
+	t.Helper()
+	has, err := NFLinksSupported()
+	must(t, err)
+	if want := runningRelease(t) >= release(t, "6.4"); has != want {
+		t.Fatalf("netfilter links supported: %t, want %t", has, want)
+	}
+	return has
+}
+
+// needNFLinks skips a test about what older kernels do not have;
+// testenv/kernels/allowed-skips says on which.
+func needNFLinks(t *testing.T) {
+	t.Helper()
+	if !hasNFLinks(t) {
+		t.Skip("Linux before 6.4 has no netfilter links")
+	}
 }
