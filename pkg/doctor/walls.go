@@ -88,7 +88,7 @@ func (e *exam) walls() {
 	}
 	for _, a := range e.m.Ahead {
 		e.warn(a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
-			"attach it behind, or run portreeve detach, then portreeve attach, which puts its own first; that ends nothing that the walls let pass, but stops mail until an inspector runs again")
+			"attach it behind; or run portreeve detach, then portreeve attach, which puts its own programs first, and start the inspector again: until it runs, no mail is inspected")
 	}
 	for _, l := range e.m.Links {
 		if !slices.Contains(e.interfaces(), l.Name) {

@@ -32,7 +32,7 @@ func Judge(c *config.Config, f Facts) finding.List {
 }
 
 func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
-	check := func(side string, names []string) {
+	judge := func(side string, names []string, judgeVRF func(l *finding.List, object, name, vrf string)) {
 		for i, name := range names {
 			object := key(c, "interfaces.%s[%d]", side, i)
 			if !slices.Contains(f.Interfaces, name) {
@@ -40,37 +40,38 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 					fmt.Sprintf("interface %q does not exist on this machine", name),
 					"use one of "+strings.Join(others(f.Interfaces), ", ")+", or create it first")
 			}
-			if side != "bypass" {
-				judgeVRF(l, object, name, f)
+			if vrf := f.VRFs[name]; vrf != "" {
+				judgeVRF(l, object, name, vrf)
 			}
 		}
 	}
-	check("client", c.Interfaces.Client)
-	check("origin", c.Interfaces.Origin)
-	check("bypass", c.Interfaces.Bypass)
-	for i, name := range c.Interfaces.Bypass {
-		if vrf := f.VRFs[name]; vrf != "" && vrf != name {
-			l.Add(finding.Error, key(c, "interfaces.bypass[%d]", i),
-				fmt.Sprintf("interface %q is in the VRF %s: to the kernel, what comes in by it came in by %s", name, vrf, vrf),
-				fmt.Sprintf("name %s in its place", vrf))
-		}
-	}
+	judge("client", c.Interfaces.Client, steeredVRF)
+	judge("origin", c.Interfaces.Origin, steeredVRF)
+	judge("bypass", c.Interfaces.Bypass, bypassVRF)
 }
 
-// judgeVRF refuses an interface in a VRF: its packets are routed as if they had
-// come in by the VRF, which our rules, roles and sockets do not name. The VRF
-// itself is no way out, for no TC program sees what comes in by it.
-func judgeVRF(l *finding.List, object, name string, f Facts) {
-	vrf := f.VRFs[name]
-	switch vrf {
-	case "":
-	case name:
+// steeredVRF refuses an interface in a VRF, or a VRF, on a side: packets are routed
+// as if they had come in by the VRF, which our rules, roles and sockets do not
+// name. The VRF itself is no way out, for no TC program sees what comes in by it.
+func steeredVRF(l *finding.List, object, name, vrf string) {
+	if vrf == name {
 		l.Add(finding.Error, object, fmt.Sprintf("interface %q is a VRF, and portreeve steers no mail in VRFs", name),
 			"use interfaces that are in no VRF")
-	default:
-		l.Add(finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
-			fmt.Sprintf("take it out (ip link set %s nomaster), or use an interface that is in no VRF", name))
+		return
 	}
+	l.Add(finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
+		fmt.Sprintf("take it out (ip link set %s nomaster), or use an interface that is in no VRF", name))
+}
+
+// bypassVRF refuses an interface in a VRF under bypass, where the walls look for the
+// interface that the kernel names: the VRF.
+func bypassVRF(l *finding.List, object, name, vrf string) {
+	if vrf == name {
+		return
+	}
+	l.Add(finding.Error, object,
+		fmt.Sprintf("interface %q is in the VRF %s: to the kernel, what comes in by it came in by %s", name, vrf, vrf),
+		fmt.Sprintf("name %s in its place", vrf))
 }
 
 // others are the interfaces without lo, which is on neither side.
