@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/confine"
 	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/pkg/keeper"
 	"github.com/portreeve/portreeve/pkg/steer"
@@ -96,8 +97,8 @@ func (e *env) confine(withAttach bool) error {
 }
 
 // confines are those of an inspector of this configuration, keys apart.
-func (h *handover) confines(c *config.Config, log *slog.Logger) (confines keeper.Confines, err error) {
-	confines = keeper.Confines{Needed: needs(c), Capabilities: keeps(c)}
+func (h *handover) confines(c *config.Config, log *slog.Logger) (confines confine.Confines, err error) {
+	confines = confine.Confines{Needed: needs(c), Capabilities: keeps(c)}
 	if h.BPF, err = asksBPF(c.Kernel, confines.Capabilities); err != nil {
 		return confines, err
 	}
@@ -110,8 +111,8 @@ func (h *handover) confines(c *config.Config, log *slog.Logger) (confines keeper
 
 // keeps are the capabilities that the inspector of a configuration works with: for
 // IP_TRANSPARENT and SO_MARK, and for ports below 1024, be they forged or its own.
-func keeps(c *config.Config) []keeper.Capability {
-	keep := []keeper.Capability{unix.CAP_NET_RAW}
+func keeps(c *config.Config) []confine.Capability {
+	keep := []confine.Capability{unix.CAP_NET_RAW}
 	if bindsLow(c) {
 		keep = append(keep, unix.CAP_NET_BIND_SERVICE)
 	}
@@ -139,8 +140,8 @@ const firstFree = 1024
 // asksBPF reports whether the inspector cannot use the maps of the kernel side without
 // CAP_BPF, as before Linux 5.19 where kernel.unprivileged_bpf_disabled is not 0. What
 // else is wrong with them the inspector says itself.
-func asksBPF(k config.Kernel, keep []keeper.Capability) (bool, error) {
-	err := keeper.Bare(keep, func() error { return usesMaps(k.BPFFS) })
+func asksBPF(k config.Kernel, keep []confine.Capability) (bool, error) {
+	err := confine.Bare(keep, func() error { return usesMaps(k.BPFFS) })
 	if !errors.Is(err, unix.EPERM) {
 		return false, nil
 	}
@@ -184,8 +185,8 @@ func needs(c *config.Config) []string {
 
 // legible tells what the inspector needs and cannot read. Root reads the files of
 // others by capabilities that the inspector gives up.
-func legible(c keeper.Confines) error {
-	return keeper.Bare(c.Capabilities, func() error {
+func legible(c confine.Confines) error {
+	return confine.Bare(c.Capabilities, func() error {
 		for _, path := range c.Needed {
 			f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 			if err == nil {
@@ -201,7 +202,7 @@ func legible(c keeper.Confines) error {
 
 // startHolder starts the process that holds the private keys of a configuration, if it
 // has any.
-func startHolder(h *handover, confines *keeper.Confines, c *config.Config) error {
+func startHolder(h *handover, confines *confine.Confines, c *config.Config) error {
 	pairs := daemon.Pairs(c)
 	if len(pairs) == 0 {
 		return nil
@@ -218,7 +219,7 @@ func startHolder(h *handover, confines *keeper.Confines, c *config.Config) error
 }
 
 // runAgain runs this program again in confines.
-func runAgain(h *handover, confines keeper.Confines, log *slog.Logger) error {
+func runAgain(h *handover, confines confine.Confines, log *slog.Logger) error {
 	for _, f := range h.files {
 		if _, err := unix.FcntlInt(f.Fd(), unix.F_SETFD, 0); err != nil {
 			return fmt.Errorf("hand a descriptor on: %w", err)
@@ -226,15 +227,15 @@ func runAgain(h *handover, confines keeper.Confines, log *slog.Logger) error {
 	}
 	h.Hidden = len(confines.Keys) > 0
 	err := h.exec(confines)
-	if errors.Is(err, keeper.ErrNoLandlock) {
-		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", keeper.ErrNoLandlock)
+	if errors.Is(err, confine.ErrNoLandlock) {
+		log.Warn("private keys are held by another process, but nothing keeps this one from reading their files", "cause", confine.ErrNoLandlock)
 		h.Hidden, confines.Keys = false, nil
 		err = h.exec(confines)
 	}
 	return err
 }
 
-func (h *handover) exec(confines keeper.Confines) error {
+func (h *handover) exec(confines confine.Confines) error {
 	defer runtime.KeepAlive(h) // and so its files open
 	text, err := json.Marshal(h)
 	if err != nil {
@@ -250,7 +251,7 @@ func begin() (*handover, error) {
 	if err != nil {
 		return nil, err
 	}
-	return h, keeper.Hide()
+	return h, confine.Hide()
 }
 
 // handed returns what an earlier run of this process has left, nil where there was
@@ -287,7 +288,7 @@ func (h *handover) confined(c *config.Config) error {
 	if h.BPF {
 		keep = append(keep, unix.CAP_BPF)
 	}
-	within, err := keeper.Within(keep)
+	within, err := confine.Within(keep)
 	if err == nil && !within {
 		err = fmt.Errorf("run: the inspector has capabilities that it has given up; if the environment has %s, leave it out", handoverVariable)
 	}

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
-	"github.com/portreeve/portreeve/pkg/keeper"
+	"github.com/portreeve/portreeve/pkg/confine"
 )
 
 // asks is an inspector on a kernel that lets nobody use BPF: it says what it would keep.
@@ -33,7 +33,7 @@ func asks() {
 	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); errno != 0 {
 		panic(errno)
 	}
-	fmt.Println(asksBPF(config.Kernel{BPFFS: os.Args[1]}, []keeper.Capability{unix.CAP_NET_RAW}))
+	fmt.Println(asksBPF(config.Kernel{BPFFS: os.Args[1]}, []confine.Capability{unix.CAP_NET_RAW}))
 }
 
 // TestKernelThatAsksForMore: what the inspector cannot do without on a kernel is kept,
@@ -51,7 +51,7 @@ func TestKernelThatAsksForMore(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "portreeve", fmt.Sprint(namespace.Ino)), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if asks, err := asksBPF(config.Kernel{BPFFS: dir}, []keeper.Capability{unix.CAP_NET_RAW}); asks || err != nil {
+	if asks, err := asksBPF(config.Kernel{BPFFS: dir}, []confine.Capability{unix.CAP_NET_RAW}); asks || err != nil {
 		t.Errorf("this kernel asks for CAP_BPF: %v, %v", asks, err)
 	}
 	own, err := os.Executable()
@@ -88,7 +88,7 @@ func TestWhatCannotBeReadIsSaid(t *testing.T) {
 	if err := os.Chown(other, 65534, 65534); err != nil {
 		t.Fatal(err)
 	}
-	c := keeper.Confines{Needed: []string{own, dir, filepath.Join(dir, "none")}, Capabilities: []keeper.Capability{unix.CAP_NET_RAW}}
+	c := confine.Confines{Needed: []string{own, dir, filepath.Join(dir, "none")}, Capabilities: []confine.Capability{unix.CAP_NET_RAW}}
 	if err := legible(c); err != nil {
 		t.Errorf("what it can read: %v", err)
 	}
@@ -100,8 +100,8 @@ func TestWhatCannotBeReadIsSaid(t *testing.T) {
 
 // TestKeeps: a configuration gets the capability for low ports only where it has some.
 func TestKeeps(t *testing.T) {
-	raw, low := keeper.Capability(unix.CAP_NET_RAW), keeper.Capability(unix.CAP_NET_BIND_SERVICE)
-	for text, want := range map[string][]keeper.Capability{
+	raw, low := confine.Capability(unix.CAP_NET_RAW), confine.Capability(unix.CAP_NET_BIND_SERVICE)
+	for text, want := range map[string][]confine.Capability{
 		"forge: {address: always}":                                     {raw},
 		"forge: {address: always, port: exact}":                        {raw, low},
 		"forge: {address: prefer, port: group}":                        {raw, low},

@@ -22,8 +22,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/confine"
 	"github.com/portreeve/portreeve/pkg/daemon"
-	"github.com/portreeve/portreeve/pkg/keeper"
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/testenv/burglar"
 	"github.com/portreeve/portreeve/testenv/pki"
@@ -105,7 +105,7 @@ func unconfined(e *env) *handover {
 	}
 	h := new(handover)
 	h.Config = h.hands(file)
-	if err := startHolder(h, new(keeper.Confines), c); err != nil {
+	if err := startHolder(h, new(confine.Confines), c); err != nil {
 		panic(err)
 	}
 	after := &handover{Config: h.Config, Keys: h.Keys}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portreeve/portreeve/pkg/confine"
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
@@ -30,7 +31,7 @@ func Hold(socket *os.File, list io.Reader) error {
 	if err := json.NewDecoder(list).Decode(&pairs); err != nil {
 		return fmt.Errorf("hold keys: read which: %w", err)
 	}
-	if err := Hide(); err != nil {
+	if err := confine.Hide(); err != nil {
 		return fmt.Errorf("hold keys: %w", err)
 	}
 	conn, err := net.FileConn(socket)

@@ -3,13 +3,9 @@
 // The holder reads the files of certificates, checks them and signs; it listens
 // to one socket, which only the inspector has, and to nothing on any network. The
 // inspector, which parses what strangers send, gets chains and signatures and
-// never a key: it does not open the files, and in its confines it cannot, where the
-// kernel has Landlock. The verb run starts the holder; nothing else calls this
-// package, but for the holder's own verb.
-//
-// It also makes the confines in which the inspector runs, with keys or without: they
-// are what keeps it from the holder. Confines leaves it the capabilities that it works
-// with, which open neither another process's memory nor BPF to it.
+// never a key: it does not open the files, and in its confines (package confine) it
+// cannot, where the kernel has Landlock. The verb run starts the holder; nothing else
+// calls this package, but for the holder's own verb.
 //
 // What remains to one who has taken the inspector over is to have signatures made
 // for as long as it lasts. The key is out of that process's own reach; but where the

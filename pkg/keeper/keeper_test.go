@@ -17,7 +17,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -27,15 +26,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/keyring"
-	"github.com/portreeve/portreeve/testenv/burglar"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
 
-// The test binary plays the holder and the confined inspector, too.
-const (
-	role  = "KEEPER_TEST_ROLE"
-	needs = "KEEPER_TEST_NEEDS" // a file that the confined inspector may read
-)
+// role is what the test binary plays where it is not the holder: "start".
+const role = "KEEPER_TEST_ROLE"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "hold" {
@@ -45,73 +40,11 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	switch os.Getenv(role) {
-	case "confine":
-		confines := Confines{Needed: []string{os.Getenv(needs)}, Capabilities: []Capability{unix.CAP_NET_RAW}}
-		if os.Args[2] != "" {
-			confines.Keys = []string{os.Args[2]}
-		}
-		err := confines.Exec("/proc/self/exe", os.Args, []string{role + "=look"})
-		fmt.Println("cannot:", err)
-		os.Exit(3)
-	case "start":
+	if os.Getenv(role) == "start" {
 		startAndTell(keyring.Pair{Chain: os.Args[1], Key: os.Args[2]})
-		os.Exit(0)
-	case "rules":
-		if _, err := ruleset(os.Args[1:], nil, "/proc/self/exe"); err != nil {
-			fmt.Println(err)
-			os.Exit(1)
-		}
-		fmt.Println("ok")
-		os.Exit(0)
-	case "look":
-		look(os.Args[2:])
 		os.Exit(0)
 	}
 	os.Exit(m.Run())
-}
-
-// look says which of the files can be read, or for those with a plus which disks
-// can be made, for those with an at sign which process's memory is read by BPF, and for
-// = which capabilities there are.
-func look(files []string) {
-	for _, f := range files {
-		if f == "=" {
-			tellCapabilities()
-			continue
-		}
-		if process, is := strings.CutPrefix(f, "@"); is {
-			pid, _ := strconv.Atoi(process)
-			read, _ := burglar.Memory(pid, func([]byte) {})
-			fmt.Printf("memory %v\n", read > 0)
-			continue
-		}
-		if disk, is := strings.CutPrefix(f, "+"); is {
-			fmt.Printf("%s %v\n", filepath.Base(disk), unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 0))) == nil)
-			continue
-		}
-		file, err := os.Open(f)
-		if err == nil {
-			_, err = file.ReadAt(make([]byte, 1), 0)
-			file.Close()
-		}
-		fmt.Printf("%s %v\n", filepath.Base(f), err == nil)
-	}
-}
-
-// tellCapabilities says which this process has and can get.
-func tellCapabilities() {
-	status, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		panic(err)
-	}
-	for line := range strings.Lines(string(status)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
-		if strings.HasPrefix(name, "Cap") || name == "NoNewPrivs" {
-			n, _ := strconv.ParseUint(value, 16, 64)
-			fmt.Printf("%s %x\n", name, n)
-		}
-	}
 }
 
 func write(t *testing.T, dir, name string, p *pki.Pair) keyring.Pair {
@@ -287,14 +220,6 @@ func TestHolderIsShut(t *testing.T) {
 
 const nobody = 65534
 
-// asNobody makes a command of this program in a role, for a user who is not root.
-func asNobody(as string, args ...string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", args...)
-	cmd.Env = []string{role + "=" + as}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
-	return cmd
-}
-
 // startAndTell starts a holder, says that it has a key, and waits for the end of the
 // input.
 func startAndTell(pair keyring.Pair) {
@@ -323,7 +248,9 @@ func TestHolderLeavesNoCore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := asNobody("start", pair.Chain, pair.Key)
+	cmd := exec.Command("/proc/self/exe", pair.Chain, pair.Key)
+	cmd.Env = []string{role + "=start"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portreeve/portreeve/pkg/confine"
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
@@ -72,5 +73,5 @@ func Socket() *os.File { return os.NewFile(holderSocket, "inspector") }
 // the capabilities of the thread that made it. What it keeps is that root reads its
 // own files without any, and those of others (a key of postfix's) by this one.
 func startBare(cmd *exec.Cmd) error {
-	return Bare([]Capability{unix.CAP_DAC_READ_SEARCH}, cmd.Start)
+	return confine.Bare([]confine.Capability{unix.CAP_DAC_READ_SEARCH}, cmd.Start)
 }

@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "inspect", "plan", "descriptors"},
-	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "keeper", "resolve"},
+	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "doctor"},
 	{"daemon"},
 }
@@ -39,7 +39,7 @@ var sideways = map[string][]string{
 	"inspect":     {"event"},
 	"plan":        {"config"},
 	"relay":       {"session"},
-	"keeper":      {"keyring"},
+	"keeper":      {"confine", "keyring"},
 	"resolve":     {"trust"},
 	"returns":     {"forward"},
 	"status":      {"apply"},

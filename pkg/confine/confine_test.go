@@ -1,4 +1,4 @@
-package keeper
+package confine
 
 import (
 	"errors"
@@ -7,14 +7,90 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/portreeve/portreeve/testenv/pki"
+	"github.com/portreeve/portreeve/testenv/burglar"
 )
+
+// The test binary plays the confined inspector, too.
+const (
+	role  = "CONFINE_TEST_ROLE"
+	needs = "CONFINE_TEST_NEEDS" // a file that it may read
+)
+
+const nobody = 65534
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(role) {
+	case "confine":
+		confines := Confines{Needed: []string{os.Getenv(needs)}, Capabilities: []Capability{unix.CAP_NET_RAW}}
+		if os.Args[2] != "" {
+			confines.Keys = []string{os.Args[2]}
+		}
+		err := confines.Exec("/proc/self/exe", os.Args, []string{role + "=look"})
+		fmt.Println("cannot:", err)
+		os.Exit(3)
+	case "rules":
+		if _, err := ruleset(os.Args[1:], nil, "/proc/self/exe"); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		fmt.Println("ok")
+		os.Exit(0)
+	case "look":
+		look(os.Args[2:])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// look says which of the files can be read, or for those with a plus which disks
+// can be made, for those with an at sign which process's memory is read by BPF, and for
+// = which capabilities there are.
+func look(files []string) {
+	for _, f := range files {
+		if f == "=" {
+			tellCapabilities()
+			continue
+		}
+		if process, is := strings.CutPrefix(f, "@"); is {
+			pid, _ := strconv.Atoi(process)
+			read, _ := burglar.Memory(pid, func([]byte) {})
+			fmt.Printf("memory %v\n", read > 0)
+			continue
+		}
+		if disk, is := strings.CutPrefix(f, "+"); is {
+			fmt.Printf("%s %v\n", filepath.Base(disk), unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(253, 0))) == nil)
+			continue
+		}
+		file, err := os.Open(f)
+		if err == nil {
+			_, err = file.ReadAt(make([]byte, 1), 0)
+			file.Close()
+		}
+		fmt.Printf("%s %v\n", filepath.Base(f), err == nil)
+	}
+}
+
+// tellCapabilities says which this process has and can get.
+func tellCapabilities() {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		panic(err)
+	}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		if strings.HasPrefix(name, "Cap") || name == "NoNewPrivs" {
+			n, _ := strconv.ParseUint(value, 16, 64)
+			fmt.Printf("%s %x\n", name, n)
+		}
+	}
+}
 
 // confined returns what an inspector says that is confined by the first of some
 // files and tries to read them all.
@@ -152,31 +228,35 @@ func TestConfinedByAnybody(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cmd := asNobody("rules", filepath.Join(dir, "private/key.pem"))
+	cmd := exec.Command("/proc/self/exe", filepath.Join(dir, "private/key.pem"))
+	cmd.Env = []string{role + "=rules"}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if out, err := cmd.CombinedOutput(); err != nil || string(out) != "ok\n" {
 		t.Errorf("%v: %s", err, out)
 	}
 }
 
-// TestConfinedCannotLook: the memory of the holder is shut to a confined root, and not
-// to another one.
+// TestConfinedCannotLook: the memory of a process outside is shut to a confined root, and
+// not to another one.
 func TestConfinedCannotLook(t *testing.T) {
-	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
-	start(t, pair)
-	files := []string{pair.Key, "/proc/" + child(t) + "/root/etc/passwd", "/proc/self/root/etc/passwd", "@" + child(t)}
+	dir := t.TempDir()
+	in(t, dir, "key.pem!")
+	outside := fmt.Sprint(os.Getpid())
+	files := []string{filepath.Join(dir, "key.pem"), "/proc/" + outside + "/root/etc/passwd", "/proc/self/root/etc/passwd", "@" + outside}
 	got := confined(t, "", files...)
-	if want := "mx.key false\npasswd false\npasswd true\nmemory false\n"; got != want {
+	if want := "key.pem false\npasswd false\npasswd true\nmemory false\n"; got != want {
 		t.Errorf("it reads\n%s", got)
 	}
-	if got, want := as(t, "look", files...), "mx.key true\npasswd true\npasswd true\nmemory true\n"; got != want {
+	if got, want := as(t, "look", files...), "key.pem true\npasswd true\npasswd true\nmemory true\n"; got != want {
 		t.Errorf("without confines it reads\n%s", got)
 	}
 }
 
 // TestConfinedHasOneCapability, and whoever it would run has no more.
 func TestConfinedHasOneCapability(t *testing.T) {
-	pair := write(t, t.TempDir(), "mx", pki.New("test").Issue([]string{"mx.example"}))
-	for _, key := range []string{pair.Key, ""} { // with Landlock, and without
+	dir := t.TempDir()
+	in(t, dir, "key.pem!")
+	for _, key := range []string{filepath.Join(dir, "key.pem"), ""} { // with Landlock, and without
 		got := as(t, "confine", key, "=")
 		want := fmt.Sprintf("CapInh 0\nCapPrm %x\nCapEff %[1]x\nCapBnd %[1]x\nCapAmb 0\nNoNewPrivs 1\n", 1<<unix.CAP_NET_RAW)
 		if !strings.HasSuffix(got, want) {
