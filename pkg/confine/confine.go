@@ -28,15 +28,17 @@ type Confines struct {
 
 // Exec replaces the calling process by a program that has some capabilities only, and
 // where there are keys can read neither those nor the memory of a process outside, such
-// as the one that holds the keys (package keeper). Landlock forbids to open either; the capabilities that lead to them by
-// another way (tracing, BPF programs, devices made by oneself) are gone.
+// as the one that holds the keys (package keeper). Landlock forbids to open either; the
+// capabilities that lead to them by another way (tracing, BPF programs, devices made by
+// oneself) are gone.
 //
 // Beside the keys, and beside the directories on the way to them, the program can
 // read what everybody may read, and what is needed. What is kept from others there is
 // kept from it as well, since it may be a copy of a key (renewal programs leave their
 // old ones in the same directory, with the same key when they are told to reuse it); so
-// is what comes to stand there later. Landlock cannot shut what comes to a directory that was on no such way: of
-// that Keys warns. Devices that show a disk or the memory as it is are shut, too.
+// is what comes to stand there later. Landlock cannot shut what comes to a directory
+// that was on no such way: of that keeper.Keys warns. Devices that show a disk or the
+// memory as it is are shut, too.
 //
 // It returns only when it fails. ErrNoLandlock means that nothing has changed;
 // otherwise the thread may have lost its capabilities.

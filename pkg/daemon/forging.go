@@ -3,6 +3,7 @@ package daemon
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -39,10 +40,7 @@ func (n *networks) onLink(client, origin netip.Addr) bool {
 }
 
 // has reports whether an address is in one of them.
-func (n *networks) has(a netip.Addr) bool {
-	_, found := n.last.Load().Find(a)
-	return found
-}
+func (n *networks) has(a netip.Addr) bool { return n.last.Load().Has(a) }
 
 // openForging makes what dialers have to know of forging.
 func (i *inspector) openForging() error {
@@ -52,31 +50,16 @@ func (i *inspector) openForging() error {
 	i.returns = returns.New(returns.Options{
 		Dial:    returns.Dialer(i.Config.Kernel.OriginMark),
 		Nobody:  func(origin netip.Addr) netip.Addr { return returns.Nobody(origin, i.networks.has) },
-		Origins: preferring(i.Config.Services),
+		Origins: plan.Hosts(preferring(i.Config.Services)...),
 		Near:    i.networks.has,
 		Log:     i.Log,
 	})
 	return nil
 }
 
-// preferring returns the origins of services that prefer forging, as far as they are
-// single addresses, each once.
-func preferring(services []config.Service) []netip.AddrPort {
-	var all []netip.AddrPort
-	seen := map[netip.AddrPort]bool{}
-	for _, s := range services {
-		if s.Forge.Address != config.ForgePrefer {
-			continue
-		}
-		for _, t := range plan.Destinations(s) {
-			o := netip.AddrPortFrom(t.Prefix.Addr(), t.Port)
-			if t.Prefix.IsSingleIP() && !seen[o] {
-				all = append(all, o)
-				seen[o] = true
-			}
-		}
-	}
-	return all
+// preferring returns those services that prefer forging.
+func preferring(services []config.Service) []config.Service {
+	return slices.DeleteFunc(slices.Clone(services), func(s config.Service) bool { return s.Forge.Address != config.ForgePrefer })
 }
 
 // forge tells a dialer what forging depends on.

@@ -56,7 +56,7 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 func routes(c *config.Config) map[netip.Addr]Route {
 	ways := map[netip.Addr]Route{}
 	for _, s := range c.Services {
-		for _, o := range single(plan.Destinations(s)) {
+		for _, o := range plan.Hosts(s) {
 			path, err := route.RouteGet(route.Query{To: o.Addr()})
 			ways[o.Addr()] = Route{path, err}
 		}

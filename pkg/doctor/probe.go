@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
+	"slices"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/forward"
@@ -19,47 +19,14 @@ import (
 // that said nothing.
 func try(ctx context.Context, c *config.Config, here route.Connected) []returns.Trial {
 	dial := returns.Dialer(c.Kernel.OriginMark)
-	taken := func(a netip.Addr) bool {
-		_, found := here.Find(a)
-		return found
-	}
+	forging := slices.DeleteFunc(slices.Clone(c.Services), func(s config.Service) bool { return s.Forge.Address == config.ForgeNever })
 	var trials []returns.Trial
-	for _, origin := range forgedOrigins(c) {
-		if from := returns.Nobody(origin.Addr(), taken); from.IsValid() {
+	for _, origin := range plan.Hosts(forging...) {
+		if from := returns.Nobody(origin.Addr(), here.Has); from.IsValid() {
 			trials = append(trials, returns.Try(ctx, dial, origin, from))
 		}
 	}
 	return trials
-}
-
-// forgedOrigins are those of services that forge, as far as they are single
-// addresses, each once.
-func forgedOrigins(c *config.Config) []netip.AddrPort {
-	var all []netip.AddrPort
-	seen := map[netip.AddrPort]bool{}
-	for _, s := range c.Services {
-		if s.Forge.Address == config.ForgeNever {
-			continue
-		}
-		for _, origin := range single(plan.Destinations(s)) {
-			if !seen[origin] {
-				all = append(all, origin)
-			}
-			seen[origin] = true
-		}
-	}
-	return all
-}
-
-// single returns the targets that are one address.
-func single(targets []config.Target) []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, t := range targets {
-		if t.Prefix.IsSingleIP() {
-			all = append(all, netip.AddrPortFrom(t.Prefix.Addr(), t.Port))
-		}
-	}
-	return all
 }
 
 // probes judges the connections that were tried.

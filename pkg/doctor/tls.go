@@ -39,7 +39,7 @@ func (e *exam) tls() {
 		if err := e.m.TLS.Authorities[s.TLS.Client.CA]; err != nil {
 			e.problem(e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
 		}
-		for _, o := range single(plan.Destinations(s)) {
+		for _, o := range plan.Hosts(s) {
 			e.offer(s, o)
 		}
 	}

@@ -110,7 +110,7 @@ func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf
 		if s.TLS.Mode == config.TLSOff {
 			continue
 		}
-		for _, o := range single(plan.Destinations(s)) {
+		for _, o := range plan.Hosts(s) {
 			t.look(ctx, s, o, policy)
 		}
 	}

@@ -142,6 +142,22 @@ func Destinations(s config.Service) []config.Target {
 	return targets
 }
 
+// Hosts are the destinations of services that are single addresses, each once.
+func Hosts(services ...config.Service) []netip.AddrPort {
+	var all []netip.AddrPort
+	seen := map[netip.AddrPort]bool{}
+	for _, s := range services {
+		for _, t := range Destinations(s) {
+			host := netip.AddrPortFrom(t.Prefix.Addr(), t.Port)
+			if t.Prefix.IsSingleIP() && !seen[host] {
+				seen[host] = true
+				all = append(all, host)
+			}
+		}
+	}
+	return all
+}
+
 // intercepts are the targets of all transit services.
 func intercepts(c *config.Config) []config.Target {
 	var targets []config.Target

@@ -102,9 +102,9 @@ func (r *Relay) Serve(listeners *accept.Listeners) error {
 	return net.ErrClosed
 }
 
-// loop serves what one listener accepts. A client over the limit, or for whom there
-// is no descriptor, is refused right here: a flood of them makes no goroutines, and the next one waits in the
-// kernel's queue.
+// loop serves what one listener accepts. A client over the limit, or for whom there is
+// no descriptor, is refused right here: a flood of them makes no goroutines, and the
+// next one waits in the kernel's queue.
 func (r *Relay) loop(l *accept.Listener) {
 	for {
 		conn, f, err := l.Accept()

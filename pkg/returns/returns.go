@@ -12,11 +12,12 @@ package returns
 import (
 	"context"
 	"errors"
-	"github.com/portreeve/portreeve/pkg/descriptors"
 	"log/slog"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/descriptors"
 )
 
 // When a client got no answer, tries are made, pause apart, before forging is given

@@ -51,6 +51,12 @@ func (c Connected) Find(a netip.Addr) (Network, bool) {
 	return Network{}, false
 }
 
+// Has reports whether an address is in one of the networks.
+func (c Connected) Has(a netip.Addr) bool {
+	_, found := c.Find(a)
+	return found
+}
+
 // Shared returns the network that two addresses are both in. A host there answers
 // the other one by itself, whoever is its router.
 func (c Connected) Shared(a, b netip.Addr) (Network, bool) {
