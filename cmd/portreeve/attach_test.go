@@ -14,15 +14,7 @@ import (
 // What an older inspector has needed is not removed while a newer one makes
 // ready: that is in no plan of the one in between.
 func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
-	n, err := testenv.New(t.Context(), testenv.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := n.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	n := testenv.ForTest(t)
 	read := func(service string) (*env, *config.Config) {
 		t.Helper()
 		e := &env{stdout: io.Discard, stderr: io.Discard, environ: []string{"PORTREEVE_BPFFS=" + n.BPFFS, "PORTREEVE_RUN_DIR=" + n.RunDir}}
@@ -39,7 +31,7 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 	}
 	e, between := read("mx")
 	heir, coming := read("mail")
-	err = n.Gateway.Enter(func() error {
+	err := n.Gateway.Enter(func() error {
 		if _, err := e.install(between, manner{}); err != nil {
 			return err
 		}

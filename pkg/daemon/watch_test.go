@@ -266,15 +266,6 @@ func TestWatchLooksAtManyInTurn(t *testing.T) {
 
 // Inspectors know of each other who is older, until they end.
 func TestPresence(t *testing.T) {
-	appear := func() *Presence {
-		t.Helper()
-		p, err := Appear()
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { p.Close() })
-		return p
-	}
 	expect := func(p *Presence, elders, heirs bool) {
 		t.Helper()
 		older, err := p.Elders()
@@ -283,10 +274,10 @@ func TestPresence(t *testing.T) {
 			t.Errorf("elders %v, heirs %v; want %v, %v; %v, %v", older, newer, elders, heirs, err, failed)
 		}
 	}
-	first := appear()
+	first := appeared(t)
 	expect(first, false, false)
-	second := appear()
-	third := appear()
+	second := appeared(t)
+	third := appeared(t)
 	expect(first, false, true)
 	expect(second, true, true)
 	expect(third, true, false)

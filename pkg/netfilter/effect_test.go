@@ -75,15 +75,7 @@ func TestEffectOfTheSocketMatch(t *testing.T) {
 
 func build(t *testing.T, family plan.Family, legacy bool) *network {
 	t.Helper()
-	e, err := testenv.New(t.Context(), testenv.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := e.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	e := testenv.ForTest(t)
 	n := &network{T: t, Env: e, family: family, legacy: legacy, client: e.Client4, gateway: e.Gateway4, origin: e.Origin4}
 	if family == plan.IPv6 {
 		n.client, n.gateway, n.origin = e.Client6, e.Gateway6, e.Origin6

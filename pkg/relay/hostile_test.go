@@ -5,14 +5,12 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/trust"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
@@ -24,29 +22,14 @@ type spoiler func(raw *net.TCPConn, inside *tls.Conn)
 // of content ("content"), or the end of data (".").
 func spoiled(t *testing.T, at string, spoil spoiler) func(*Options) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		conn, err := ln.Accept()
-		if err != nil {
-			return
-		}
+	return withOrigin(t, func(conn *net.TCPConn) {
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
 		inside := tls.Server(conn, certificate(originName))
 		io.WriteString(conn, "220 mx\r\n")
 		if obey(bufio.NewReader(conn), conn, "STARTTLS") && obey(bufio.NewReader(inside), inside, at) {
-			spoil(conn.(*net.TCPConn), inside)
+			spoil(conn, inside)
 		}
-	}()
-	return func(o *Options) {
-		mx := o.Services["mx"]
-		mx.Dialer = &forward.Dialer{Origins: []netip.AddrPort{netip.MustParseAddrPort(ln.Addr().String())}, Timeout: patience}
-		o.Services["mx"] = mx
-	}
+	})
 }
 
 // obey answers commands until one of them is until, which it answers only if it is

@@ -56,15 +56,7 @@ type stage struct {
 // link, and says so.
 func newStage(t *testing.T, k *kind, c *Closet) *stage {
 	t.Helper()
-	env, err := testenv.New(t.Context(), testenv.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t)
 	s := &stage{t: t, kind: k, env: env, gateway: &gateway{env: env}, closet: c}
 	tun, err := k.lay(t.Context(), env)
 	if err != nil {

@@ -87,15 +87,7 @@ type killer struct {
 
 func newKiller(t *testing.T, verb, calls, datapath string) *killer {
 	t.Helper()
-	env, err := testenv.New(t.Context(), testenv.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := env.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	env := testenv.ForTest(t)
 	k := &killer{t: t, env: env, verb: verb, calls: calls, config: filepath.Join(env.Dir, "portreeve.yaml")}
 	if err := os.WriteFile(k.config, fmt.Appendf(nil, killConfig, datapath), 0o644); err != nil {
 		t.Fatal(err)
