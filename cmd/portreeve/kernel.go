@@ -100,7 +100,7 @@ func statePath(runDir string) (string, error) {
 // tables are the routing tables that may hold rules of ours: that of the
 // settings and those of the journal.
 func tables(k config.Kernel, j *apply.Journal) []uint32 {
-	known := []uint32{k.Table}
+	known := []uint32{k.Table, k.LoopTable}
 	for _, i := range j.Items() {
 		if r, is := i.(plan.Route); is {
 			known = append(known, r.Table)
@@ -116,9 +116,12 @@ func facts(c *config.Config) (plan.Facts, error) {
 	if err != nil {
 		return f, err
 	}
-	f.VRFs = map[string]string{}
+	f.VRFs, f.Forwarding = map[string]string{}, map[string][]plan.Family{}
 	for _, l := range links {
 		f.Interfaces = append(f.Interfaces, l.Name)
+		if families, known := route.Forwards(l.Name); known {
+			f.Forwarding[l.Name] = families
+		}
 		if vrf := l.VRF(); vrf != "" {
 			f.VRFs[l.Name] = vrf
 		}

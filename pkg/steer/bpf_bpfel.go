@@ -16,7 +16,7 @@ import (
 type bpfAbi uint32
 
 const (
-	bpfAbiABI bpfAbi = 2
+	bpfAbiABI bpfAbi = 3
 )
 
 type bpfBinding struct {
@@ -103,7 +103,10 @@ const (
 	bpfReasonREASON_FORWARD_DEAD_CLOSED  bpfReason = 37
 	bpfReasonREASON_FORWARD_DEAD_OPEN    bpfReason = 38
 	bpfReasonREASON_FORWARD_BYPASS       bpfReason = 39
-	bpfReasonREASONS                     bpfReason = 40
+	bpfReasonREASON_LOOP_OUT             bpfReason = 40
+	bpfReasonREASON_LOOP_FETCHED         bpfReason = 41
+	bpfReasonREASON_LOOP_STRAY           bpfReason = 42
+	bpfReasonREASONS                     bpfReason = 43
 )
 
 type bpfService struct {
@@ -119,6 +122,8 @@ type bpfSettings struct {
 	Abi         bpfAbi
 	ClientMark  uint32
 	OriginMark  uint32
+	LoopMark    uint32
+	Unused      uint32
 	Reasons     bpfReason
 	Closed      uint32
 	Forward     uint32
@@ -133,6 +138,7 @@ const (
 	bpfSideSIDE_CLIENT bpfSide = 1
 	bpfSideSIDE_ORIGIN bpfSide = 2
 	bpfSideSIDE_BYPASS bpfSide = 4
+	bpfSideSIDE_LOOP   bpfSide = 8
 )
 
 type bpfTarget struct {
@@ -159,6 +165,7 @@ const (
 	bpfProgSteerForward      = "steer_forward"
 	bpfProgSteerForwardMatch = "steer_forward_match"
 	bpfProgSteerLookup       = "steer_lookup"
+	bpfProgSteerLoop         = "steer_loop"
 	bpfProgSteerOrigin       = "steer_origin"
 	bpfProgSteerOriginL3     = "steer_origin_l3"
 	bpfProgSteerWall         = "steer_wall"
@@ -212,6 +219,7 @@ type bpfProgramSpecs struct {
 	SteerForward      *ebpf.ProgramSpec `ebpf:"steer_forward"`
 	SteerForwardMatch *ebpf.ProgramSpec `ebpf:"steer_forward_match"`
 	SteerLookup       *ebpf.ProgramSpec `ebpf:"steer_lookup"`
+	SteerLoop         *ebpf.ProgramSpec `ebpf:"steer_loop"`
 	SteerOrigin       *ebpf.ProgramSpec `ebpf:"steer_origin"`
 	SteerOriginL3     *ebpf.ProgramSpec `ebpf:"steer_origin_l3"`
 	SteerWall         *ebpf.ProgramSpec `ebpf:"steer_wall"`
@@ -302,6 +310,7 @@ type bpfPrograms struct {
 	SteerForward      *ebpf.Program `ebpf:"steer_forward"`
 	SteerForwardMatch *ebpf.Program `ebpf:"steer_forward_match"`
 	SteerLookup       *ebpf.Program `ebpf:"steer_lookup"`
+	SteerLoop         *ebpf.Program `ebpf:"steer_loop"`
 	SteerOrigin       *ebpf.Program `ebpf:"steer_origin"`
 	SteerOriginL3     *ebpf.Program `ebpf:"steer_origin_l3"`
 	SteerWall         *ebpf.Program `ebpf:"steer_wall"`
@@ -315,6 +324,7 @@ func (p *bpfPrograms) Close() error {
 		p.SteerForward,
 		p.SteerForwardMatch,
 		p.SteerLookup,
+		p.SteerLoop,
 		p.SteerOrigin,
 		p.SteerOriginL3,
 		p.SteerWall,

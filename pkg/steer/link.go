@@ -28,7 +28,7 @@ const (
 func programNames() []string {
 	return []string{
 		bpfProgSteerLookup, bpfProgSteerClient, bpfProgSteerClientL3, bpfProgSteerOrigin, bpfProgSteerOriginL3,
-		bpfProgSteerWall, bpfProgSteerWallL3, bpfProgSteerForward, bpfProgSteerForwardMatch,
+		bpfProgSteerWall, bpfProgSteerWallL3, bpfProgSteerLoop, bpfProgSteerForward, bpfProgSteerForwardMatch,
 	}
 }
 
@@ -51,6 +51,7 @@ var tcPrograms = map[plan.TC][2]string{
 	{Side: plan.ClientSide}:               {bpfProgSteerClient, bpfProgSteerClientL3},
 	{Side: plan.OriginSide}:               {bpfProgSteerOrigin, bpfProgSteerOriginL3},
 	{Side: plan.OriginSide, Egress: true}: {bpfProgSteerWall, bpfProgSteerWallL3},
+	{Side: plan.LoopSide, Egress: true}:   {bpfProgSteerLoop, bpfProgSteerLoop}, // our own link is Ethernet
 }
 
 // tcProgram names the TC program for an item, whatever its interface and the

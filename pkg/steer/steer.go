@@ -205,6 +205,8 @@ func (s *Steer) add(item plan.Item) error {
 		return set.putRole(i)
 	case plan.Binding:
 		return set.putBinding(i)
+	case plan.Loop:
+		return set.putLoop(i)
 	case plan.Lookup:
 		return s.addLookup(set)
 	case plan.Forward:
@@ -231,6 +233,8 @@ func (s *Steer) remove(item plan.Item) error {
 	switch i := item.(type) {
 	case plan.Settings:
 		return set.putSettings(plan.Settings{})
+	case plan.Loop:
+		return set.putLoop(plan.Loop{})
 	case plan.Service:
 		return set.removeService(i)
 	case plan.Origin:
