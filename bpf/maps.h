@@ -96,6 +96,20 @@ struct service {
 	__u8 name[SERVICE_NAME]; /* padded with NUL */
 };
 
+/* The process that keeps the kernel side as it was attached. No program reads this. */
+struct watcher {
+	__u64 last_ns; /* CLOCK_MONOTONIC of its last look; 0: never */
+	__u64 repairs; /* how many things it has put back since the attach */
+};
+
+/* What it did last, in the first half, and what it cannot do, in the second. */
+#define NOTES 16
+
+struct note {
+	__u64 when;	/* Unix time in seconds; 0: none */
+	__u8 text[248]; /* padded with NUL */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -109,6 +123,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct heartbeat);
 } heartbeat SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct watcher);
+} watcher SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NOTES);
+	__type(key, __u32);
+	__type(value, struct note);
+} notes SEC(".maps");
 
 /* Interface index to its sides. */
 struct {

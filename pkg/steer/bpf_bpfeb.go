@@ -40,6 +40,12 @@ type bpfHeartbeat struct {
 	Instance uint64
 }
 
+type bpfNote struct {
+	_    structs.HostLayout
+	When uint64
+	Text [248]uint8
+}
+
 type bpfOrigin struct {
 	_    structs.HostLayout
 	Bits uint32
@@ -146,6 +152,12 @@ type bpfTarget struct {
 	Flags bpfBindingFlags
 }
 
+type bpfWatcher struct {
+	_       structs.HostLayout
+	LastNs  uint64
+	Repairs uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -153,6 +165,7 @@ const (
 	bpfMapBindings           = "bindings"
 	bpfMapHeartbeat          = "heartbeat"
 	bpfMapListeners          = "listeners"
+	bpfMapNotes              = "notes"
 	bpfMapOrigins            = "origins"
 	bpfMapPorts              = "ports"
 	bpfMapRoles              = "roles"
@@ -160,6 +173,7 @@ const (
 	bpfMapSettings           = "settings"
 	bpfMapStats              = "stats"
 	bpfMapTargets            = "targets"
+	bpfMapWatcher            = "watcher"
 	bpfProgSteerClient       = "steer_client"
 	bpfProgSteerClientL3     = "steer_client_l3"
 	bpfProgSteerForward      = "steer_forward"
@@ -233,6 +247,7 @@ type bpfMapSpecs struct {
 	Bindings  *ebpf.MapSpec `ebpf:"bindings"`
 	Heartbeat *ebpf.MapSpec `ebpf:"heartbeat"`
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
+	Notes     *ebpf.MapSpec `ebpf:"notes"`
 	Origins   *ebpf.MapSpec `ebpf:"origins"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	Roles     *ebpf.MapSpec `ebpf:"roles"`
@@ -240,6 +255,7 @@ type bpfMapSpecs struct {
 	Settings  *ebpf.MapSpec `ebpf:"settings"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Targets   *ebpf.MapSpec `ebpf:"targets"`
+	Watcher   *ebpf.MapSpec `ebpf:"watcher"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -271,6 +287,7 @@ type bpfMaps struct {
 	Bindings  *ebpf.Map `ebpf:"bindings"`
 	Heartbeat *ebpf.Map `ebpf:"heartbeat"`
 	Listeners *ebpf.Map `ebpf:"listeners"`
+	Notes     *ebpf.Map `ebpf:"notes"`
 	Origins   *ebpf.Map `ebpf:"origins"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	Roles     *ebpf.Map `ebpf:"roles"`
@@ -278,6 +295,7 @@ type bpfMaps struct {
 	Settings  *ebpf.Map `ebpf:"settings"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Targets   *ebpf.Map `ebpf:"targets"`
+	Watcher   *ebpf.Map `ebpf:"watcher"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -285,6 +303,7 @@ func (m *bpfMaps) Close() error {
 		m.Bindings,
 		m.Heartbeat,
 		m.Listeners,
+		m.Notes,
 		m.Origins,
 		m.Ports,
 		m.Roles,
@@ -292,6 +311,7 @@ func (m *bpfMaps) Close() error {
 		m.Settings,
 		m.Stats,
 		m.Targets,
+		m.Watcher,
 	)
 }
 

@@ -60,13 +60,50 @@ func (i *Inspector) pinPath() string { return i.set.dir.pin(bpfMapHeartbeat) }
 // on.
 func (i *Inspector) pinned() error {
 	now, err := os.Stat(i.pinPath())
-	if err == nil && os.SameFile(i.pin, now) || errors.Is(err, fs.ErrNotExist) && i.held.steer() {
+	switch {
+	case err == nil && (os.SameFile(i.pin, now) || i.repinned(now)):
 		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil {
+	case errors.Is(err, fs.ErrNotExist) && i.held.steer():
+		return nil
+	case err == nil, errors.Is(err, fs.ErrNotExist):
 		return ErrNotAttached
 	}
 	return err
+}
+
+// repinned reports whether a pin that is new is of the map that the inspector works
+// with: the pins were lost, and the watcher has put them back. The inspector then goes
+// on with the new directory.
+func (i *Inspector) repinned(now os.FileInfo) bool {
+	pinned, err := ebpf.LoadPinnedMap(i.pinPath(), nil)
+	if err != nil {
+		return false
+	}
+	defer pinned.Close()
+	if !sameMap(pinned, i.set.maps[bpfMapHeartbeat]) {
+		return false
+	}
+	dir, err := os.Open(string(i.set.dir))
+	if err != nil {
+		return false
+	}
+	i.dir.Close()
+	i.dir, i.pin = dir, now
+	return true
+}
+
+func sameMap(a, b *ebpf.Map) bool {
+	one, err := a.Info()
+	if err != nil {
+		return false
+	}
+	other, err := b.Info()
+	if err != nil {
+		return false
+	}
+	id, known := one.ID()
+	same, _ := other.ID()
+	return known && id == same
 }
 
 // Close closes maps and links. Listeners stay in their slots until they are
