@@ -131,6 +131,15 @@ const (
 	NetfilterOff                     // no chains at all
 )
 
+// ForwardRules says whether new connections of transit meet the host's rules in
+// FORWARD before they are steered.
+type ForwardRules string
+
+const (
+	ForwardHonour ForwardRules = "honour" // they do, by way of the loop link
+	ForwardSkip   ForwardRules = "skip"   // they are steered where they come in
+)
+
 // Kernel holds what portreeve uses in the kernel; change it only where it
 // collides with something else on the gateway.
 type Kernel struct {
@@ -143,6 +152,10 @@ type Kernel struct {
 	Table      uint32        // our routing table, 1 to 2^31-1, not 253-255
 	Priority   uint32        // of our policy rules; before the rules that would route the packets elsewhere
 	Heartbeat  time.Duration // age of the last heartbeat at which an inspector counts as hung
+
+	ForwardRules ForwardRules
+	LoopMark     uint32 // one bit: new connections on their way to the loop link
+	LoopTable    uint32 // the routing table that leads there; 0: the one after Table
 }
 
 // Timeouts of a session, RFC 5321 section 4.5.3.2.

@@ -17,6 +17,9 @@ func Default() Config {
 			Table:      2525,
 			Priority:   25,
 			Heartbeat:  3 * time.Second,
+
+			ForwardRules: ForwardHonour,
+			LoopMark:     0x04000000,
 		},
 		Timeouts: Timeouts{
 			Connect:   30 * time.Second,

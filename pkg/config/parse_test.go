@@ -263,6 +263,7 @@ func TestEverything(t *testing.T) {
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
 			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Heartbeat: 500 * time.Millisecond,
+			ForwardRules: ForwardHonour, LoopMark: 0x04000000,
 		},
 		Timeouts: Timeouts{
 			Connect: time.Second, Greet: 2 * time.Second, Handshake: 9 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,

@@ -313,8 +313,8 @@ func TestRefusesWhatIsNotOurs(t *testing.T) {
 	for _, i := range []plan.Item{
 		plan.Chain{Family: plan.IPv4, Table: "filter", Name: "PORTREEVE"},
 		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT"},
-		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT", First: true},
-		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-m comment --comment portreeve -j PORTREEVE", First: true},
+		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT", Place: plan.First},
+		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-m comment --comment portreeve -j PORTREEVE", Place: plan.First},
 		plan.BaseChain{Family: plan.IPv4, Table: "filter", Name: "POSTROUTING"},
 		plan.Route{Family: plan.IPv4, Table: 25},
 	} {
