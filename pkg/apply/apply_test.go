@@ -432,7 +432,7 @@ func TestJournalKeepsEveryType(t *testing.T) {
 		plan.Table{Family: plan.IPv6, Name: "raw"},
 		plan.BaseChain{Family: plan.IPv4, Table: "raw", Name: "OUTPUT"},
 		plan.Chain{Family: plan.IPv4, Table: "nat", Name: "PORTREEVE-POST", Legacy: true},
-		plan.Filter{Family: plan.IPv6, Table: "nat", Chain: "POSTROUTING", Spec: "-j PORTREEVE-POST", First: true},
+		plan.Filter{Family: plan.IPv6, Table: "nat", Chain: "POSTROUTING", Spec: "-j PORTREEVE-POST", Place: plan.First},
 		plan.Role{Interface: "ext0", Side: plan.ClientSide},
 	)
 	for _, i := range items {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -21,6 +22,7 @@ import (
 const (
 	clientMark = 1 << 24
 	originMark = 1 << 25
+	loopMark   = 1 << 26
 	patience   = 10 * time.Second       // for what must come
 	refusal    = 500 * time.Millisecond // for what must not
 )
@@ -33,10 +35,12 @@ type network struct {
 	family                  plan.Family
 	legacy                  bool
 	client, gateway, origin netip.Addr
+	want                    []plan.Item // what was attached
 }
 
-// TestEffect: with INPUT policy DROP and MASQUERADE towards the origin,
-// nothing works before, and everything after our rules are in place.
+// TestEffect: with policies of DROP and MASQUERADE towards the origin, nothing
+// works before, and everything after our rules are in place. Only policies are
+// cured: who is banned stays so.
 func TestEffect(t *testing.T) {
 	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, legacy := range []bool{false, true} {
@@ -47,7 +51,28 @@ func TestEffect(t *testing.T) {
 				n.blocked(n.origin)
 				n.attach(netip.PrefixFrom(n.gateway, n.gateway.BitLen()))
 				n.addressed()
-				n.transit()
+				n.transit(1)
+				n.looped()
+				n.banned("-I INPUT")
+				n.banned("-A INPUT")
+			})
+		}
+	}
+}
+
+// TestEffectOfTheSamePort: an origin leg with the client's own port is not tracked
+// where the new connection that it belongs to was, and passes policies and
+// MASQUERADE all the same.
+func TestEffectOfTheSamePort(t *testing.T) {
+	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
+		for _, legacy := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, legacy %t", family, legacy), func(t *testing.T) {
+				n := build(t, family, legacy)
+				n.hostile()
+				f := n.firewall()
+				f.SamePort = f.Forged
+				n.install(f)
+				n.transit(0)
 			})
 		}
 	}
@@ -116,8 +141,6 @@ $c -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP
 $c -P OUTPUT DROP
 $c -A OUTPUT -p ipv6-icmp -j ACCEPT
 $c -A OUTPUT -m conntrack --ctstate INVALID -j DROP
-$c -A OUTPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
-$c -A OUTPUT -o dmz0 -p tcp --dport 25 -j ACCEPT
 $c -t nat -A POSTROUTING -o dmz0 -j MASQUERADE
 ip -$v rule add pref 100 iif ext0 fwmark %d/%d lookup 25
 ip -$v rule add pref 100 iif dmz0 fwmark %d/%d lookup 25
@@ -128,18 +151,54 @@ ip -$v route add local default dev lo table 25`,
 // attach puts our rules in place and, before them, marks as TC would.
 func (n *network) attach(addressed ...netip.Prefix) {
 	n.Helper()
-	f := plan.Firewall{
-		Legacy: n.legacy, Clients: []string{"ext0"},
-		Transit: []plan.Family{n.family}, Forged: []plan.Family{n.family},
-		ClientMark: clientMark, OriginMark: originMark,
-	}
+	f := n.firewall()
 	for _, p := range addressed {
 		f.Addressed = append(f.Addressed, config.Target{Prefix: p, Port: 25})
 	}
+	n.install(f)
+}
+
+// firewall is what netfilter has to know of a service that intercepts and forges.
+func (n *network) firewall() plan.Firewall {
+	both := []plan.Family{n.family}
+	return plan.Firewall{
+		Legacy: n.legacy, Clients: []string{"ext0"}, Origins: []string{"dmz0"},
+		Transit: both, Forged: both, Sent: both,
+		ClientMark: clientMark, OriginMark: originMark, LoopMark: loopMark, Link: plan.LoopLink,
+	}
+}
+
+func (n *network) install(f plan.Firewall) {
+	n.Helper()
+	n.want = plan.Netfilter(f)
+	n.again()
+	n.gatewayRuns(fmt.Sprintf(`
+%[1]s -t raw -I PREROUTING -i ext0 -d %[2]s -p tcp --dport 25 -j MARK --or-mark %[3]d
+%[1]s -t raw -I PREROUTING -i dmz0 -d %[4]s -p tcp --sport 25 -j MARK --or-mark %[5]d`,
+		n.command(), n.origin, clientMark, n.client, originMark))
+}
+
+// again makes the gateway's packet filter hold what is wanted, and returns what
+// it changed.
+func (n *network) again() (changes []plan.Change) {
+	n.Helper()
 	err := n.Env.Gateway.Enter(func() error {
 		h := netfilter.New()
-		for _, c := range plan.Diff(nil, plan.Netfilter(f)) {
-			if err := h.Add(c.Item); err != nil {
+		have, err := h.Have()
+		if err != nil {
+			return err
+		}
+		have = slices.DeleteFunc(have, func(i plan.Item) bool { // of others, or there already
+			_, shared := i.(plan.Shared)
+			return shared
+		})
+		changes = plan.Diff(have, n.want)
+		for _, c := range changes {
+			do := h.Add
+			if c.Op == plan.Replace {
+				do = func(i plan.Item) error { return h.Replace(c.Old, i) }
+			}
+			if err := do(c.Item); err != nil {
 				return fmt.Errorf("%s: %w", c, err)
 			}
 		}
@@ -148,10 +207,54 @@ func (n *network) attach(addressed ...netip.Prefix) {
 	if err != nil {
 		n.Fatal(err)
 	}
+	return changes
+}
+
+// banned expects that a client whom the administrator bans is not served, when
+// our jumps are in their places again, until he lifts the ban.
+func (n *network) banned(how string) {
+	n.Helper()
+	n.gatewayRuns(fmt.Sprintf("%s %s -s %s -j DROP", n.command(), how, n.client))
+	moved := false
+	for _, c := range n.again() {
+		f, is := c.Item.(plan.Filter)
+		moved = moved || is && c.Op == plan.Replace && f.Chain == "INPUT"
+	}
+	if !moved {
+		n.Errorf("after %s no jump in INPUT was moved", how)
+	}
+	n.blocked(n.gateway)
+	n.gatewayRuns(fmt.Sprintf("%s -D INPUT -s %s -j DROP", n.command(), n.client))
+	n.addressed()
+}
+
+// looped expects that packets on their way to the loop link pass a policy of
+// FORWARD, and keep their source, and that others do not.
+func (n *network) looped() {
+	n.Helper()
+	const port = 26
+	server, err := n.Env.Origin.Listen(netip.AddrPortFrom(n.origin, port))
+	if err != nil {
+		n.Fatal(err)
+	}
+	defer server.Close()
+	dial := func(wait time.Duration) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(n.Context(), wait)
+		defer cancel()
+		return n.Env.Client.Dial(ctx, netip.AddrPortFrom(n.client, 0), netip.AddrPortFrom(n.origin, port))
+	}
+	if c, err := dial(refusal); err == nil {
+		c.Close()
+		n.Fatal("FORWARD lets a connection through: this test proves nothing")
+	}
 	n.gatewayRuns(fmt.Sprintf(`
-%[1]s -t raw -I PREROUTING -i ext0 -d %[2]s -p tcp --dport 25 -j MARK --or-mark %[3]d
-%[1]s -t raw -I PREROUTING -i dmz0 -d %[4]s -p tcp --sport 25 -j MARK --or-mark %[5]d`,
-		n.command(), n.origin, clientMark, n.client, originMark))
+%[1]s -t raw -I PREROUTING -i ext0 -d %[2]s -p tcp --dport %[3]d -j MARK --or-mark %[4]d
+%[1]s -t raw -I PREROUTING -i dmz0 -s %[2]s -p tcp --sport %[3]d -j MARK --or-mark %[4]d`, n.command(), n.origin, port, loopMark))
+	there, here := n.meet(server, func() (net.Conn, error) { return dial(patience) })
+	n.exchange(there, here)
+	if got, want := there.RemoteAddr().String(), here.LocalAddr().String(); got != want {
+		n.Errorf("behind FORWARD the source is %s, want %s", got, want)
+	}
 }
 
 // listen listens in the gateway as the inspector does: transparent, and with
@@ -221,8 +324,8 @@ func (n *network) addressed() {
 
 // transit expects a client of the origin's address to be served by us, and
 // the origin to see the client's own address and port on the forged leg, which
-// alone is tracked.
-func (n *network) transit() {
+// alone may be tracked.
+func (n *network) transit(entries int) {
 	n.Helper()
 	l := n.listen(n.origin, 25, true)
 	defer l.Close()
@@ -240,8 +343,9 @@ func (n *network) transit() {
 		n.Errorf("the origin sees %s, want %s", got, want)
 	}
 	n.exchange(here, client) // untouched by the other leg
-	if tracked := n.tracked(portOf(client.LocalAddr())); len(tracked) != 1 || !strings.Contains(tracked[0], "ASSURED") {
-		n.Errorf("the two legs are tracked as %q, want the forged one", tracked)
+	tracked := n.tracked(portOf(client.LocalAddr()))
+	if len(tracked) != entries || entries == 1 && !strings.Contains(tracked[0], "ASSURED") {
+		n.Errorf("the two legs are tracked as %q, want %d entries", tracked, entries)
 	}
 }
 

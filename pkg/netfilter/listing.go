@@ -2,6 +2,7 @@ package netfilter
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -47,13 +48,17 @@ func (l listing) own(f plan.Family, legacy bool, table string) []plan.Item {
 			items = append(items, plan.Chain{Family: f, Legacy: legacy, Table: table, Name: c})
 		}
 	}
+	var from []string // the chains with jumps of ours
 	for _, r := range l.rules {
-		inside := strings.HasPrefix(r.chain, plan.ChainPrefix)
-		if inside || r.isJump() {
-			items = append(items, plan.Filter{
-				Family: f, Legacy: legacy, Table: table, Chain: r.chain, Spec: r.spec, First: !inside,
-			})
+		switch {
+		case strings.HasPrefix(r.chain, plan.ChainPrefix):
+			items = append(items, plan.Filter{Family: f, Legacy: legacy, Table: table, Chain: r.chain, Spec: r.spec})
+		case r.isJump() && !slices.Contains(from, r.chain):
+			from = append(from, r.chain)
 		}
+	}
+	for _, c := range from {
+		items = append(items, l.base(c).jumps(f, legacy, table, c)...)
 	}
 	return items
 }

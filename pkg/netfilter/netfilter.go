@@ -1,6 +1,8 @@
 // Package netfilter owns our chains in the kernel's packet filter: a few
 // rules in chains whose names begin with PORTREEVE-, and one commented jump to
-// each from the head of a base chain, in iptables-nft or iptables-legacy.
+// each from a base chain, in iptables-nft or iptables-legacy. A jump has a place:
+// before the rules of others, or behind them, see place.go. One that others have
+// put out of its place is read as astray, and Replace moves it back.
 //
 // It never changes a policy, never flushes, never moves or removes a rule that
 // it did not make. Which rules are needed is plan's business; apply calls the
@@ -68,19 +70,35 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 	items := r.shared()
 	for _, t := range r.ownTables() {
 		for _, c := range r.chainsOf(t) {
-			l, err := h.listChain(c)
-			if errors.Is(err, ErrMissing) {
-				// The chain can be found and removed without iptables, and its
-				// rules go with it.
-				l, err = listing{chains: []string{c.Name}}, nil
-			}
+			found, err := h.haveIn(c)
 			if err != nil {
 				return nil, err
 			}
-			items = append(items, l.own(t.Family, false, t.Name)...)
+			items = append(items, found...)
 		}
 	}
 	return items, nil
+}
+
+// haveIn reads one of our chains, and from a base chain our jumps. iptables-nft
+// is not asked about chains of others: it stumbles over rules made with nft, or
+// shows them as something else.
+func (h *Hand) haveIn(c *nftables.Chain) ([]plan.Item, error) {
+	f := family(c.Table.Family)
+	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
+		l, err := h.tools.list(tool{family: f}, c.Table.Name, c.Name)
+		if errors.Is(err, ErrMissing) {
+			// The chain can be found and removed without iptables, and its
+			// rules go with it.
+			l, err = listing{chains: []string{c.Name}}, nil
+		}
+		return l.own(f, false, c.Table.Name), err
+	}
+	if c.Hooknum == nil {
+		return nil, nil
+	}
+	b, err := readBase(c)
+	return b.jumps(f, false, c.Table.Name, c.Name), err
 }
 
 // haveLegacy looks only into tables that exist already: iptables-legacy makes
@@ -106,7 +124,8 @@ func (h *Hand) haveLegacy() ([]plan.Item, error) {
 	return items, nil
 }
 
-// Add makes an item. One that is present is left as it is.
+// Add makes an item. One that is present is left as it is, but for a jump that is
+// not in its place: it is put there.
 func (h *Hand) Add(i plan.Item) error {
 	switch i := i.(type) {
 	case plan.Table:
@@ -121,13 +140,14 @@ func (h *Hand) Add(i plan.Item) error {
 	return fmt.Errorf("netfilter cannot add %s", i)
 }
 
-// Replace changes old to new: netfilter items have no states besides being
-// there, so the new one is added before the old one goes.
+// Replace changes old to new. The only state of an item besides being there is
+// that of a jump astray: to add the right one is to move it. A move is not taken
+// back.
 func (h *Hand) Replace(old, new plan.Item) error {
 	if err := h.Add(new); err != nil {
 		return err
 	}
-	if old == new {
+	if old.Key() == new.Key() {
 		return nil
 	}
 	return h.Remove(old)
@@ -206,11 +226,15 @@ func usedBy(c plan.Chain, remove string) error {
 	return fmt.Errorf("chain %s is still used by a rule that is not ours: remove it first: %s", c.Name, remove)
 }
 
-// addFilter appends a rule to a chain of ours, or inserts a jump at the head
-// of a base chain, unless it is there already.
+// addFilter adds a rule to a chain of ours, unless it is there already, or puts a
+// jump into its place. A rule after which the packet goes on is put before the
+// others, for it may be added when they are there.
 func (h *Hand) addFilter(f plan.Filter) error {
 	if err := mayTouch(f); err != nil {
 		return err
+	}
+	if f.IsJump() {
+		return h.place(f)
 	}
 	t := tool{f.Family, f.Legacy}
 	n, err := h.count(t, f)
@@ -221,7 +245,7 @@ func (h *Hand) addFilter(f plan.Filter) error {
 	if err != nil {
 		return err
 	}
-	if f.First {
+	if f.GoesOn() {
 		err = cmd.Insert(f.Table, f.Chain, 1, words(f.Spec)...)
 	} else {
 		err = cmd.Append(f.Table, f.Chain, words(f.Spec)...)
@@ -236,7 +260,7 @@ func (h *Hand) removeFilter(f plan.Filter) error {
 	if err := mayTouch(f); err != nil {
 		return err
 	}
-	if f.First && !f.Legacy {
+	if f.IsJump() && !f.Legacy {
 		return removeJump(f)
 	}
 	if f.AsksProgram() {
@@ -289,7 +313,7 @@ func (h *Hand) count(t tool, f plan.Filter) (int, error) {
 	return l.count(f.Chain, f.Spec), err
 }
 
-// listFor reads the rules of a rule's chain, in iptables-legacy with the table's
+// listFor reads the rules of a chain of ours, in iptables-legacy with the table's
 // others. A chain that does not exist is empty.
 func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	if t.legacy {
@@ -301,7 +325,7 @@ func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	}
 	for _, c := range r.chainsOf(plan.Table{Family: f.Family, Name: f.Table}) {
 		if c.Name == f.Chain {
-			return h.listChain(c)
+			return h.tools.list(t, f.Table, f.Chain)
 		}
 	}
 	return listing{}, nil
@@ -317,26 +341,6 @@ func (h *Hand) listLegacy(t tool, table string) (listing, error) {
 	return h.tools.list(t, table, "")
 }
 
-// listChain reads one of our chains by iptables-nft, and from a base chain our
-// jumps. iptables-nft is not asked about chains of others: it stumbles over
-// rules made with nft, or shows them as something else.
-func (h *Hand) listChain(c *nftables.Chain) (listing, error) {
-	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
-		return h.tools.list(tool{family: family(c.Table.Family)}, c.Table.Name, c.Name)
-	}
-	var l listing
-	if c.Hooknum == nil {
-		return l, nil
-	}
-	jumps, err := jumpsIn(c)
-	for _, j := range jumps {
-		if j.ours {
-			l.rules = append(l.rules, rule{chain: c.Name, spec: plan.Jump(j.target)})
-		}
-	}
-	return l, err
-}
-
 // ours refuses the name of a chain that is not ours.
 func ours(chain string) error {
 	if strings.HasPrefix(chain, plan.ChainPrefix) {
@@ -347,7 +351,7 @@ func ours(chain string) error {
 
 // mayTouch refuses everything but rules in our chains and our own jumps.
 func mayTouch(f plan.Filter) error {
-	if f.First && (rule{chain: f.Chain, spec: f.Spec}).isJump() {
+	if f.IsJump() && (rule{chain: f.Chain, spec: f.Spec}).isJump() {
 		return nil
 	}
 	return ours(f.Chain)

@@ -24,13 +24,18 @@ func everything(legacy bool) []plan.Item {
 	return plan.Netfilter(plan.Firewall{
 		Legacy:  legacy,
 		Clients: []string{"ext0", "ext1.100"},
+		Origins: []string{"dmz0"},
 		Addressed: []config.Target{
 			to("172.16.40.1/32"), to("10.0.0.0/8"), to("0.0.0.0/0"),
 			to("2001:db8:40::1/128"), to("2001:db8::/32"), to("::/0"), to("::102:304/128"),
 		},
+		Open:       []config.Target{to("172.16.20.0/24"), to("0.0.0.0/0"), to("2001:db8:20::/64"), to("::/0")},
 		Transit:    []plan.Family{plan.IPv4},
 		Forged:     []plan.Family{plan.IPv4, plan.IPv6},
+		Sent:       []plan.Family{plan.IPv4, plan.IPv6},
+		SamePort:   []plan.Family{plan.IPv4},
 		ClientMark: 0x80000000, OriginMark: 1 << 8,
+		LoopMark: 1 << 9, Link: plan.LoopLink,
 	})
 }
 
@@ -145,7 +150,7 @@ func TestRemoveLeavesNothing(t *testing.T) {
 		before := snapshot(t)
 		if legacy { // the tables stay, see the package comment
 			for _, c := range []string{"iptables", "ip6tables"} {
-				sh(t, fmt.Sprintf("for t in filter nat raw; do %s-legacy -t $t -S; done", c))
+				sh(t, fmt.Sprintf("for t in filter mangle nat raw; do %s-legacy -t $t -S; done", c))
 			}
 			before = snapshot(t)
 		}
@@ -198,28 +203,20 @@ func TestForeignRulesAreUntouched(t *testing.T) {
 	})
 }
 
-func TestJumpIsFirst(t *testing.T) {
+// Rules that others made while we were not there stand between our two jumps.
+func TestJumpsStandAroundForeignRules(t *testing.T) {
 	eachFlavour(t, func(t *testing.T, legacy bool) {
 		sh(t, foreign)
 		h := New()
 		run(t, h, plan.Diff(nil, everything(legacy)))
-		l, err := h.tools.list(tool{plan.IPv4, legacy}, "filter", "")
-		if err != nil {
-			t.Fatal(err)
-		}
-		first := map[string]rule{}
-		for _, r := range l.rules {
-			if _, later := first[r.chain]; !later {
-				first[r.chain] = r
+		for base, want := range map[string][2]string{"INPUT": {"INPUT", "LISTEN"}, "OUTPUT": {"OUTPUT", "SEND"}} {
+			got := order(t, tool{plan.IPv4, legacy}, base)
+			if n := len(got); n < 3 || got[0] != "PORTREEVE-"+want[0] || got[n-1] != "PORTREEVE-"+want[1] {
+				t.Errorf("%s holds %q", base, got)
 			}
 		}
-		for _, base := range []string{"INPUT", "OUTPUT"} {
-			if !first[base].isJump() {
-				t.Errorf("first rule of %s is %v", base, first[base])
-			}
-		}
-		if l.policies["INPUT"] != "DROP" {
-			t.Errorf("policy of INPUT is %q, the administrator's was DROP", l.policies["INPUT"])
+		if l, err := h.tools.list(tool{plan.IPv4, legacy}, "filter", ""); err != nil || l.policies["INPUT"] != "DROP" {
+			t.Errorf("policy of INPUT is %q, the administrator's was DROP (%v)", l.policies["INPUT"], err)
 		}
 	})
 }
@@ -313,8 +310,8 @@ func TestRefusesWhatIsNotOurs(t *testing.T) {
 	for _, i := range []plan.Item{
 		plan.Chain{Family: plan.IPv4, Table: "filter", Name: "PORTREEVE"},
 		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT"},
-		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT", First: true},
-		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-m comment --comment portreeve -j PORTREEVE", First: true},
+		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-i lo -j ACCEPT", Place: plan.First},
+		plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "INPUT", Spec: "-m comment --comment portreeve -j PORTREEVE", Place: plan.First},
 		plan.BaseChain{Family: plan.IPv4, Table: "filter", Name: "POSTROUTING"},
 		plan.Route{Family: plan.IPv4, Table: 25},
 	} {

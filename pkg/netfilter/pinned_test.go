@@ -54,6 +54,7 @@ func asking(legacy bool, match string) []plan.Item {
 	both := []plan.Family{plan.IPv4, plan.IPv6}
 	return plan.Netfilter(plan.Firewall{
 		Legacy: legacy, Transit: both, Forged: both, ClientMark: 1 << 24, OriginMark: 1 << 25, Match: match,
+		LoopMark: 1 << 26, Link: plan.LoopLink,
 	})
 }
 

@@ -34,6 +34,13 @@ var baseChains = map[string]map[string]hookPoint{
 		"OUTPUT":      {nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest},
 		"POSTROUTING": {nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource},
 	},
+	"mangle": {
+		"PREROUTING":  {nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityMangle},
+		"INPUT":       {nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityMangle},
+		"FORWARD":     {nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityMangle},
+		"OUTPUT":      {nftables.ChainTypeRoute, nftables.ChainHookOutput, nftables.ChainPriorityMangle},
+		"POSTROUTING": {nftables.ChainTypeFilter, nftables.ChainHookPostrouting, nftables.ChainPriorityMangle},
+	},
 	"raw": {
 		"PREROUTING": {nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw},
 		"OUTPUT":     {nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw},

@@ -149,6 +149,22 @@ func (t *tools) list(which tool, table, chain string) (listing, error) {
 	return parse(strings.Split(strings.TrimSpace(out.String()), "\n")), nil
 }
 
+// restore makes changes of a table as one: all or none.
+func (t *tools) restore(which tool, table string, changes []string) error {
+	f, err := t.get(which)
+	if err != nil {
+		return err
+	}
+	var complaint bytes.Buffer
+	cmd := exec.Command(f.path+"-restore", "--noflush", "--wait", strconv.Itoa(lockWait))
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("*%s\n%s\nCOMMIT\n", table, strings.Join(changes, "\n")))
+	cmd.Stderr = &complaint
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+	}
+	return nil
+}
+
 // explain turns a failed command into a sentence with its remedy.
 func explain(t tool, table string, err error, spec string) error {
 	if err == nil || errors.Is(err, ErrMissing) {

@@ -18,6 +18,23 @@ var kinds = func() map[string]reflect.Type {
 	return m
 }()
 
+// UnmarshalJSON reads a rule. Releases before there were two places for a jump
+// wrote "First" of those at the head.
+func (f *Filter) UnmarshalJSON(data []byte) error {
+	type fields Filter
+	old := struct {
+		*fields
+		First bool
+	}{fields: (*fields)(f)}
+	if err := json.Unmarshal(data, &old); err != nil {
+		return err
+	}
+	if old.First {
+		f.Place = First
+	}
+	return nil
+}
+
 // TypeOf returns the name of an item's type, for Decode.
 func TypeOf(i Item) string { return reflect.TypeOf(i).Name() }
 

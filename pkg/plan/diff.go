@@ -154,7 +154,7 @@ func rank(i Item) int {
 		switch {
 		case i.AsksProgram():
 			return 2 // removed first: while its pin is missing, iptables-legacy changes nothing in that table
-		case i.First:
+		case i.IsJump():
 			return 1 // the jump after the rules that it leads to
 		}
 	case Loop:

@@ -191,12 +191,29 @@ type Filter struct {
 	Table  string
 	Chain  string
 	Spec   string // arguments as iptables takes them, separated by single spaces
-	First  bool   // a jump: inserted at the head of a base chain
+	Place  Place
+	Astray bool `json:"-"` // a jump that is not in its place, or is there twice; never wanted
 }
+
+// Place is where a rule stands in its chain.
+type Place uint8
+
+const (
+	InChain Place = iota // a rule in a chain of ours
+	First                // a jump before all rules of others
+	Last                 // a jump behind the rules of others, but before a trailing run without conditions
+)
+
+// IsJump reports whether the rule leads from a base chain to a chain of ours.
+func (f Filter) IsJump() bool { return f.Place != InChain }
 
 // AsksProgram reports whether the rule asks a pinned program. The kernel opens the
 // pin when the rule is made.
 func (f Filter) AsksProgram() bool { return strings.Contains(f.Spec, pinned+" ") }
+
+// GoesOn reports whether the packet meets the next rule of the chain too. Such a
+// rule has to stand before those that end the chain.
+func (f Filter) GoesOn() bool { return strings.Contains(f.Spec, untracked) }
 
 // Role is the side of an interface, as sk_lookup sees it.
 type Role struct {
@@ -287,7 +304,7 @@ func (r Rule) Key() string      { return r.String() }
 func (t Table) Key() string     { return t.String() }
 func (c BaseChain) Key() string { return c.String() }
 func (c Chain) Key() string     { return c.String() }
-func (f Filter) Key() string    { return f.String() }
+func (f Filter) Key() string    { return f.command() }
 func (r Role) Key() string      { return "interface " + r.Interface }
 func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Prefix, b.Port) }
 func (Lookup) Key() string      { return "sk_lookup" }
@@ -345,8 +362,16 @@ func (c Chain) String() string {
 }
 
 func (f Filter) String() string {
+	if f.Astray {
+		return f.command() + " (not in its place)"
+	}
+	return f.command()
+}
+
+// command is how iptables is told to make the rule.
+func (f Filter) command() string {
 	verb := "-A"
-	if f.First {
+	if f.Place == First {
 		verb = "-I"
 	}
 	return fmt.Sprintf("%s -t %s %s %s %s", iptables(f.Family, f.Legacy), f.Table, verb, f.Chain, f.Spec)
