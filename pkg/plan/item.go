@@ -110,6 +110,7 @@ func (f Family) String() string { return fmt.Sprintf("IPv%d", uint8(f)) }
 // Objects are the pinned BPF maps and programs.
 type Objects struct {
 	Fault string // why what is pinned is not what this build would pin; never wanted
+	Other bool   // it is of another release or build; never wanted
 }
 
 // Settings are the values that the programs read at run time.

@@ -1,0 +1,90 @@
+package watch
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/steer"
+)
+
+// judge divides the changes that lead to what is wanted into those that are ours to
+// make and those that are only told.
+func (v *view) judge(changes []plan.Change) {
+	for _, c := range changes {
+		_, objects := c.Item.(plan.Objects)
+		old, _ := c.Old.(plan.Objects)
+		switch {
+		case old.Other:
+			v.changes, v.findings = nil, append(v.findings, "another release of portreeve has attached the kernel side: start a watcher of that release")
+			return
+		case objects && c.Op == plan.Add:
+			v.changes, v.findings = nil, append(v.findings, "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again")
+			return
+		case mends(c):
+			v.changes = append(v.changes, c)
+		}
+	}
+}
+
+// mends reports whether a change puts back what is ours. What is there and not wanted
+// is left: an inspector that takes over needs more than either configuration for a
+// while. Removed is only what belonged to an interface that is gone.
+func mends(c plan.Change) bool {
+	if c.Op == plan.Remove {
+		return isGone(c.Item)
+	}
+	if have, is := c.Old.(plan.Settings); is {
+		return !have.Bear(c.Item.(plan.Settings))
+	}
+	return true
+}
+
+func isGone(i plan.Item) bool {
+	var name string
+	switch i := i.(type) {
+	case plan.Role:
+		name = i.Interface
+	case plan.TC:
+		name = i.Interface
+	}
+	_, gone := steer.Gone(name)
+	return gone
+}
+
+// effort keeps a watcher from fighting: what is taken away again and again, something
+// on this machine means to take away.
+type effort struct {
+	made map[string][]time.Time // by what was put back
+	now  func() time.Time       // nil: time.Now
+}
+
+// A thing is put back so often in such a time.
+const (
+	mostRepairs = 10
+	repairTime  = time.Minute
+)
+
+// spare says why a change is not made now; "" where it is.
+func (e *effort) spare(c plan.Change) string {
+	now := time.Now()
+	if e.now != nil {
+		now = e.now()
+	}
+	key := c.Item.Key()
+	var recent []time.Time
+	for _, t := range e.made[key] {
+		if now.Sub(t) < repairTime {
+			recent = append(recent, t)
+		}
+	}
+	if len(recent) >= mostRepairs {
+		e.made[key] = recent
+		return fmt.Sprintf("%s was put back %d times within a minute: something on this machine takes it away, and has to be told not to", c.Item, len(recent))
+	}
+	if e.made == nil {
+		e.made = map[string][]time.Time{}
+	}
+	e.made[key] = append(recent, now)
+	return ""
+}
