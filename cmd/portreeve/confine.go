@@ -51,11 +51,11 @@ const handoverVariable = "_PORTREEVE_RUN"
 // that go on having some, and runs the inspector in confines, where it has hardly any.
 // It returns only when that cannot be.
 func (e *env) confine(withAttach bool) error {
-	data, err := config.Read(e.file.value)
+	given, err := e.read()
 	if err != nil {
 		return err
 	}
-	c, err := config.Parse(e.file.value, data, e.environ, e.overrides()...)
+	c, err := given.Config()
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (e *env) confine(withAttach bool) error {
 			return err
 		}
 	}
-	file, err := sealed(data)
+	file, err := sealed(given.Data)
 	if err != nil {
 		return err
 	}
@@ -314,7 +314,7 @@ func (h *handover) config(e *env) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Parse(e.file.value, data, e.environ, e.overrides()...)
+	return e.given(e.file.value, data).Config()
 }
 
 // sealed returns a file with some data that is nowhere on a disk, and that nobody

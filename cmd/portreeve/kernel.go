@@ -22,21 +22,22 @@ import (
 const lockWait = 10 * time.Second
 
 // kernelSide is what the verbs about the kernel work with: the hands of this
-// network namespace and the journal of what they made.
+// network namespace, the journal of what they made, and what is remembered of why.
 type kernelSide struct {
 	steer  *steer.Steer // nil where there is no BPF file system
 	runner *apply.Runner
+	memory apply.Memory
 	lock   *apply.Lock // nil for a verb that only looks
 }
 
 // openKernel opens the kernel side to look at it. With change it is locked
 // against other runners first.
 func openKernel(k config.Kernel, change bool) (*kernelSide, error) {
-	s := &kernelSide{}
 	state, err := statePath(k.RunDir)
 	if err != nil {
 		return nil, err
 	}
+	s := &kernelSide{memory: apply.NewMemory(state)}
 	if change {
 		if s.lock, err = apply.Acquire(state+".lock", lockWait); err != nil {
 			return nil, err
@@ -80,7 +81,7 @@ func (s *kernelSide) close() error {
 	return err
 }
 
-// statePath is where journal and lock of this network namespace are, without
+// statePath is where the files of this network namespace are, without
 // their endings. The name is the namespace's cookie (Linux 5.14), which is
 // never given to another: an inode is, and what one namespace's journal says
 // we made there would be taken away from the next, whoever made it.

@@ -5,7 +5,8 @@
 // Every creation is written to the journal before it is made, and a failed
 // step takes the earlier ones back. The state of record is the kernel: the
 // journal only remembers what the kernel cannot tell, who made a thing that
-// others may share and where our things were looked for last time. The
+// others may share and where our things were looked for last time. Beside it is
+// the Memory of what was attached, for whoever keeps it so. The
 // package never touches the kernel itself; only the hands do.
 package apply
 

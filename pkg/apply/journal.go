@@ -170,7 +170,7 @@ func (j *Journal) Remove() error {
 	j.close()
 	j.items, j.since, j.torn, j.stale = nil, time.Time{}, false, nil
 	for _, path := range []string{j.path + ".new", j.path} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := remove(path); err != nil {
 			return fmt.Errorf("remove journal: %w", err)
 		}
 	}

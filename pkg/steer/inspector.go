@@ -28,6 +28,7 @@ type Inspector struct {
 	seats map[string]uint32 // numbers of the services that they were registered for
 	fills [2]bool           // IPv4 and IPv6: there is a listener for these slots
 	held  heldLinks         // see Hold
+	clock clock             // for the heartbeat; read at the start, when there are descriptors to be had
 }
 
 // Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
@@ -44,6 +45,9 @@ func (s *Steer) Inspector() (*Inspector, error) {
 	i := &Inspector{set: set, ours: map[uint64]bool{}, seats: map[string]uint32{}, held: heldLinks{}}
 	if i.dir, err = os.Open(string(set.dir)); err == nil {
 		i.pin, err = os.Stat(i.pinPath())
+	}
+	if err == nil {
+		i.clock, err = ourClock()
 	}
 	if err != nil {
 		i.Close()
@@ -387,7 +391,7 @@ func (i *Inspector) Beat(instance uint64) error {
 	if instance == 0 {
 		return errors.New("write the heartbeat: an inspector's number is not 0")
 	}
-	now, err := monotonic()
+	now, err := i.clock.now()
 	if err != nil {
 		return err
 	}
@@ -405,23 +409,14 @@ func (i *Inspector) Owner() (instance uint64, age time.Duration, err error) {
 	if err := i.pinned(); err != nil {
 		return 0, 0, err
 	}
-	return i.set.owner()
+	return i.set.owner(i.clock)
 }
 
-func (s *pinSet) owner() (instance uint64, age time.Duration, err error) {
+func (s *pinSet) owner(c clock) (instance uint64, age time.Duration, err error) {
 	var beat bpfHeartbeat
 	if err := s.maps[bpfMapHeartbeat].Lookup(uint32(0), &beat); err != nil {
 		return 0, 0, fmt.Errorf("read the heartbeat: %w", err)
 	}
-	now, err := monotonic()
+	now, err := c.now()
 	return beat.Instance, now - time.Duration(beat.LastNs), err
-}
-
-// monotonic reads the clock by which the programs judge the heartbeat.
-func monotonic() (time.Duration, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the monotonic clock: %w", err)
-	}
-	return time.Duration(now.Nano()), nil
 }
