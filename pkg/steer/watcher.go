@@ -38,7 +38,7 @@ func (s *pinSet) watcher() (Watcher, error) {
 	if err := s.maps[bpfMapWatcher].Lookup(uint32(0), &v); err != nil {
 		return Watcher{}, fmt.Errorf("read the state of the watcher: %w", err)
 	}
-	now, err := monotonic()
+	now, err := machineTime()
 	if err != nil {
 		return Watcher{}, err
 	}
@@ -52,6 +52,15 @@ func (s *pinSet) watcher() (Watcher, error) {
 		w.Findings, err = appendNote(w.Findings, notes, half+uint32(n), err)
 	}
 	return w, err
+}
+
+// machineTime reads the clock of the programs.
+func machineTime() (time.Duration, error) {
+	c, err := ourClock()
+	if err != nil {
+		return 0, err
+	}
+	return c.now()
 }
 
 // appendNote reads a note and appends it, if there is one.
@@ -72,7 +81,7 @@ func appendNote(list []Note, notes *ebpf.Map, at uint32, failed error) ([]Note, 
 // Looked writes that the watcher has just looked, and what it found and cannot mend.
 func (s *Steer) Looked(findings []string) error {
 	return s.noting(func(set *pinSet, v *bpfWatcher) error {
-		now, err := monotonic()
+		now, err := machineTime()
 		if err != nil {
 			return err
 		}
