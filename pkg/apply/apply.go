@@ -124,6 +124,10 @@ func (r *Runner) Move(want []plan.Item) (relied bool, err error) {
 	return relied, err
 }
 
+// Mend carries out one of the changes that Changes returned, by itself: who puts back
+// what was taken away does not undo one thing because another failed.
+func (r *Runner) Mend(c plan.Change) error { return r.perform(c) }
+
 // Clear removes everything of ours and returns what it removed. It tries
 // every step even when one fails, and needs no configuration.
 func (r *Runner) Clear() ([]plan.Change, error) {

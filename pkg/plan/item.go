@@ -250,6 +250,7 @@ type TC struct {
 	Side      Side // ClientSide or OriginSide, not both; LoopSide
 	Clsact    bool // as a filter of the clsact qdisc, else as a TCX link
 	Egress    bool // the wall; its Side is OriginSide. The loop; its Side is LoopSide
+	Behind    bool // programs of others come before it; never wanted
 }
 
 // Loop switches on that the SYNs of transit clients meet the host's packet filter:
@@ -310,7 +311,7 @@ func (r Role) Key() string      { return "interface " + r.Interface }
 func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Prefix, b.Port) }
 func (Lookup) Key() string      { return "sk_lookup" }
 func (q Qdisc) Key() string     { return q.String() }
-func (t TC) Key() string        { return t.String() }
+func (t TC) Key() string        { t.Behind = false; return t.String() }
 func (Loop) Key() string        { return "loop" }
 func (f Forward) Key() string   { return f.String() }
 
@@ -404,13 +405,17 @@ func (t TC) String() string {
 	if t.Clsact {
 		how = "clsact"
 	}
+	what := fmt.Sprintf("ingress dev %s %s side", t.Interface, t.Side)
 	switch {
 	case t.Side == LoopSide:
-		return fmt.Sprintf("link %s egress dev %s loop", how, t.Interface)
+		what = fmt.Sprintf("egress dev %s loop", t.Interface)
 	case t.Egress:
-		return fmt.Sprintf("link %s egress dev %s wall", how, t.Interface)
+		what = fmt.Sprintf("egress dev %s wall", t.Interface)
 	}
-	return fmt.Sprintf("link %s ingress dev %s %s side", how, t.Interface, t.Side)
+	if t.Behind {
+		what += " (behind a program of another)"
+	}
+	return "link " + how + " " + what
 }
 
 func (l Loop) String() string { return fmt.Sprintf("loop through FORWARD by mark 0x%x", l.Mark) }

@@ -148,13 +148,14 @@ func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 		return nil, err
 	}
 	var items []plan.Item
+	var programs []ebpf.ProgramID
 	err = s.dir().eachLink(func(l pinnedLink) error {
 		if item, does := l.item(s.netns, names); does {
-			items = append(items, item)
+			items, programs = append(items, item), append(programs, l.info.Program)
 		}
 		return nil
 	})
-	return items, err
+	return items, errors.Join(err, markBehind(items, programs))
 }
 
 // pinOnce makes a link and pins it, unless a living one is pinned.

@@ -165,9 +165,12 @@ func (s *Steer) Add(item plan.Item) error {
 
 // Replace brings an item from one state to another, without a moment in
 // which it is gone.
-func (s *Steer) Replace(_, item plan.Item) error {
+func (s *Steer) Replace(old, item plan.Item) error {
 	if o, ok := item.(plan.Objects); ok {
 		return explain(s.replaceObjects(o))
+	}
+	if was, ok := old.(plan.TC); ok && was.Behind {
+		return explain(s.toHead(item.(plan.TC)))
 	}
 	return explain(s.add(item))
 }
