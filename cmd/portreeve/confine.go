@@ -33,6 +33,7 @@ type handover struct {
 	Attacher int    // the number of that process
 	Present  int    // the socket by which other inspectors know this one; 0: it is to be made
 	Number   uint64 // this inspector's among them
+	Watched  int    // the pipe that ends the watcher; 0: there is none
 	BPF      bool   // CAP_BPF was kept, since this kernel asks for it
 
 	files []*os.File // of the descriptors, which would be closed without them
@@ -50,7 +51,7 @@ const handoverVariable = "_PORTREEVE_RUN"
 // confine begins the inspector: it does what takes privileges, starts the processes
 // that go on having some, and runs the inspector in confines, where it has hardly any.
 // It returns only when that cannot be.
-func (e *env) confine(withAttach bool) error {
+func (e *env) confine(how runManner) error {
 	given, err := e.read()
 	if err != nil {
 		return err
@@ -63,7 +64,7 @@ func (e *env) confine(withAttach bool) error {
 		return err
 	}
 	var presence *daemon.Presence
-	if withAttach {
+	if how.attach {
 		if err := privileged("attach"); err != nil {
 			return err
 		}
@@ -92,6 +93,11 @@ func (e *env) confine(withAttach bool) error {
 	}
 	if err := startHolder(h, &confines, c); err != nil {
 		return err
+	}
+	if !how.noWatch {
+		if err := startWatcher(h, c.Kernel, log); err != nil {
+			return err
+		}
 	}
 	return runAgain(h, confines, log)
 }
@@ -266,7 +272,7 @@ func handed() (*handover, error) {
 	if err := json.Unmarshal([]byte(text), h); err != nil {
 		return nil, fmt.Errorf("environment %s: it is not for people; leave it out", handoverVariable)
 	}
-	for _, fd := range []int{h.Config, h.Keys, h.Attach, h.Present} {
+	for _, fd := range []int{h.Config, h.Keys, h.Attach, h.Present, h.Watched} {
 		if fd != 0 {
 			unix.CloseOnExec(fd)
 		}

@@ -53,6 +53,10 @@ func Acquire(path string, wait time.Duration) (*Lock, error) {
 	}
 }
 
+// Held reports whether the lock still keeps others out: somebody may have removed its
+// file.
+func (l *Lock) Held() bool { return same(l.file, l.file.Name()) }
+
 // Release lets the lock go, and removes its file and the directory, if Acquire has made
 // that and nothing else is in it.
 func (l *Lock) Release() error {

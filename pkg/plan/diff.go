@@ -103,19 +103,7 @@ func mended(was, is map[identity]Item) bool {
 }
 
 // hangsOnLoop reports whether an item goes with our own link.
-func hangsOnLoop(i Item) bool {
-	switch i := i.(type) {
-	case Route:
-		return i.Link == LoopLink
-	case Role:
-		return i.Interface == LoopLink
-	case Qdisc:
-		return i.Interface == LoopLink
-	case TC:
-		return i.Interface == LoopLink
-	}
-	return false
-}
+func hangsOnLoop(i Item) bool { return HangsOn(i) == LoopLink }
 
 type identity struct {
 	kind Kind

@@ -253,6 +253,22 @@ type TC struct {
 	Behind    bool // programs of others come before it; never wanted
 }
 
+// HangsOn names the interface with which an item comes and goes, "" where there is
+// none. A rule waits for its interface to come back.
+func HangsOn(i Item) string {
+	switch i := i.(type) {
+	case Route:
+		return i.Link
+	case Role:
+		return i.Interface
+	case Qdisc:
+		return i.Interface
+	case TC:
+		return i.Interface
+	}
+	return ""
+}
+
 // Loop switches on that the SYNs of transit clients meet the host's packet filter:
 // marked with a bit they are forwarded to LoopLink and fetched back.
 type Loop struct {

@@ -64,6 +64,9 @@ type Options struct {
 	// Plan returns what a configuration asks for on this machine as it is now, and what
 	// is in the way of it. Items of interfaces that are missing are not among it.
 	Plan func(*config.Config) (want []plan.Item, findings []string, err error)
+	// Turn reports whether this watcher is the one that works, of several that
+	// there may be. It is called with false where there is nothing to keep.
+	Turn func(attached bool) bool
 	Log  *slog.Logger
 	// Alive, if not nil, is called at least once in some seconds while the watcher gets
 	// on.
@@ -199,6 +202,9 @@ func (w *Watcher) view(side *Side) (*view, error) {
 	if err := w.recall(side, v); err != nil || w.given == nil {
 		return nil, errors.Join(err, w.rest(side))
 	}
+	if !w.Turn(true) {
+		return nil, side.Pins.Close()
+	}
 	c, err := w.given.Config()
 	if err != nil {
 		return nil, fmt.Errorf("the configuration that was attached: %w", err)
@@ -254,6 +260,7 @@ func isThere(r *apply.Runner) bool {
 
 // rest lets go what belongs to a kernel side that is not there any more.
 func (w *Watcher) rest(side *Side) error {
+	w.Turn(false)
 	w.made, w.effort = nil, effort{}
 	w.tell(nil)
 	return side.Pins.Close()
