@@ -276,6 +276,34 @@ func TestPlacesAmongRulesOfNFT(t *testing.T) {
 	}
 }
 
+// Where nobody changes the chain meanwhile, one change is enough.
+func TestMoveIsOneChange(t *testing.T) {
+	eachFamily(t, func(t *testing.T, tl tool) {
+		as(t, tl, "$c -A INPUT -i lo -j ACCEPT\n$c -A INPUT -j DROP")
+		h, want := New(), jumping(tl.family, tl.legacy)
+		run(t, h, plan.Diff(own(have(t, h)), want))
+		step := h.stepNFT
+		if tl.legacy {
+			step = h.stepLegacy
+		}
+		for _, change := range []string{"$c -I INPUT 4 -s $ban -j DROP", "$c -I INPUT -s $ban -j DROP", "$c -I INPUT 2 -j DROP"} {
+			as(t, tl, change)
+			for _, i := range want {
+				f, is := i.(plan.Filter)
+				if !is || !f.IsJump() {
+					continue
+				}
+				if _, err := step(f); err != nil {
+					t.Fatal(err)
+				}
+				if settled, err := step(f); !settled || err != nil {
+					t.Errorf("after %s a second change was needed for %s: %q (%v)", change, f, order(t, tl, "INPUT"), err)
+				}
+			}
+		}
+	})
+}
+
 // A jump is moved while others change the chain: it is there all the time, it
 // ends in its place, and none of their rules is lost or moved.
 func TestMoveWhileOthersChange(t *testing.T) {
