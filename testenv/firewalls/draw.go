@@ -49,14 +49,17 @@ func (d *drawer) draw() {
 		d.frame(h)
 	}
 	d.bans()
-	for want := 1 + d.r.IntN(6); want > 0 && len(s.Rules) < most; want-- {
+	for want := 1 + d.r.IntN(6); len(s.Rules) < least || want > 0 && len(s.Rules) < most; want-- {
 		d.piece()
 	}
 	d.order()
 }
 
-// most is how many rules there are at the most, but for what ends a piece.
-const most = 13
+// How many rules there are; the last piece may have two more.
+const (
+	least = 3
+	most  = 13
+)
 
 // add adds a rule that asks for what it needs.
 func (d *drawer) add(r Rule) { d.set.Rules = append(d.set.Rules, r) }

@@ -43,6 +43,10 @@ const (
 	long = 900 * time.Millisecond
 	// patience is how long a ruleset may take in all.
 	patience = 2 * time.Minute
+	// enough is how many rulesets that cannot be tried end the test.
+	enough = 4
+	// listed is how many failures of a ruleset are.
+	listed = 8
 	// explained is how many of the rulesets that fail are made smaller.
 	explained = 6
 	// reductions is how often one of them is tried for that.
@@ -78,29 +82,40 @@ type run struct {
 	end    int
 	next   atomic.Int64
 	failed atomic.Int64
+	broken atomic.Int64 // rulesets that could not be tried
 	tally  tally
 }
 
-// stage tries rulesets on a network of its own until there are no more.
+// stage tries rulesets on a network of its own, and on another where that is spoilt.
 func (u *run) stage() {
-	s, err := newStage(u.t.Context())
-	if err != nil {
-		u.t.Error(err)
-		return
-	}
-	defer func() {
+	for {
+		s, err := newStage(u.t.Context())
+		if err != nil {
+			u.t.Error(err)
+			return
+		}
+		done := u.perform(s)
 		if err := s.close(); err != nil {
 			u.t.Error(err)
 		}
-	}()
+		if done || u.broken.Add(1) >= enough {
+			return
+		}
+	}
+}
+
+// perform tries rulesets until there are no more, or until one cannot be tried: what
+// is left on the gateway is not known then.
+func (u *run) perform(s *stage) (done bool) {
 	for {
 		number := int(u.next.Add(1)) - 1
 		if number >= u.end {
-			return
+			return true
 		}
-		if err := u.try(s, Draw(u.seed, number)); err != nil {
-			u.t.Errorf("-seed %d -ruleset %d: %v", u.seed, number, err)
-			return // what is left on the gateway is not known
+		r := Draw(u.seed, number)
+		if err := u.try(s, r); err != nil {
+			u.t.Errorf("%s\n%s  cannot be tried: %v", r, r.Show(s.book), err)
+			return false
 		}
 	}
 }
@@ -143,8 +158,11 @@ func (s *stage) judge(ctx context.Context, r *Ruleset, patience time.Duration) (
 func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s", r, r.Show(s.book))
-	for _, f := range failures {
+	for _, f := range failures[:min(len(failures), listed)] {
 		fmt.Fprintf(&b, "  %s\n", f)
+	}
+	if more := len(failures) - listed; more > 0 {
+		fmt.Fprintf(&b, "  and %d more\n", more)
 	}
 	b.WriteString(shown(o.Findings))
 	if u.failed.Add(1) <= explained {

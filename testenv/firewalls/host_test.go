@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,7 @@ import (
 type host struct {
 	name    Host
 	node    *testenv.Node
+	more    []netip.Addr // where it is More
 	closers []func() error
 }
 
@@ -68,8 +70,11 @@ func (h *host) serve(listener net.Listener) {
 // talk greets, and answers EHLO with the offer that no inspector lets pass.
 func (h *host) talk(conn net.Conn) {
 	defer conn.Close()
-	client := netip.MustParseAddrPort(conn.RemoteAddr().String()).Addr().Unmap()
-	fmt.Fprintf(conn, "220 %s ESMTP\r\n", saw(h.name, client))
+	name := h.name
+	if slices.Contains(h.more, addressOf(conn.LocalAddr())) {
+		name = More
+	}
+	fmt.Fprintf(conn, "220 %s ESMTP\r\n", saw(name, addressOf(conn.RemoteAddr())))
 	in := bufio.NewReader(conn)
 	for {
 		line, err := in.ReadString('\n')
@@ -78,13 +83,15 @@ func (h *host) talk(conn net.Conn) {
 		}
 		answer := "250 2.0.0 So be it"
 		if strings.HasPrefix(line, "EHLO") {
-			answer = fmt.Sprintf("250-%s\r\n250-PIPELINING\r\n250 %s", h.name, offer)
+			answer = fmt.Sprintf("250-%s\r\n250-PIPELINING\r\n250 %s", name, offer)
 		}
 		if _, err := fmt.Fprintf(conn, "%s\r\n", answer); err != nil {
 			return
 		}
 	}
 }
+
+func addressOf(a net.Addr) netip.Addr { return netip.MustParseAddrPort(a.String()).Addr().Unmap() }
 
 func (h *host) echo(conn *net.UDPConn) {
 	word := make([]byte, 64)

@@ -35,6 +35,7 @@ const (
 	Stopped     Kind = "mail was stopped"
 	Uncured     Kind = "a policy was not cured"
 	Uninspected Kind = "mail was not inspected"
+	Unsteady    Kind = "the ruleset itself stops more without policies"
 	Disturbed   Kind = "an unrelated verdict changed"
 	Leftover    Kind = "detach did not restore the gateway"
 )
@@ -52,8 +53,8 @@ func (f Failure) String() string { return fmt.Sprintf("%s: %s: %s", f.Kind, f.Pr
 // made smaller has to fail in the same way.
 func (f Failure) alike(g Failure) bool { return f.Kind == g.Kind && f.Way == g.Way }
 
-// Judge compares what probes met. Banned is who is stopped also without policies; what
-// stopped him is asked for where doctor may have named it.
+// Judge compares what probes met. Who is stopped without policies too is banned; by
+// which rules is asked for where doctor may have named them.
 func (o *Outcome) Judge(r *Ruleset, culprits func(Probe) ([]Rule, error)) (failures []Failure, err error) {
 	for _, p := range o.probes() {
 		kind := o.kind(r, p)
@@ -92,6 +93,8 @@ func (o *Outcome) kind(r *Ruleset, p Probe) Kind {
 		if asItIs != with {
 			return Disturbed
 		}
+	case relaxed.Through < asItIs.Through:
+		return Unsteady
 	case with.Through > relaxed.Through:
 		return Lifted
 	case with.Through < asItIs.Through:
@@ -117,18 +120,54 @@ func inspected(words string, client netip.Addr) bool {
 }
 
 // named reports whether doctor named what is to blame. Who is let in must be named
-// with the rule that he escapes. What stops others is known by its chain alone.
+// with the rules that he escapes. What stops others is known by its chain alone.
 func (o *Outcome) named(r *Ruleset, p Probe, kind Kind, culprits func(Probe) ([]Rule, error)) (bool, error) {
 	switch kind {
-	case Stopped, Uncured:
-		return slices.ContainsFunc(o.Findings, func(f Finding) bool { return f.namesSome(r) }), nil
 	case Lifted:
-		if !slices.ContainsFunc(o.Findings, func(f Finding) bool { return f.namesSome(r) }) {
-			return false, nil
+		if !o.blames(r, anyRule) {
+			return false, nil // looking for culprits takes time
 		}
-	default:
-		return false, nil
+		return o.blamesAll(p, culprits)
+	case Stopped, Uncured:
+		return o.blames(r, func(one *Rule) bool { return stops(r.Flavour, one) }), nil
+	case Uninspected:
+		return o.blames(r, (*Rule).diverts), nil
 	}
+	return false, nil
+}
+
+// stops reports whether a rule may stop what it let pass without portreeve: what
+// iptables cannot overrule, and what takes away or looks at what portreeve writes.
+func stops(flavour Flavour, one *Rule) bool {
+	return flavour == NFT || one.Apart || one.diverts() || one.Do == MarkAll || one.Do == Restore ||
+		one.Mark && one.Whole || one.Rate == Connlimit
+}
+
+// diverts reports whether a rule leads mail elsewhere.
+func (one *Rule) diverts() bool {
+	return one.Port == 25 && (one.Do == Redirect || one.Do == ToMore)
+}
+
+// blames reports whether a finding names the chain of one of the rules that may be to
+// blame, or one that is closed.
+func (o *Outcome) blames(r *Ruleset, may func(*Rule) bool) bool {
+	suspects := r.only(may)
+	for h, closed := range r.Closed {
+		if closed && may(&Rule{Hook: h}) {
+			suspects = append(suspects, Rule{Hook: h})
+		}
+	}
+	for _, f := range o.Findings {
+		if slices.ContainsFunc(suspects, func(one Rule) bool { return f.namesChain(r.Flavour, &one) }) {
+			return true
+		}
+	}
+	return false
+}
+
+// blamesAll reports whether the findings name each of the rules that stop a probe
+// without portreeve.
+func (o *Outcome) blamesAll(p Probe, culprits func(Probe) ([]Rule, error)) (bool, error) {
 	guilty, err := culprits(p)
 	for i := range guilty {
 		if !slices.ContainsFunc(o.Findings, func(f Finding) bool { return f.names(&guilty[i], p.From) }) {
@@ -150,22 +189,6 @@ func (f Finding) says(words ...string) bool {
 		}
 	}
 	return true
-}
-
-// namesSome reports whether the finding names a chain in which rules of the ruleset
-// stand, or one that is closed.
-func (f Finding) namesSome(r *Ruleset) bool {
-	for i := range r.Rules {
-		if f.namesChain(r.Flavour, &r.Rules[i]) {
-			return true
-		}
-	}
-	for h, closed := range r.Closed {
-		if closed && f.namesChain(r.Flavour, &Rule{Hook: h}) {
-			return true
-		}
-	}
-	return false
 }
 
 // namesChain reports whether the finding names the chain of a rule, as one of whichever
@@ -200,8 +223,8 @@ func (f Finding) saysRule(one *Rule, client netip.Addr) bool {
 	if client.Is6() {
 		family = 6
 	}
-	if one.Out != "" && !f.says(one.Out) && !f.says(`"`+one.Out+`"`) {
-		return false
+	if (one.Out != "") != (f.says("-o", one.Out) || f.says("oifname", `"`+one.Out+`"`)) {
+		return false // it is another one
 	}
 	switch {
 	case len(one.Clients) == 0:

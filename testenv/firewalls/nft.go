@@ -271,7 +271,7 @@ func (one *Rule) nftAction(f Family, a Addresses) string {
 	case Restore:
 		return "meta mark set ct mark"
 	case RestoreLow:
-		return fmt.Sprintf("meta mark set meta mark | ct mark & 0x%x", low)
+		return "ct mark != 0 meta mark set ct mark" // a part of it cannot be put in place of a part
 	case Redirect:
 		return fmt.Sprintf("redirect to :%d", OtherPort)
 	case ToMore:

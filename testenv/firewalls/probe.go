@@ -3,6 +3,7 @@ package firewalls
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Way is what a probe tries.
@@ -36,7 +37,7 @@ func (p Probe) Family() Family {
 
 // String says who wants what.
 func (p Probe) String() string {
-	protocol, by := "TCP", "client"
+	by, protocol := "client", "TCP"
 	if p.UDP {
 		protocol = "UDP"
 	}
@@ -46,7 +47,10 @@ func (p Probe) String() string {
 	if p.By == Gateway {
 		by += fmt.Sprintf(" as user %d", p.User)
 	}
-	return fmt.Sprintf("%s %s: %s %s to %s", p.Way, protocol, by, p.From, p.To)
+	if p.From.IsValid() {
+		by += " " + p.From.String()
+	}
+	return fmt.Sprintf("%s %s: %s to %s", p.Way, protocol, by, p.To)
 }
 
 // Verdict is what a probe met.
@@ -55,11 +59,13 @@ type Verdict struct {
 	Heard   string // what the one at the other end said the last time
 }
 
+// String is short: who answered whom is in the greeting.
 func (v Verdict) String() string {
 	if v.Through == 0 {
 		return "stopped"
 	}
-	return fmt.Sprintf("through %d (%s)", v.Through, v.Heard)
+	greeting, _, _ := strings.Cut(v.Heard, " ESMTP")
+	return fmt.Sprintf("through %d (%s)", v.Through, strings.TrimPrefix(greeting, "220 "))
 }
 
 // Verdicts are those of a phase.
@@ -104,5 +110,13 @@ func strangers(a Addresses) []Probe {
 			Probe{Way: Unrelated, From: from, To: addrPort(a.Origin, OtherPort), UDP: true, Times: 1},
 			Probe{Way: Unrelated, By: Origin, To: addrPort(from, 25), Times: 1})
 	}
-	return append(all, Probe{Way: Unrelated, By: Gateway, To: addrPort(a.Gateway, 25), Times: 1})
+	return append(all, Probe{Way: Unrelated, By: Gateway, To: addrPort(a.loopback(), 25), Times: 1})
+}
+
+// loopback is where a server of the gateway is that is the gateway's alone.
+func (a Addresses) loopback() netip.Addr {
+	if a.Gateway.Is6() {
+		return netip.IPv6Loopback()
+	}
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }

@@ -93,7 +93,7 @@ const (
 	MarkBits   Action = "mark bits"    // sets bits of the mark, and keeps the others
 	MarkAll    Action = "mark all"     // writes the whole mark
 	Restore    Action = "restore"      // the connection's mark, all bits
-	RestoreLow Action = "restore low"  // its low bits
+	RestoreLow Action = "restore low"  // its low bits, or it if it has one
 	Redirect   Action = "redirect"     // to the gateway's other port
 	ToMore     Action = "dnat to more" // the port stays
 	ToOther    Action = "dnat to origin's other port"
@@ -189,6 +189,16 @@ func (r *Ruleset) Before() *Ruleset {
 	before := r.part()
 	before.Rules = r.only(func(one *Rule) bool { return one.Class != Ban })
 	return before
+}
+
+// Relaxes reports whether Relaxed is another ruleset.
+func (r *Ruleset) Relaxes() bool {
+	for _, closed := range r.Closed {
+		if closed {
+			return true
+		}
+	}
+	return len(r.Relaxed().Rules) < len(r.Rules)
 }
 
 // part is a copy that has the same chains, whatever rules it will have.

@@ -36,20 +36,32 @@ const (
 
 // Install is a shell script that installs the ruleset where there is none.
 func (r *Ruleset) Install(b Book) string {
-	var s strings.Builder
-	s.WriteString("set -e\n")
-	if r.Flavour == NFT {
-		s.WriteString(document("nft -f -", r.nft(b)))
-	} else {
-		s.WriteString(r.ipsets(b))
-		for _, f := range Families {
-			if text := r.saved(f, b); text != "" {
-				s.WriteString(document(r.tool(f)+"-restore", text))
-			}
-		}
+	script := r.Before().file(b)
+	if r.Mode != Whole {
+		script += r.Add(b)
 	}
-	s.WriteString(r.apart(b))
+	return script
+}
+
+// Show is the ruleset as a shell script for a reader.
+func (r *Ruleset) Show(b Book) string {
+	var s strings.Builder
+	for line := range strings.Lines(r.file(b)) {
+		s.WriteString("    " + line)
+	}
 	return s.String()
+}
+
+// file installs all rules at once.
+func (r *Ruleset) file(b Book) string {
+	if r.Flavour == NFT {
+		return document("nft -f -", r.nft(b)) + r.apart(b)
+	}
+	script := r.ipsets(b)
+	for _, f := range Families {
+		script += document(r.tool(f)+"-restore", r.saved(f, b))
+	}
+	return script + r.apart(b)
 }
 
 // Add is a shell script that adds the bans to the ruleset without them, as its mode
@@ -57,18 +69,18 @@ func (r *Ruleset) Install(b Book) string {
 func (r *Ruleset) Add(b Book) string {
 	bans := r.part()
 	bans.Rules = r.only(func(one *Rule) bool { return one.Class == Ban })
-	script := "set -e\n"
+	script := bans.apart(b)
 	if r.Flavour == NFT {
-		script += document("nft -f -", bans.nftAdded(b))
-	} else {
-		for _, f := range Families {
-			script += bans.iptablesAdded(f, b)
-		}
+		return script + document("nft -f -", bans.nftAdded(b))
 	}
-	return script + bans.apart(b)
+	for _, f := range Families {
+		script += bans.iptablesAdded(f, b)
+	}
+	return script
 }
 
-// Clear is a shell script that removes all rules of whatever flavour.
+// Clear is a shell script that removes all rules of whatever flavour. What follows ends
+// at the first command that fails.
 const Clear = `set -e
 nft flush ruleset
 for tool in iptables-legacy-restore ip6tables-legacy-restore; do
@@ -102,6 +114,9 @@ ipset destroy
 
 // document gives a command a text to read.
 func document(command, text string) string {
+	if text == "" {
+		return ""
+	}
 	return command + " <<'END'\n" + text + "END\n"
 }
 
@@ -114,16 +129,7 @@ func setName(clients []int, f Family) string {
 	return fmt.Sprintf("%sv%d", name, f)
 }
 
-// String shows the ruleset as it is installed, and says how it is drawn again.
+// String says how the ruleset is drawn again, and what it does not show itself.
 func (r *Ruleset) String() string {
 	return fmt.Sprintf("-seed %d -ruleset %d: %s, bans %s, forge.port exact: %t, fail open: %t", r.Seed, r.Number, r.Flavour, r.Mode, r.Exact, r.Open)
-}
-
-// Show is the ruleset in the words of its tools.
-func (r *Ruleset) Show(b Book) string {
-	var s strings.Builder
-	for line := range strings.Lines(strings.TrimPrefix(r.Install(b), "set -e\n")) {
-		s.WriteString("    " + line)
-	}
-	return s.String()
 }

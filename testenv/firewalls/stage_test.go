@@ -50,7 +50,7 @@ func (s *stage) serve() error {
 	any6 := netip.IPv6Unspecified()
 	var failures []error
 	for _, h := range []*host{
-		{name: "client", node: s.env.Client}, {name: Gateway, node: s.env.Gateway}, {name: Origin, node: s.env.Origin},
+		{name: "client", node: s.env.Client}, {name: Gateway, node: s.env.Gateway}, {name: Origin, node: s.env.Origin, more: []netip.Addr{s.env.More4, s.env.More6}},
 	} {
 		s.hosts = append(s.hosts, h)
 		failures = append(failures, h.listen(netip.AddrPortFrom(any6, 25)), h.listen(netip.AddrPortFrom(any6, OtherPort)))
@@ -88,9 +88,8 @@ func (s *stage) introduce(ctx context.Context) error {
 
 // introduce tells a node the hardware address behind all addresses of another.
 func introduce(ctx context.Context, n *testenv.Node, device string, other *testenv.Node, there string) error {
-	script := `cat /sys/class/net/$0/address; ip -oneline address show dev $0 | awk '{ sub("/.*", "", $4); print $4 }'`
-	// /sys shows the namespace of who mounted it
-	script = strings.Replace(script, "cat /sys/class/net/$0/address", "ip -oneline link show dev $0 | sed 's/.*ether \\([^ ]*\\).*/\\1/'", 1)
+	const script = `ip -oneline link show dev $0 | sed 's/.*ether \([^ ]*\).*/\1/'
+		ip -oneline address show dev $0 | awk '{ sub("/.*", "", $4); print $4 }'`
 	said, err := other.Run(ctx, "sh", "-c", script, there)
 	if err != nil {
 		return err
@@ -144,8 +143,11 @@ func (s *stage) play(ctx context.Context, r *Ruleset, patience time.Duration) (o
 	if err != nil {
 		return nil, err
 	}
-	if o.Relaxed, err = s.without(ctx, r.Relaxed(), s.probes, patience); err != nil {
-		return nil, err
+	o.Relaxed = o.AsItIs
+	if r.Relaxes() {
+		if o.Relaxed, err = s.without(ctx, r.Relaxed(), s.probes, patience); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.with(ctx, r, o, patience); err != nil {
 		return nil, err
@@ -160,7 +162,7 @@ func (s *stage) play(ctx context.Context, r *Ruleset, patience time.Duration) (o
 
 // with probes with portreeve, hears what doctor says, and detaches.
 func (s *stage) with(ctx context.Context, r *Ruleset, o *Outcome, patience time.Duration) error {
-	if err := s.install(ctx, r.Before()); err != nil {
+	if err := s.sh(ctx, Clear+r.Before().file(s.book)); err != nil {
 		return err
 	}
 	if err := s.gateway.attach(ctx, r, s.book); err != nil {
@@ -188,7 +190,7 @@ func (s *stage) addBans(ctx context.Context, r *Ruleset) error {
 	if r.Mode == Whole {
 		return nil
 	}
-	if err := s.sh(ctx, r.Add(s.book)); err != nil {
+	if err := s.sh(ctx, "set -e\n"+r.Add(s.book)); err != nil {
 		return err
 	}
 	if r.Mode == Appended {
