@@ -116,6 +116,16 @@ func (i *Inspector) Close() error {
 	return errors.Join(i.set.Close(), i.dir.Close(), i.held.close())
 }
 
+// Watcher returns what the process has left that keeps the kernel side.
+func (i *Inspector) Watcher() (Watcher, error) {
+	now, err := i.clock.now()
+	if err != nil {
+		return Watcher{}, err
+	}
+	w, err := i.set.watcher(now)
+	return w, explain(err)
+}
+
 // Services returns the services that the kernel side knows, by slot.
 func (i *Inspector) Services() ([]plan.Service, error) {
 	index, err := readSlots(i.set.maps[bpfMapServices])

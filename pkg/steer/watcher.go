@@ -17,6 +17,13 @@ type Watcher struct {
 	Findings []Note        // what it found and cannot mend
 }
 
+// silence is after how long a watcher counts as one that does not look any more: four
+// of its looks, and what a busy machine may add.
+const silence = 15 * time.Second
+
+// Silent reports whether there was a watcher and it has stopped to look.
+func (w Watcher) Silent() bool { return w.Ever && w.Age > silence }
+
 // Note is a sentence with the time at which it was written.
 type Note struct {
 	When time.Time
@@ -27,20 +34,20 @@ type Note struct {
 // ErrNotAttached where there is nothing to watch.
 func (s *Steer) Watcher() (w Watcher, err error) {
 	err = s.reading(func(set *pinSet) error {
-		w, err = set.watcher()
+		now, err := machineTime()
+		if err != nil {
+			return err
+		}
+		w, err = set.watcher(now)
 		return err
 	})
 	return w, err
 }
 
-func (s *pinSet) watcher() (Watcher, error) {
+func (s *pinSet) watcher(now time.Duration) (_ Watcher, err error) {
 	var v bpfWatcher
 	if err := s.maps[bpfMapWatcher].Lookup(uint32(0), &v); err != nil {
 		return Watcher{}, fmt.Errorf("read the state of the watcher: %w", err)
-	}
-	now, err := machineTime()
-	if err != nil {
-		return Watcher{}, err
 	}
 	w := Watcher{Ever: v.LastNs != 0, Age: now - time.Duration(v.LastNs), Repairs: v.Repairs}
 	notes := s.maps[bpfMapNotes]
