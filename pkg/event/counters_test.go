@@ -351,6 +351,7 @@ func TestCollectIsConsistent(t *testing.T) {
 	c.Session(&someSession)
 	c.CountKernel(func() ([]KernelCount, error) { return []KernelCount{{"client", "client-syn", 7}}, nil })
 	c.CountLost(func() uint64 { return 0 })
+	c.CountRepairs(func() (KernelWatch, error) { return KernelWatch{}, nil })
 	c.CountForging(func() []OriginForging { return []OriginForging{{Origin: configured}} })
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(c.metrics())
