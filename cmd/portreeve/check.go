@@ -10,6 +10,8 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/route"
 )
 
 func newCheck(e *env) *cobra.Command {
@@ -17,9 +19,11 @@ func newCheck(e *env) *cobra.Command {
 		Use:   "check -c FILE",
 		Short: "say what is wrong with a configuration file",
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
-finding a line, with file, line and key. It looks at the file only: what depends
-on the machine is the doctor's. A warning does not fail. A note says by which interfaces
-addresses under intercept can be reached while the file is attached.`,
+finding a line, with file, line and key. It looks at the file, and of this machine, where
+it has the interfaces, only at whether it forwards, without which addresses under intercept
+cannot be served; all else that depends on the machine is the doctor's. A warning does not
+fail. A note says by which interfaces addresses under intercept can be reached while the
+file is attached.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },
@@ -46,12 +50,33 @@ func check(e *env) error {
 			return err
 		}
 	}
+	if err := forwards(c); err != nil {
+		if failed := e.printf("%s: %s\n", finding.Error, err); failed != nil {
+			return failed
+		}
+		return errFound
+	}
 	if reach := uninspected(c); reach != "" {
 		if err := e.printf("%s: note: %s\n", c.File, reach); err != nil {
 			return err
 		}
 	}
 	return e.printf("%s: ok: %s\n", c.File, summary(c))
+}
+
+// forwards refuses a configuration for whose transit this machine would have to forward.
+// Where it has no interface of the client side it is another machine.
+func forwards(c *config.Config) error {
+	f := plan.Facts{Forwarding: map[string][]plan.Family{}}
+	for _, name := range c.Interfaces.Client {
+		if families, there := route.Forwards(name); there {
+			f.Forwarding[name] = families
+		}
+	}
+	if list := plan.JudgeForwarding(c, f); len(list) > 0 {
+		return list
+	}
+	return nil
 }
 
 // uninspected says who reaches transit targets past the inspector: what a file
