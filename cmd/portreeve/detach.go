@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -70,6 +71,7 @@ func (e *env) remove(side *kernelSide, dryRun bool) ([]plan.Change, error) {
 	changes, err := side.runner.Clear()
 	if err == nil {
 		err = side.memory.EndDetach()
+		os.Remove(side.state + watchEnding) // a watcher that works sees that it is gone
 	}
 	if err != nil {
 		err = fmt.Errorf("detach: %w", err)

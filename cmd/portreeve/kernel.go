@@ -36,6 +36,7 @@ type kernelSide struct {
 	runner *apply.Runner
 	memory apply.Memory
 	lock   *apply.Lock // nil for a verb that only looks
+	state  string      // the files of this network namespace, without their endings
 }
 
 // openKernel opens the kernel side to look at it. With change it is locked
@@ -53,7 +54,7 @@ func lookAtKernel(k config.Kernel, filters *netfilter.Hand) (*kernelSide, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &kernelSide{memory: apply.NewMemory(state)}
+	s := &kernelSide{memory: apply.NewMemory(state), state: state}
 	return s, s.use(k, state, filters)
 }
 
@@ -63,7 +64,7 @@ func lockKernel(k config.Kernel, filters *netfilter.Hand, wait time.Duration) (*
 	if err != nil {
 		return nil, err
 	}
-	s := &kernelSide{memory: apply.NewMemory(state)}
+	s := &kernelSide{memory: apply.NewMemory(state), state: state}
 	if s.lock, err = apply.Acquire(state+".lock", wait); err != nil {
 		return nil, err
 	}

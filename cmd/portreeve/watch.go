@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -59,7 +60,7 @@ Exit code 0 after SIGTERM or SIGINT.`,
 	}
 	e.mayConfig(c)
 	c.Flags().BoolVar(&role.bound, "bound", false, "end with the inspector that has started it")
-	c.Flags().BoolVar(&role.standby, "standby", false, "wait until the watcher that has started it ends")
+	c.Flags().IntVar(&role.standby, "standby", 0, "wait until this process, the watcher that has started it, ends")
 	for _, internal := range []string{"bound", "standby"} {
 		if err := c.Flags().MarkHidden(internal); err != nil {
 			panic(err) // the flag was made a line above
@@ -69,7 +70,10 @@ Exit code 0 after SIGTERM or SIGINT.`,
 }
 
 // watchRole is what a watcher was started as.
-type watchRole struct{ bound, standby bool }
+type watchRole struct {
+	bound   bool // by an inspector
+	standby int  // the process of the watcher that has started it; 0: it is the first
+}
 
 func (e *env) watch(ctx context.Context, role watchRole) error {
 	call("portreeve-watch")
@@ -89,7 +93,7 @@ func (e *env) watch(ctx context.Context, role watchRole) error {
 		unix.CloseOnExec(lifeline)
 		ctx = boundTo(ctx, w.lifeline)
 	}
-	if role.standby && !succeed(ctx, w.log) {
+	if role.standby != 0 && !succeed(ctx, role.standby, w.log) {
 		return nil
 	}
 	defer w.close()
@@ -118,14 +122,13 @@ const (
 
 // succeed waits until the watcher before this one has ended, and ends it where it does
 // not get on any more. It reports false when this one shall end, too.
-func succeed(ctx context.Context, log *slog.Logger) bool {
+func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
 	unix.SetNonblock(beats, true) // or there are no deadlines
 	pipe := os.NewFile(beats, "beats")
-	elder, err := unix.PidfdOpen(os.Getppid(), 0)
-	if err != nil {
-		log.Warn("a watcher that is stuck cannot be ended", "error", err)
+	process, err := unix.PidfdOpen(elder, 0)
+	if err != nil || os.Getppid() != elder { // it has ended, and its number may be another's
+		process = -1
 	}
-	defer unix.Close(elder)
 	defer pipe.Close()
 	context.AfterFunc(ctx, func() { pipe.SetReadDeadline(time.Now()) })
 	word := make([]byte, 16)
@@ -137,7 +140,7 @@ func succeed(ctx context.Context, log *slog.Logger) bool {
 			return false
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			log.Warn("the watcher does not get on, another takes its place")
-			unix.PidfdSendSignal(elder, unix.SIGKILL, nil, 0)
+			unix.PidfdSendSignal(process, unix.SIGKILL, nil, 0)
 			return true
 		case err != nil:
 			log.Warn("the watcher has ended, another takes its place")
@@ -305,7 +308,7 @@ func (w *watcher) standBy(ctx context.Context) error {
 		return err
 	}
 	defer said.Close()
-	cmd := exec.CommandContext(ctx, itself, watchVerb, "--standby", "--run-dir", w.kernel.RunDir, "--bpffs", w.kernel.BPFFS)
+	cmd := exec.CommandContext(ctx, itself, watchVerb, "--standby", strconv.Itoa(os.Getpid()), "--run-dir", w.kernel.RunDir, "--bpffs", w.kernel.BPFFS)
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	cmd.WaitDelay = beatLimit
 	cmd.Stderr = os.Stderr

@@ -35,7 +35,7 @@ func TestTrailingRun(t *testing.T) {
 		"marks every packet":    {"-A INPUT -j MARK --set-xmark 0x1/0xffffffff\n-A INPUT -j DROP", 1},
 		"a program decides":     {"-A INPUT -j NFQUEUE --queue-num 0", 0},
 		"a match without words": {"-A INPUT -m socket -j DROP", 0},
-		"empty chain":           {"-N end\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j end", 1},
+		"empty chain":           {"-N end\n-A INPUT -i lo -j ACCEPT\n-A INPUT -j end", 0},
 		"chain that drops":      {"-N end\n-A INPUT -i lo -j ACCEPT\n-A INPUT -g end\n-A end -j LOG\n-A end -j DROP", 1},
 		"chain of chains":       {"-N end\n-N logdrop\n-A INPUT -j end\n-A end -j logdrop\n-A logdrop -j DROP", 1},
 		"chain with conditions": {"-N end\n-A INPUT -j end\n-A end -s 192.0.2.1/32 -j DROP\n-A end -j RETURN", 0},
