@@ -9,6 +9,7 @@
 package firewalls
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -213,6 +214,38 @@ func (r *Ruleset) Without(n int) *Ruleset {
 	without := *r
 	without.Rules = slices.Delete(slices.Clone(r.Rules), n, n+1)
 	return &without
+}
+
+// Smaller is the ruleset without one thing, the n-th of those that it could lack; nil:
+// there are not so many.
+func (r *Ruleset) Smaller(n int) *Ruleset {
+	if n < len(r.Rules) {
+		return r.Without(len(r.Rules) - 1 - n)
+	}
+	n -= len(r.Rules)
+	smaller := *r
+	for _, h := range Hooks {
+		for _, set := range []*map[Hook]bool{&smaller.Closed, &smaller.Wrapped} {
+			if !(*set)[h] {
+				continue
+			}
+			if n--; n < 0 {
+				*set = maps.Clone(*set)
+				delete(*set, h)
+				return &smaller
+			}
+		}
+	}
+	for _, is := range []*bool{&smaller.Exact, &smaller.Open} {
+		if !*is {
+			continue
+		}
+		if n--; n < 0 {
+			*is = false
+			return &smaller
+		}
+	}
+	return nil
 }
 
 func (r *Ruleset) only(wanted func(*Rule) bool) (kept []Rule) {
