@@ -42,14 +42,16 @@ const (
 	// long is for a second look, where the first one found something: a busy machine
 	// stops nobody for so long.
 	long = 900 * time.Millisecond
-	// patience is how long a ruleset may take in all.
+	// patience is how long a ruleset may take to be judged, twice.
 	patience = 2 * time.Minute
 	// enough is how many rulesets that cannot be tried end the test.
 	enough = 4
 	// listed is how many failures of a ruleset are.
 	listed = 8
-	// explained is how many of the rulesets that fail are made smaller.
-	explained = 6
+	// explained is how many of the rulesets that fail are made smaller, and explaining
+	// how long one of them is.
+	explained  = 4
+	explaining = time.Minute
 )
 
 // TestFirewalls tries random rulesets of administrators: whose verdict changes when
@@ -137,8 +139,7 @@ func (u *run) try(s *stage, r *Ruleset) error {
 		u.t.Logf("%s: failed once, and not with more patience: %s", r, once[0])
 		return nil
 	}
-	u.report(s, r, o, failures)
-	return nil
+	return u.report(s, r, o, failures)
 }
 
 // judge plays a ruleset and judges what came of it.
@@ -154,7 +155,7 @@ func (s *stage) judge(ctx context.Context, r *Ruleset, patience time.Duration) (
 }
 
 // report shows a ruleset that failed, and the least of it that still does.
-func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) {
+func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) (err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s", r, r.Show(s.book))
 	for _, f := range failures[:min(len(failures), listed)] {
@@ -165,11 +166,10 @@ func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) {
 	}
 	b.WriteString(shown(o.Findings))
 	if u.failed.Add(1) <= explained {
-		for _, f := range distinct(failures) {
-			s.explain(u.t.Context(), &b, r, f)
-		}
+		err = s.explain(u.t.Context(), &b, r, failures)
 	}
 	u.t.Error(b.String())
+	return err
 }
 
 // shown lists the findings that warn.
@@ -193,25 +193,32 @@ func distinct(failures []Failure) (some []Failure) {
 	return some
 }
 
-// explain shows the least of a ruleset that fails in the same way.
-func (s *stage) explain(ctx context.Context, b *strings.Builder, r *Ruleset, f Failure) {
-	less, f, findings := s.reduce(ctx, r, f)
-	if less != r {
-		fmt.Fprintf(b, "less that fails so:\n%s  %s\n%s", less.Show(s.book), f, shown(findings))
+// explain shows the least of a ruleset that fails in each of the ways in which it does.
+func (s *stage) explain(ctx context.Context, b *strings.Builder, r *Ruleset, failures []Failure) error {
+	until := time.Now().Add(explaining)
+	for _, f := range distinct(failures) {
+		less, f, findings, err := s.reduce(ctx, r, f, until)
+		if err != nil {
+			return err
+		}
+		if less != r {
+			fmt.Fprintf(b, "less that fails so:\n%s  %s\n%s", less.Show(s.book), f, shown(findings))
+		}
 	}
+	return nil
 }
 
 // reduce makes a ruleset smaller, step by step, for as long as it fails in the same way.
-func (s *stage) reduce(ctx context.Context, r *Ruleset, failure Failure) (less *Ruleset, last Failure, findings []Finding) {
+func (s *stage) reduce(ctx context.Context, r *Ruleset, failure Failure, until time.Time) (less *Ruleset, last Failure, findings []Finding, err error) {
 	less, last = r, failure
-	for n := 0; ; {
+	for n := 0; time.Now().Before(until); {
 		smaller := less.Smaller(n)
 		if smaller == nil {
-			return less, last, findings
+			break
 		}
 		o, again, err := s.judge(ctx, smaller, short)
 		if err != nil {
-			return less, last, findings
+			return less, last, findings, err
 		}
 		if i := slices.IndexFunc(again, failure.alike); i >= 0 {
 			less, last, findings = smaller, again[i], o.Findings
@@ -219,6 +226,7 @@ func (s *stage) reduce(ctx context.Context, r *Ruleset, failure Failure) (less *
 			n++
 		}
 	}
+	return less, last, findings, nil
 }
 
 // tally counts what probes met, so that a run that tests nothing shows.

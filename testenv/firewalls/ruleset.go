@@ -216,36 +216,59 @@ func (r *Ruleset) Without(n int) *Ruleset {
 	return &without
 }
 
-// Smaller is the ruleset without one thing, the n-th of those that it could lack; nil:
-// there are not so many.
+// Smaller is the ruleset without one thing, the n-th of those that it could lack: all
+// rules of a chain first, then each, then what is beside rules. nil: there are not so
+// many.
 func (r *Ruleset) Smaller(n int) *Ruleset {
-	if n < len(r.Rules) {
-		return r.Without(len(r.Rules) - 1 - n)
+	all := slices.Concat(r.lessChains(), r.lessRules(), r.lessSettings())
+	if n >= len(all) {
+		return nil
 	}
-	n -= len(r.Rules)
-	smaller := *r
+	return all[n]
+}
+
+// lessChains lack the rules of a chain that has several.
+func (r *Ruleset) lessChains() (all []*Ruleset) {
 	for _, h := range Hooks {
-		for _, set := range []*map[Hook]bool{&smaller.Closed, &smaller.Wrapped} {
-			if !(*set)[h] {
-				continue
-			}
-			if n--; n < 0 {
-				*set = maps.Clone(*set)
-				delete(*set, h)
-				return &smaller
-			}
+		less := *r
+		less.Rules = r.only(func(one *Rule) bool { return one.Hook != h })
+		if len(r.Rules)-len(less.Rules) > 1 {
+			all = append(all, &less)
 		}
 	}
-	for _, is := range []*bool{&smaller.Exact, &smaller.Open} {
-		if !*is {
-			continue
+	return all
+}
+
+func (r *Ruleset) lessRules() (all []*Ruleset) {
+	for n := len(r.Rules) - 1; n >= 0; n-- {
+		all = append(all, r.Without(n))
+	}
+	return all
+}
+
+// lessSettings have an open chain more, or one less that is wrapped, or forge and fail
+// as is usual.
+func (r *Ruleset) lessSettings() (all []*Ruleset) {
+	for _, h := range Hooks {
+		if r.Closed[h] {
+			less := *r
+			less.Closed = maps.Clone(r.Closed)
+			delete(less.Closed, h)
+			all = append(all, &less)
 		}
-		if n--; n < 0 {
-			*is = false
-			return &smaller
+		if r.Wrapped[h] {
+			less := *r
+			less.Wrapped = maps.Clone(r.Wrapped)
+			delete(less.Wrapped, h)
+			all = append(all, &less)
 		}
 	}
-	return nil
+	if r.Exact || r.Open {
+		less := *r
+		less.Exact, less.Open = false, false
+		all = append(all, &less)
+	}
+	return all
 }
 
 func (r *Ruleset) only(wanted func(*Rule) bool) (kept []Rule) {
