@@ -9,7 +9,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/route"
 )
 
 func newCheck(e *env) *cobra.Command {
@@ -19,7 +22,10 @@ func newCheck(e *env) *cobra.Command {
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
 finding a line, with file, line and key. It looks at the file only: what depends
 on the machine is the doctor's. A warning does not fail. A note says by which interfaces
-addresses under intercept can be reached while the file is attached.`,
+addresses under intercept can be reached while the file is attached.
+
+As root it does look at one thing more: whether this machine gives clients another source
+where the file asks for their own, as a NAT router does.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },
@@ -46,12 +52,31 @@ func check(e *env) error {
 			return err
 		}
 	}
+	for _, f := range masquerades(c) {
+		if err := e.printf("%s: %s\n", finding.Warning, f); err != nil {
+			return err
+		}
+	}
 	if reach := uninspected(c); reach != "" {
 		if err := e.printf("%s: note: %s\n", c.File, reach); err != nil {
 			return err
 		}
 	}
 	return e.printf("%s: ok: %s\n", c.File, summary(c))
+}
+
+// masquerades names rules of this machine by which no reply to forged clients would
+// come back. Where the machine cannot be read there is nothing to say.
+func masquerades(c *config.Config) finding.List {
+	links, err := route.Links()
+	if err != nil {
+		return nil
+	}
+	firewall, err := netfilter.Look()
+	if err != nil {
+		return nil
+	}
+	return doctor.Masquerades(c, links, firewall)
 }
 
 // uninspected says who reaches transit targets past the inspector: what a file
