@@ -105,7 +105,7 @@ func examine(ctx context.Context, c *config.Config, resolver string) (_ finding.
 	if m.Ahead, err = ahead(c); err != nil {
 		return nil, err
 	}
-	if m.TLS, err = lookTLS(ctx, c, resolver); err != nil {
+	if m.TLS, err = lookTLS(ctx, c, resolver, m.Silent()); err != nil {
 		return nil, err
 	}
 	return doctor.Examine(c, m), nil
@@ -129,8 +129,8 @@ func ahead(c *config.Config) ([]string, error) {
 	return slices.Compact(found), nil
 }
 
-// lookTLS looks at TLS, and at what is published of it.
-func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS, error) {
+// lookTLS looks at TLS, and at what is published of it. It does not talk to silent origins.
+func lookTLS(ctx context.Context, c *config.Config, resolver string, silent []netip.AddrPort) (doctor.TLS, error) {
 	names, err := resolve.System()
 	if resolver != "" {
 		server, bad := netip.ParseAddrPort(resolver)
@@ -142,7 +142,7 @@ func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS
 	if err != nil && asksDNS(c) {
 		return doctor.TLS{}, err
 	}
-	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}, daemon.Policy), nil
+	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}, daemon.Policy, silent...), nil
 }
 
 func asksDNS(c *config.Config) bool {

@@ -88,10 +88,11 @@ func (e *exam) masqueraded() {
 }
 
 // masqueradesOf returns the rules that give clients of a service another source when
-// they are forwarded to a destination. A single host that has answered a forged
-// address is none that needs that.
+// they are forwarded to a destination. A single host is tried: if it answers a forged
+// address it needs no such rule, and if a rule meets forged connections to it that rule
+// is to blame.
 func (e *exam) masqueradesOf(t config.Target) []netfilter.Meeting {
-	if t.Prefix.IsSingleIP() && !e.unanswered(netip.AddrPortFrom(t.Prefix.Addr(), t.Port)) {
+	if t.Prefix.IsSingleIP() && (!e.unanswered(netip.AddrPortFrom(t.Prefix.Addr(), t.Port)) || e.rewritten(t)) {
 		return nil
 	}
 	var found []netfilter.Meeting
@@ -104,6 +105,18 @@ func (e *exam) masqueradesOf(t config.Target) []netfilter.Meeting {
 		}
 	}
 	return found
+}
+
+// rewritten reports whether forged connections to a destination get another source.
+func (e *exam) rewritten(t config.Target) bool {
+	for _, by := range e.interfacesTo(t) {
+		for _, w := range e.forwarded(t, by, true) {
+			if slices.ContainsFunc(e.follow(e.m.Firewall, w), func(t trouble) bool { return t.harm == rewrites }) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // unanswered reports whether an origin was tried, and its reply did not come back.

@@ -40,6 +40,17 @@ func try(ctx context.Context, c *config.Config, here route.Connected) ([]returns
 	return trials, watch.end(), nil
 }
 
+// Silent are the origins that were tried, and answered nobody.
+func (m Machine) Silent() []netip.AddrPort {
+	var silent []netip.AddrPort
+	for _, t := range m.Probes {
+		if errors.Is(t.Forged, forward.ErrTimeout) && t.Plain != nil {
+			silent = append(silent, t.Origin)
+		}
+	}
+	return silent
+}
+
 // probes judges the connections that were tried.
 func (e *exam) probes() {
 	if !e.m.Attached && e.forges() {

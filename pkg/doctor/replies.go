@@ -52,13 +52,14 @@ func (w *watch) run(wanted map[netip.Addr]bool) {
 		unix.Poll([]unix.PollFd{{Fd: int32(w.socket), Events: unix.POLLIN}}, int(glance.Milliseconds()))
 		n, from, err := unix.Recvfrom(w.socket, packet, 0)
 		link, is := from.(*unix.SockaddrLinklayer)
-		if err != nil || !is || link.Pkttype == unix.PACKET_OUTGOING {
+		if err != nil || !is || link.Pkttype == unix.PACKET_OUTGOING || link.Pkttype == unix.PACKET_OTHERHOST {
 			continue
 		}
 		to := destination(packet[:n])
-		if !wanted[to] || w.seen[to] != "" {
+		if !wanted[to] {
 			continue
 		}
+		// The last one counts: a VLAN, bridge or macvlan hands it up.
 		if i, err := net.InterfaceByIndex(link.Ifindex); err == nil && i.Name != "lo" {
 			w.seen[to] = i.Name
 		}

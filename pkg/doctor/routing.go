@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -15,6 +16,9 @@ import (
 // localTable is where the kernel keeps the gateway's own addresses; its rule
 // comes first everywhere and takes nothing that we want.
 const localTable = 255
+
+// mainTable is where routes are that no rule is about.
+const mainTable = 254
 
 // rules judges the policy rules of others: those that use our mark bits, those
 // that come before ours and would route our packets elsewhere, and those that
@@ -189,7 +193,12 @@ func (e *exam) sourceRoutes(object string, origin netip.Addr) {
 	if !e.forges() {
 		return
 	}
-	for _, r := range e.m.Rules {
+	rules := slices.Clone(e.m.Rules)
+	slices.SortStableFunc(rules, func(a, b route.PolicyRule) int { return cmp.Compare(a.Priority, b.Priority) })
+	for _, r := range rules {
+		if r.Table == mainTable && !r.From.IsValid() && e.meets(r, origin) {
+			return // the rest is met by none
+		}
 		if !e.catchesForged(r, origin) {
 			continue
 		}
@@ -216,11 +225,15 @@ func ipOption(a netip.Addr) string {
 // catchesForged reports whether a rule asks for the source of clients, and sends what
 // is forged with it to an origin to a table.
 func (e *exam) catchesForged(r route.PolicyRule, origin netip.Addr) bool {
-	k := e.c.Kernel
 	own := r.From.IsValid() && r.From.IsSingleIP() && slices.Contains(e.m.Facts.Local, r.From.Addr())
-	return r.From.IsValid() && !own && !r.Inverted && r.Family == plan.FamilyOf(origin) && r.In == "" && r.Out == "" &&
-		r.Table != 0 && r.Table != localTable && (!r.To.IsValid() || r.To.Contains(origin)) &&
-		k.OriginMark&r.Mask == r.Mark && !e.elsewhere(r.From)
+	return r.From.IsValid() && !own && r.Table != 0 && r.Table != localTable && e.meets(r, origin) && !e.elsewhere(r.From)
+}
+
+// meets reports whether what the inspector sends to an origin meets a rule, whatever
+// its source is.
+func (e *exam) meets(r route.PolicyRule, origin netip.Addr) bool {
+	return !r.Inverted && r.Family == plan.FamilyOf(origin) && r.In == "" && r.Out == "" &&
+		(!r.To.IsValid() || r.To.Contains(origin)) && e.c.Kernel.OriginMark&r.Mask == r.Mark
 }
 
 // leadsTo is the interface of a table's route to an address; "" if it has none.

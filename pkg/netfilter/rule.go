@@ -76,11 +76,7 @@ func (s *Survey) length(p Place) int {
 	if !found {
 		return 0
 	}
-	n := 0
-	for _, e := range c.entries {
-		n = max(n, e.number)
-	}
-	return n
+	return c.rules
 }
 
 // Conditions are those of a rule that is to be made, in both languages.

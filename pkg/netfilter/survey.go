@@ -64,6 +64,7 @@ type chain struct {
 	priority int
 	nat      bool // asked for the first packet of a connection only
 	dropping bool // policy drop
+	rules    int  // that there are
 	entries  []entry
 }
 

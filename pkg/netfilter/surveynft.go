@@ -111,7 +111,7 @@ func (s *Survey) addChain(c *nftables.Conn, ch *nftables.Chain, families []plan.
 	if err != nil {
 		return err
 	}
-	one := chain{Place: placeOf(ch, families)}
+	one := chain{Place: placeOf(ch, families), rules: len(rules)}
 	at := nftRule{table: rawTable(byte(ch.Table.Family), ch.Name), chain: ch.Name}
 	at.table = rawTable(byte(ch.Table.Family), ch.Table.Name)
 	if ch.Hooknum != nil {

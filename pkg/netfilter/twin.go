@@ -11,9 +11,10 @@ import (
 // not, for it leaves by another.
 type Unmet struct {
 	Rule
-	Way  []string // the chains that lead to it
-	Twin string   // the same rule for the other interface, as its tool shows rules; empty: it cannot be written
-	twin string   // without what names its place
+	Way   []string // the chains that lead to it
+	Twin  string   // the same rule for the other interface, as its tool shows rules; empty: it cannot be written
+	twin  string   // without what names its place
+	inNFT bool     // it is written as nft shows rules
 }
 
 // Unmet returns the rules of a hook that a packet would meet, and does not, for it
@@ -90,7 +91,7 @@ func (s *Survey) twin(c *chain, e entry, out, instead string, way []string) []Un
 	if found {
 		u.twin = twinSpec(text, out, instead)
 	} else if text, found = u.line(); found && typable(text) {
-		u.twin = twinLine(withoutCounts(text), out, instead)
+		u.twin, u.inNFT = twinLine(withoutCounts(text), out, instead), true
 	}
 	if u.twin == "" {
 		return []Unmet{u}
@@ -101,7 +102,7 @@ func (s *Survey) twin(c *chain, e entry, out, instead string, way []string) []Un
 		}
 	}
 	u.Twin = u.twin
-	if u.Flavour != NFT {
+	if !u.inNFT {
 		u.Twin = fmt.Sprintf("%s -t %s -A %s %s", u.command(), u.Table, u.Chain, u.twin)
 	}
 	return []Unmet{u}
@@ -145,7 +146,7 @@ func (u Unmet) Follow() string {
 	switch {
 	case u.twin == "":
 		return ""
-	case u.Flavour == NFT || !u.survey.printer.canUse(u.Place):
+	case u.inNFT:
 		return nftCommand("add rule %s %s handle %d %s", u.nftTable(), u.Chain, u.entry.handle, u.twin)
 	}
 	return fmt.Sprintf("%s -t %s -I %s %d %s", u.command(), u.Table, u.Chain, u.entry.number+1, u.twin)
