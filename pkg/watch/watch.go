@@ -162,8 +162,7 @@ func (w *Watcher) look() (wanting bool, err error) {
 		return true, nil
 	}
 	w.tell(v.findings)
-	w.made = side.Runner.Journal.Items()
-	return false, errors.Join(side.Pins.Follow(), side.Notes.Looked(v.findings))
+	return false, side.Notes.Looked(v.findings)
 }
 
 // repair looks again, under the lock, and mends.
@@ -217,6 +216,11 @@ func (w *Watcher) view(side *Side) (*view, error) {
 	if len(v.lost) > 0 {
 		return v, nil // what hangs on the pins is looked at when they are back
 	}
+	// Before anything is mended, which takes seconds: a watcher that has just taken its
+	// place holds nothing yet, and what nobody holds is lost with its pin.
+	if err := side.Pins.Follow(); err != nil {
+		v.findings = append(v.findings, err.Error())
+	}
 	changes, err := side.Runner.Changes(want)
 	if err != nil {
 		return nil, err
@@ -240,6 +244,7 @@ func (w *Watcher) recall(side *Side, v *view) error {
 		w.given = nil
 	case kept:
 		w.given = &given
+		w.remember(side.Runner.Journal.Items(), v)
 	case w.given == nil:
 	case len(side.Runner.Journal.Items()) > 0:
 		w.given = nil
@@ -250,6 +255,14 @@ func (w *Watcher) recall(side *Side, v *view) error {
 		v.forgotten = true
 	}
 	return nil
+}
+
+// remember holds what the journal has. Of what is attached it is never empty: then
+// somebody has removed it.
+func (w *Watcher) remember(made []plan.Item, v *view) {
+	if v.forgotten = len(made) == 0 && len(w.made) > 0; !v.forgotten {
+		w.made = made
+	}
 }
 
 // isThere reports whether the kernel holds anything of ours. What cannot be read may be.

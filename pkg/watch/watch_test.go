@@ -332,6 +332,30 @@ func TestWatcherOutlivesTheRunDirectory(t *testing.T) {
 	}
 }
 
+// So does the journal where it alone was removed.
+func TestWatcherOutlivesTheJournal(t *testing.T) {
+	b := attached(t)
+	b.must(os.Remove(b.path() + ".journal"))
+	b.look()
+	if !b.runner().Journal.Holds(table) {
+		t.Error("it is not known any more who made the table")
+	}
+}
+
+// A watcher that has just begun holds the pins before it mends anything: meanwhile they
+// may get lost.
+func TestWatcherHoldsPinsFirst(t *testing.T) {
+	b := attached(t)
+	b.Watcher = New(b.Options)
+	b.pins.held = false
+	delete(b.kernel.items, rule.Key())
+	b.locked = true
+	b.look()
+	if !b.pins.held {
+		t.Error("they are not held")
+	}
+}
+
 // An attach that could not write what it was given is not undone by what was before.
 func TestWatcherDoesNotWorkAgainstAnAttach(t *testing.T) {
 	b := attached(t)
