@@ -98,7 +98,8 @@ func (w *Watcher) Hear() {
 	}
 }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends, and then looks once more: the next watcher does not know
+// what this one does, such as what was in a run directory that was wiped a moment ago.
 func (w *Watcher) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if w.Alive != nil {
@@ -106,6 +107,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		w.wait(ctx, w.Look())
 	}
+	w.Look()
 }
 
 // wait waits for the next look.

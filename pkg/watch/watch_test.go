@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -329,6 +330,18 @@ func TestWatcherOutlivesTheRunDirectory(t *testing.T) {
 	}
 	if _, kept, err := apply.NewMemory(b.path()).Given(); !kept || err != nil {
 		t.Errorf("what was attached is not remembered: %v", err)
+	}
+}
+
+// They come back, too, where the watcher ends before its next look.
+func TestWatcherLooksALastTime(t *testing.T) {
+	b := attached(t)
+	b.must(os.RemoveAll(b.dir))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b.Watcher.Run(ctx)
+	if !b.runner().Journal.Holds(table) {
+		t.Error("it is not known any more who made the table")
 	}
 }
 
