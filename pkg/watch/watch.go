@@ -190,6 +190,7 @@ func (w *Watcher) repair() (err error) {
 // view is what one look has found.
 type view struct {
 	forgotten bool          // the files of the run directory are gone
+	unsure    bool          // with them what was attached, which may be another configuration than is known here
 	lost      []string      // pins
 	changes   []plan.Change // that lead to what is wanted, and are ours to make
 	findings  []string      // what is not
@@ -227,6 +228,9 @@ func (w *Watcher) view(side *Side) (*view, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.unsure && w.overruled(changes) {
+		return nil, errUnknown
+	}
 	v.judge(changes)
 	return v, nil
 }
@@ -250,13 +254,32 @@ func (w *Watcher) recall(side *Side, v *view) error {
 	case w.given == nil:
 	case len(side.Runner.Journal.Items()) > 0:
 		w.given = nil
-		return errors.New("it is not known which configuration is attached, so nothing can be put back; run portreeve attach again")
+		return errUnknown
 	case !isThere(side.Runner):
 		w.given = nil // detached
 	default:
-		v.forgotten = true
+		v.forgotten, v.unsure = true, true
 	}
 	return nil
+}
+
+var errUnknown = errors.New("it is not known which configuration is attached, so nothing can be put back; run portreeve attach again")
+
+// overruled reports whether the kernel side leads connections where nothing that is known
+// here does: another configuration was attached, by which an inspector works, and the run
+// directory was wiped before it was seen here. To put back the one before would stop mail.
+func (w *Watcher) overruled(changes []plan.Change) bool {
+	return slices.ContainsFunc(changes, func(c plan.Change) bool {
+		there := c.Old
+		if c.Op == plan.Remove {
+			there = c.Item
+		}
+		switch there.(type) {
+		case plan.Binding, plan.Service, plan.Settings:
+			return !slices.Contains(w.made, there)
+		}
+		return false
+	})
 }
 
 // remember holds what the journal has. Of what is attached it is never empty: then
@@ -284,8 +307,7 @@ func (w *Watcher) rest(side *Side) error {
 // mend does what is to be done, and returns what was done and what could not be.
 func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 	if v.forgotten {
-		err := errors.Join(side.Memory.Keep(*w.given), side.Runner.Journal.Settle(w.made))
-		done, failed = report(done, failed, "the files of the run directory", err)
+		done, failed = report(done, failed, "the files of the run directory", w.write(side, v.unsure))
 	}
 	if len(v.lost) > 0 {
 		restored, err := side.Pins.Restore()
@@ -302,6 +324,20 @@ func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 		done, failed = report(done, failed, c.String(), side.Runner.Mend(c))
 	}
 	return done, failed
+}
+
+// write writes the files of the run directory again. With them the lock may have gone that
+// an attach held: what that has written meanwhile counts.
+func (w *Watcher) write(side *Side, all bool) error {
+	if all {
+		if _, kept, err := side.Memory.Given(); kept || err != nil {
+			return err
+		}
+		if err := side.Memory.Keep(*w.given); err != nil {
+			return err
+		}
+	}
+	return side.Runner.Journal.Settle(w.made)
 }
 
 func report(done, failed []string, what string, err error) (did, didNot []string) {

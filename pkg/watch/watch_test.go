@@ -333,6 +333,28 @@ func TestWatcherOutlivesTheRunDirectory(t *testing.T) {
 	}
 }
 
+// Nor is another configuration undone, of which the run directory has lost every word
+// before the watcher has seen it.
+func TestWatcherDoesNotWorkAgainstWhatItHasNotSeen(t *testing.T) {
+	for _, there := range []plan.Item{
+		plan.Binding{Port: 25, Service: "other"},
+		plan.Service{Name: "other"},
+		plan.Settings{ClientMark: 5, OriginMark: 10, Heartbeat: time.Second},
+	} {
+		b := attached(t)
+		b.must(os.RemoveAll(b.dir))
+		b.kernel.items[there.Key()] = there
+		delete(b.kernel.items, rule.Key())
+		b.look()
+		if b.kernel.items[there.Key()] != there || b.kernel.items[rule.Key()] != nil || !strings.Contains(b.log.String(), "run portreeve attach again") {
+			t.Errorf("%s: log %s", there, b.log)
+		}
+		if _, kept, _ := apply.NewMemory(b.path()).Given(); kept {
+			t.Errorf("%s: the configuration before counts again", there)
+		}
+	}
+}
+
 // They come back, too, where the watcher ends before its next look.
 func TestWatcherLooksALastTime(t *testing.T) {
 	b := attached(t)
