@@ -40,6 +40,9 @@ type Side struct {
 	Pins   Pins  // what is pinned, held since the last look
 	Notes  Notes // for whoever asks how it stands
 	Close  func() error
+
+	// Unmounted says that there is no BPF file system for pins; "": there is.
+	Unmounted string
 }
 
 // Pins are the objects of the kernel side, held open. See steer.Kept.
@@ -205,7 +208,7 @@ func (w *Watcher) view(side *Side) (*view, error) {
 		return nil, errors.Join(err, w.rest(side))
 	}
 	if !w.Turn(true) {
-		return nil, side.Pins.Close()
+		return nil, side.Pins.Follow() // for its turn may come when they are lost
 	}
 	c, err := w.given.Config()
 	if err != nil {
@@ -231,7 +234,7 @@ func (w *Watcher) view(side *Side) (*view, error) {
 	if v.unsure && w.overruled(changes) {
 		return nil, errUnknown
 	}
-	v.judge(changes)
+	v.judge(changes, side.Unmounted)
 	return v, nil
 }
 

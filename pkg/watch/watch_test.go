@@ -93,6 +93,8 @@ type bench struct {
 	locked bool
 	turn   bool
 	opened int // under the lock
+
+	unmounted string
 }
 
 func attached(t *testing.T) *bench {
@@ -143,7 +145,7 @@ func (b *bench) open(change bool) (*Side, error) {
 		b.opened++
 		os.MkdirAll(b.dir, 0o700) // as the lock does
 	}
-	return &Side{Runner: b.runner(), Memory: apply.NewMemory(b.path()), Pins: b.pins, Notes: b.notes, Close: func() error { return nil }}, nil
+	return &Side{Runner: b.runner(), Memory: apply.NewMemory(b.path()), Pins: b.pins, Notes: b.notes, Close: func() error { return nil }, Unmounted: b.unmounted}, nil
 }
 
 func (b *bench) look() time.Duration { return b.Look() }
@@ -247,7 +249,7 @@ func TestWatcherWaitsForItsTurn(t *testing.T) {
 	b.turn = false
 	delete(b.kernel.items, rule.Key())
 	b.look()
-	if b.notes.repairs != nil || b.pins.held {
+	if b.notes.repairs != nil || !b.pins.held {
 		t.Errorf("%v, pins held %t", b.notes.repairs, b.pins.held)
 	}
 }
@@ -421,22 +423,42 @@ func TestWatcherRestoresPins(t *testing.T) {
 	b.whole()
 }
 
-// What it cannot mend without stopping mail it tells: lost pins that it does not hold, and
-// the programs of another release.
+// What it cannot mend without stopping mail it tells: the programs of another release, and
+// lost pins that it does not hold. Beside those it puts back what needs none.
 func TestWatcherTouchesNothingOfAnother(t *testing.T) {
-	for want, objects := range map[string][]plan.Item{
-		"the pins of the kernel side are lost": nil,
-		"another release":                      {plan.Objects{Fault: "programs of another build", Other: true}},
+	for want, c := range map[string]struct {
+		objects plan.Objects
+		put     []plan.Item
+	}{
+		"the pins of the kernel side are lost": {put: []plan.Item{table, rule, jump}},
+		"another release":                      {objects: plan.Objects{Fault: "programs of another build", Other: true}},
 	} {
 		b := attached(t)
 		b.kernel.items = map[string]plan.Item{}
-		for _, i := range objects {
-			b.kernel.items[i.Key()] = i
+		left := c.put
+		if c.objects.Other {
+			b.kernel.items[c.objects.Key()] = c.objects
+			left = []plan.Item{c.objects}
 		}
 		b.look()
-		if len(b.kernel.items) != len(objects) || len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], want) {
-			t.Errorf("%s: %v, %q", want, b.kernel.items, b.notes.findings)
+		b.want = left
+		b.whole()
+		if len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], want) {
+			t.Errorf("%s: %q", want, b.notes.findings)
 		}
+	}
+}
+
+// The same where the BPF file system is unmounted, which is told.
+func TestWatcherWorksWithoutPins(t *testing.T) {
+	b := attached(t)
+	b.kernel.items = map[string]plan.Item{}
+	b.unmounted = "no BPF file system"
+	b.look()
+	b.want = []plan.Item{table, rule, jump}
+	b.whole()
+	if diff := cmp.Diff([]string{b.unmounted}, b.notes.findings); diff != "" {
+		t.Error(diff)
 	}
 }
 
