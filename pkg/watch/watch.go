@@ -255,9 +255,9 @@ func (w *Watcher) recall(side *Side, v *view) error {
 		w.given = &given
 		w.remember(side.Runner.Journal.Items(), v)
 	case w.given == nil:
-	case len(side.Runner.Journal.Items()) > 0:
+	case len(side.Runner.Journal.Items()) > 0 && !w.knows(side.Runner.Journal.Items()):
 		w.given = nil
-		return errUnknown
+		return errUnknown // an attach could not write what it was given
 	case !isThere(side.Runner):
 		w.given = nil // detached
 	default:
@@ -267,6 +267,11 @@ func (w *Watcher) recall(side *Side, v *view) error {
 }
 
 var errUnknown = errors.New("it is not known which configuration is attached, so nothing can be put back; run portreeve attach again")
+
+// knows reports whether the journal is as it was when what was attached was read last.
+func (w *Watcher) knows(made []plan.Item) bool {
+	return len(made) == len(w.made) && !slices.ContainsFunc(made, func(i plan.Item) bool { return !slices.Contains(w.made, i) })
+}
 
 // overruled reports whether the kernel side leads connections where nothing that is known
 // here does: another configuration was attached, by which an inspector works, and the run

@@ -396,11 +396,25 @@ func TestWatcherHoldsPinsFirst(t *testing.T) {
 // An attach that could not write what it was given is not undone by what was before.
 func TestWatcherDoesNotWorkAgainstAnAttach(t *testing.T) {
 	b := attached(t)
+	b.want = slices.DeleteFunc(slices.Clone(wanted), func(i plan.Item) bool { return i == plan.Item(rule) })
+	b.attach()
 	b.must(os.Remove(b.path() + ".config"))
-	delete(b.kernel.items, rule.Key())
 	b.look()
 	if b.kernel.items[rule.Key()] != nil || !strings.Contains(b.log.String(), "run portreeve attach again") {
 		t.Errorf("log %s", b.log)
+	}
+}
+
+// Where nothing was attached since, its file was removed, and comes back.
+func TestWatcherOutlivesTheConfiguration(t *testing.T) {
+	b := attached(t)
+	b.must(os.Remove(b.path() + ".config"))
+	delete(b.kernel.items, rule.Key())
+	b.look()
+	b.look()
+	b.whole()
+	if _, kept, err := apply.NewMemory(b.path()).Given(); !kept || err != nil {
+		t.Errorf("what was attached is not remembered: %v", err)
 	}
 }
 
