@@ -3,9 +3,9 @@
  * TC ingress on the client side: marks the packets of transit connections, so
  * that a policy rule delivers them here. To divert SYNs alone never works: the
  * rest of the handshake would be forwarded. And to divert the port as a whole
- * would reset connections that were forwarded before we came. So: a SYN, what
- * has a socket here, an ACK with a SYN cookie of ours, and an ICMP error about
- * any of these.
+ * would reset connections that were forwarded before we came. So: a SYN (once
+ * it has met the host's packet filter, see loop.h), what has a socket here, an
+ * ACK with a SYN cookie of ours, and an ICMP error about any of these.
  *
  * The verdict is always TC_NEXT, so that everybody's later programs run; but
  * for the drop that a closed service asks for. Packets are never changed and
@@ -15,6 +15,7 @@
  * to an origin, and does not show it, is dropped. No honest sender makes it.
  */
 #include "flow.h"
+#include "loop.h"
 #include "wall.h"
 
 static __always_inline int client_mark(struct __sk_buff *skb, const struct settings *set, enum reason reason)
@@ -38,12 +39,25 @@ static __always_inline int client_dead(__u32 service, enum reason closed, enum r
 	return TC_SHOT;
 }
 
+/* Sends the beginning of a connection through FORWARD first, where it is to go there. */
+static __always_inline int client_take(struct __sk_buff *skb, const struct settings *set, bool back, enum reason reason)
+{
+	if (!set->loop_mark || back)
+		return client_mark(skb, set, reason);
+	skb->mark |= set->loop_mark;
+	count(REASON_LOOP_OUT);
+	return TC_NEXT;
+}
+
 /* Judges the beginning of a connection. */
 static __always_inline int client_new(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
 				      __u8 family, enum reason reason)
 {
+	bool back = is_back(skb, set);
 	struct bpf_sock *sk;
 
+	if (back)
+		end_loop(skb, set);
 	if (b->flags & BINDING_BYPASS)
 		return client_leave(REASON_CLIENT_BYPASS);
 	sk = get_listener(b->service, family);
@@ -52,7 +66,7 @@ static __always_inline int client_new(struct __sk_buff *skb, const struct settin
 	bpf_sk_release(sk);
 	if (is_hung(set))
 		return client_dead(b->service, REASON_CLIENT_HUNG_CLOSED, REASON_CLIENT_HUNG_OPEN);
-	return client_mark(skb, set, reason);
+	return client_take(skb, set, back, reason);
 }
 
 /* A listener that has sent SYN cookies has no socket for the handshake: the ACK itself proves it. */
@@ -127,6 +141,8 @@ static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, str
 		return TC_NEXT;
 	switch (shown) {
 	case SHOWN_LATER:
+		if (is_back(c->skb, set))
+			end_loop(c->skb, set);
 		return client_leave(REASON_CLIENT_FRAGMENT);
 	case SHOWN_HIDDEN:
 		return client_hidden(ip);

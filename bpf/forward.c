@@ -40,13 +40,13 @@ static __always_inline bool is_wrapped(const struct sk_buff *skb)
 	return has_field(dst->lwtstate) && follow(__builtin_preserve_access_index(&dst->lwtstate));
 }
 
-/* The origin side's egress has a wall of its own. */
+/* The origin side's egress has a wall of its own, and from the loop link nothing gets out. */
 static __always_inline bool is_walled(const struct bpf_nf_ctx *ctx)
 {
 	__u32 ifindex = ctx->state->out->ifindex;
 	const enum side *side = bpf_map_lookup_elem(&roles, &ifindex);
 
-	return side && *side & SIDE_ORIGIN && likely(!is_wrapped(ctx->skb));
+	return side && *side & (SIDE_ORIGIN | SIDE_LOOP) && likely(!is_wrapped(ctx->skb));
 }
 
 static __always_inline enum parsed parse_version(struct cursor *c, struct ip *ip, struct spare *spare)

@@ -13,7 +13,7 @@
  * The shape of everything below and the order of the reasons. Raise it with
  * any change that programs of the former shape would misread.
  */
-enum abi { ABI = 2 };
+enum abi { ABI = 3 };
 
 #define MAX_SERVICES 16384
 #define MAX_PREFIXES 1048576
@@ -24,6 +24,8 @@ struct settings {
 	enum abi abi;
 	__u32 client_mark; /* one bit, ORed into packets of client legs */
 	__u32 origin_mark; /* one bit, ORed into packets of origin legs, borne by their sockets */
+	__u32 loop_mark;   /* one bit, of a SYN on its way through FORWARD, see loop.h; 0: none goes there */
+	__u32 unused;
 	enum reason reasons; /* how many are counted; brings the enum into the generated code */
 	__u32 closed;	    /* how many services fail closed */
 	__u32 forward;	    /* whether there is a netfilter program, for user space */
@@ -37,8 +39,11 @@ struct heartbeat {
 	__u64 instance; /* the inspector that beats */
 };
 
-/* The side of an interface, as bits. What comes in by a bypass may be forwarded uninspected. */
-enum side { SIDE_CLIENT = 1, SIDE_ORIGIN = 2, SIDE_BYPASS = 4 };
+/*
+ * The side of an interface, as bits. What comes in by a bypass may be forwarded
+ * uninspected. The loop is our own link by which SYNs leave to be fetched back.
+ */
+enum side { SIDE_CLIENT = 1, SIDE_ORIGIN = 2, SIDE_BYPASS = 4, SIDE_LOOP = 8 };
 
 /* 64 consecutive ports, the lowest in the lowest bit. */
 struct ports {
@@ -91,6 +96,20 @@ struct service {
 	__u8 name[SERVICE_NAME]; /* padded with NUL */
 };
 
+/* The process that keeps the kernel side as it was attached. No program reads this. */
+struct watcher {
+	__u64 last_ns; /* CLOCK_MONOTONIC of its last look; 0: never */
+	__u64 repairs; /* how many things it has put back since the attach */
+};
+
+/* What it did last, in the first half, and what it cannot do, in the second. */
+#define NOTES 16
+
+struct note {
+	__u64 when;	/* Unix time in seconds; 0: none */
+	__u8 text[248]; /* padded with NUL */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -104,6 +123,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct heartbeat);
 } heartbeat SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct watcher);
+} watcher SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, NOTES);
+	__type(key, __u32);
+	__type(value, struct note);
+} notes SEC(".maps");
 
 /* Interface index to its sides. */
 struct {

@@ -63,5 +63,10 @@ enum reason {
 	REASON_FORWARD_DEAD_OPEN,
 	REASON_FORWARD_BYPASS,
 
+	/* TC, client side and loop link: SYNs on their way through FORWARD */
+	REASON_LOOP_OUT,
+	REASON_LOOP_FETCHED,
+	REASON_LOOP_STRAY,
+
 	REASONS /* their number */
 };

@@ -7,6 +7,7 @@
 #include "client.c"
 #include "origin.c"
 #include "wall.c"
+#include "loop.c"
 #include "forward.c"
 
 char _license[] SEC("license") = "Dual BSD/GPL";

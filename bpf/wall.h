@@ -124,7 +124,7 @@ static __always_inline bool may_pass(const struct approach *a)
 {
 	const enum side *side = bpf_map_lookup_elem(&roles, &a->from);
 
-	return side && !(*side & SIDE_CLIENT);
+	return side && *side & (SIDE_ORIGIN | SIDE_BYPASS) && !(*side & SIDE_CLIENT);
 }
 
 static __always_inline bool is_served(const struct approach *a, __u32 service, __u8 family)

@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -97,15 +98,18 @@ func (s *Snapshot) files(e *Env) error {
 	return nil
 }
 
-// tree lists what is below a directory.
+// tree lists a directory and what is below; nothing where it does not exist.
 func tree(dir string) (string, error) {
 	var list strings.Builder
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil && path != dir {
-			fmt.Fprintln(&list, strings.TrimPrefix(path, dir+"/"))
+		if err == nil {
+			fmt.Fprintln(&list, "."+strings.TrimPrefix(path, dir))
 		}
 		return err
 	})
+	if list.Len() == 0 && errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
 	return list.String(), err
 }
 

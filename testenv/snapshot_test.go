@@ -40,7 +40,8 @@ func TestSnapshotSeesEveryChange(t *testing.T) {
 		{"tc qdisc add dev ext0 clsact", "tc qdisc del dev ext0 clsact", "tc qdisc"},
 		{"sysctl -qw net.ipv4.conf.ext0.rp_filter=1", "sysctl -qw net.ipv4.conf.ext0.rp_filter=0", "sysctls"},
 		{"mkdir " + e.BPFFS + "/portreeve", "rmdir " + e.BPFFS + "/portreeve", "bpf pins"},
-		{"touch " + e.RunDir + "/journal", "rm " + e.RunDir + "/journal", "run directory"},
+		{"mkdir " + e.RunDir, "rmdir " + e.RunDir, "run directory"},
+		{"mkdir -p " + e.RunDir + "/lost", "rm -r " + e.RunDir, "run directory"},
 	} {
 		t.Run(c.do, func(t *testing.T) {
 			before := snapshot(t, e)

@@ -46,7 +46,7 @@ type Env struct {
 	Inner                           *Node  // nil without Options.Inner
 	Dir                             string // temporary, for everybody's files
 	BPFFS                           string // a BPF file system of the gateway's own
-	RunDir                          string // for the gateway's journal and lock
+	RunDir                          string // for the gateway's journal and lock; it does not exist yet
 
 	options Options
 	prefix  string
@@ -152,13 +152,12 @@ func (e *Env) node(role string) *Node {
 	return &Node{Name: e.prefix + "-" + role, Role: role}
 }
 
-// makeDirs makes the run directory and mounts the gateway's BPF file system.
+// makeDirs mounts the gateway's BPF file system. The run directory is for the gateway
+// to make, as on a machine that was started a moment ago.
 func (e *Env) makeDirs() error {
 	e.RunDir, e.BPFFS = filepath.Join(e.Dir, "run"), filepath.Join(e.Dir, "bpf")
-	for _, dir := range []string{e.RunDir, e.BPFFS} {
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			return err
-		}
+	if err := os.Mkdir(e.BPFFS, 0o755); err != nil {
+		return err
 	}
 	if err := unix.Mount("bpf", e.BPFFS, "bpf", 0, ""); err != nil {
 		return fmt.Errorf("mount a BPF file system at %s: %w", e.BPFFS, err)

@@ -21,6 +21,7 @@
 #define BPF_MAP_TYPE_SOCKMAP 15
 
 #define BPF_F_NO_PREALLOC 1U
+#define BPF_F_INGRESS 1
 #define BPF_HDR_START_NET 1
 #define BPF_F_CURRENT_NETNS (-1L)
 
@@ -176,7 +177,9 @@ extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dy
  */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;						     /* 4.1 */
+static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;				     /* 4.4 */
 static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)26; /* 4.5 */
+static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;		     /* 4.8 */
 static long (*bpf_skb_pull_data)(struct __sk_buff *skb, __u32 len) = (void *)39;			     /* 4.9 */
 static long (*bpf_skb_load_bytes_relative)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len,
 					   __u32 start) = (void *)68; /* 4.18 */

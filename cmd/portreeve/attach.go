@@ -54,14 +54,18 @@ type manner struct {
 }
 
 func attach(e *env, how manner) error {
-	c, err := e.load()
+	given, err := e.read()
+	if err != nil {
+		return err
+	}
+	c, err := given.Config()
 	if err != nil {
 		return err
 	}
 	if err := privileged("attach"); err != nil {
 		return err
 	}
-	changes, err := e.install(c, how)
+	changes, err := e.install(c, given, how)
 	if how.dryRun && changes != nil || err == nil { // a dry run tells both what it would do and why it would not
 		err = errors.Join(err, e.printChanges(changes, "nothing to change"))
 	}
@@ -84,11 +88,12 @@ func (e *env) prepare(c *config.Config) error {
 
 // move leads connections to an inspector of this configuration that has taken its
 // slots, and reports whether it has left what an older one's sessions rely on.
-func (e *env) move(c *config.Config) (relied bool, err error) {
+func (e *env) move(c *config.Config, given apply.Given) (relied bool, err error) {
 	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
 		if relied, err = side.runner.Move(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
+		e.remember(side, given)
 		return nil
 	})
 	return relied, err
@@ -124,7 +129,7 @@ func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, e
 
 // install makes the kernel hold what a configuration asks for, or tells what
 // it would change.
-func (e *env) install(c *config.Config, how manner) (changes []plan.Change, err error) {
+func (e *env) install(c *config.Config, given apply.Given, how manner) (changes []plan.Change, err error) {
 	err = e.withPlan(c, !how.dryRun, func(side *kernelSide, want []plan.Item, warnings finding.List) (err error) {
 		if err := e.forewarn(c, warnings); err != nil {
 			return err
@@ -143,12 +148,22 @@ func (e *env) install(c *config.Config, how manner) (changes []plan.Change, err 
 		}
 		side.runner.Veto = veto
 		changes, err = side.runner.Run(want)
-		if err != nil && !errors.As(err, new(finding.List)) {
+		if err == nil {
+			e.remember(side, given)
+		} else if !errors.As(err, new(finding.List)) {
 			err = fmt.Errorf("attach: %w", err)
 		}
 		return err
 	})
 	return changes, err
+}
+
+// remember writes what the kernel side was made of. No mail depends on it, so that a
+// run directory that is full undoes nothing.
+func (e *env) remember(side *kernelSide, given apply.Given) {
+	if err := side.memory.Keep(given); err != nil {
+		fmt.Fprintf(e.stderr, "portreeve: warning: %v; it is attached, but nobody will put back what others remove of it\n", err)
+	}
 }
 
 // mostClashes is how many things are named that the inspector that runs needs.

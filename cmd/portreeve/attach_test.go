@@ -1,12 +1,18 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
+
+	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/testenv"
 )
@@ -32,7 +38,7 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 	e, between := read("mx")
 	heir, coming := read("mail")
 	err := n.Gateway.Enter(func() error {
-		if _, err := e.install(between, manner{}); err != nil {
+		if _, err := e.install(between, apply.Given{}, manner{}); err != nil {
 			return err
 		}
 		if err := heir.prepare(coming); err != nil {
@@ -43,21 +49,153 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 			if err != nil || done == there {
 				t.Errorf("heir there: %v; done: %v, %v", there, done, err)
 			}
-			changes, err := e.install(between, manner{dryRun: true})
+			changes, err := e.install(between, apply.Given{}, manner{dryRun: true})
 			if err != nil || (len(changes) > 0) != there {
 				t.Errorf("heir there: %v; what is not of the plan: %v, %v", there, changes, err)
 			}
 		}
-		if _, err := heir.install(coming, manner{letMailStop: true}); err != nil {
+		if _, err := heir.install(coming, apply.Given{}, manner{letMailStop: true}); err != nil {
 			return err
 		}
 		if _, err := e.settle(between, func() (bool, error) { return false, nil }); !errors.Is(err, errOverruled) {
 			t.Errorf("settled over another attach: %v", err)
 		}
-		if changes, err := heir.install(coming, manner{dryRun: true}); err != nil || len(changes) > 0 {
+		if changes, err := heir.install(coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("settling changed what was attached since: %v, %v", changes, err)
 		}
 		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keptBy is a verb's environment in a test network, which remembers things there.
+type keptBy struct {
+	*env
+	t      *testing.T
+	stderr *bytes.Buffer
+	config *config.Config
+	given  apply.Given
+}
+
+// keeping returns one with settings of every source.
+func keeping(t *testing.T, n *testenv.Env) *keptBy {
+	t.Helper()
+	k := &keptBy{t: t, stderr: new(bytes.Buffer)}
+	k.env = &env{stdout: io.Discard, stderr: k.stderr, environ: []string{"HOME=/root", "PORTREEVE_BPFFS=" + n.BPFFS, "PORTREEVE_RUN_DIR=/nowhere", "PORTREEVE_HEARTBEAT=7s"}}
+	command := &cobra.Command{}
+	k.addSetting(command, "run-dir", "kernel.run_dir", "")
+	if err := command.PersistentFlags().Set("run-dir", n.RunDir); err != nil {
+		t.Fatal(err)
+	}
+	k.file.value = filepath.Join(n.Dir, "portreeve.yaml")
+	if err := os.WriteFile(k.file.value, config.Minimal, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	k.given = apply.Given{
+		Name:      k.file.value,
+		Data:      config.Minimal,
+		Environ:   k.environ[1:],
+		Overrides: []config.Override{{Key: "kernel.run_dir", Value: n.RunDir, Source: "--run-dir"}},
+	}
+	var err error
+	if k.config, err = k.given.Config(); err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// remembers expects a memory of what was given, or of nothing.
+func (k *keptBy) remembers(when string, something, detaching bool) {
+	k.t.Helper()
+	path, err := statePath(k.config.Kernel.RunDir)
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	m := apply.NewMemory(path)
+	g, kept, err := m.Given()
+	if err != nil || kept != something {
+		k.t.Errorf("%s: kept %v, %v", when, kept, err)
+	} else if diff := cmp.Diff(k.given, g); kept && diff != "" {
+		k.t.Errorf("%s: %s", when, diff)
+	}
+	if is, err := m.Detaching(); err != nil || is != detaching {
+		k.t.Errorf("%s: detaching %v, %v", when, is, err)
+	}
+}
+
+// Who keeps the kernel side learns from attach of what it was made, and that it is to
+// be kept no more from a detach, before anything is removed.
+func TestAttachIsRemembered(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	err := n.Gateway.Enter(func() error {
+		k.remembers("before", false, false)
+		if err := attach(k.env, manner{dryRun: true}); err != nil {
+			return err
+		}
+		k.remembers("after a dry run", false, false)
+		if err := k.prepare(k.config); err != nil {
+			return err
+		}
+		k.remembers("before connections are led anywhere", false, false)
+		if _, err := k.move(k.config, k.given); err != nil {
+			return err
+		}
+		k.remembers("after run --attach", true, false)
+		if err := detach(k.env, true); err != nil {
+			return err
+		}
+		k.remembers("after a dry detach", true, false)
+		if err := detach(k.env, false); err != nil {
+			return err
+		}
+		k.remembers("after detach", false, false)
+		if err := attach(k.env, manner{}); err != nil {
+			return err
+		}
+		k.remembers("after attach", true, false)
+		return detach(k.env, false)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(n.RunDir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("detach has left the run directory: %v", err)
+	}
+}
+
+// An attach of which nothing can be written down is one all the same. What was written
+// before is gone.
+func TestAttachThatCannotBeRemembered(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	err := n.Gateway.Enter(func() error {
+		if err := attach(k.env, manner{}); err != nil {
+			return err
+		}
+		path, err := statePath(k.config.Kernel.RunDir)
+		if err != nil {
+			return err
+		}
+		if err := os.MkdirAll(path+".config.new/in the way", 0o700); err != nil {
+			return err
+		}
+		if err := attach(k.env, manner{}); err != nil {
+			return err
+		}
+		k.remembers("while it cannot be written", false, false)
+		if !strings.Contains(k.stderr.String(), "warning: remember the configuration: ") {
+			t.Errorf("it says: %s", k.stderr)
+		}
+		if changes, err := k.install(k.config, k.given, manner{dryRun: true}); err != nil || len(changes) > 0 {
+			t.Errorf("not attached: %v, %v", changes, err)
+		}
+		if err := os.RemoveAll(path + ".config.new"); err != nil {
+			return err
+		}
+		return detach(k.env, false)
 	})
 	if err != nil {
 		t.Fatal(err)

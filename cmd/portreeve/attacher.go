@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/daemon"
 )
@@ -58,13 +59,14 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 	if err != nil {
 		return err
 	}
-	c, err := config.Parse(name, data, e.environ, e.overrides()...)
+	given := e.given(name, data)
+	c, err := given.Config()
 	if err != nil {
 		return err
 	}
 	words := bufio.NewScanner(e.stdin)
 	for words.Scan() {
-		yes, err := e.attachWord(c, inspector, words.Text())
+		yes, err := e.attachWord(c, given, inspector, words.Text())
 		answer := "no"
 		switch {
 		case err != nil:
@@ -80,10 +82,10 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 	return words.Err()
 }
 
-func (e *env) attachWord(c *config.Config, inspector *daemon.Presence, word string) (bool, error) {
+func (e *env) attachWord(c *config.Config, given apply.Given, inspector *daemon.Presence, word string) (bool, error) {
 	switch word {
 	case wordMove:
-		return e.move(c)
+		return e.move(c, given)
 	case wordSettle:
 		return e.settle(c, inspector.Heirs)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
 )
 
@@ -20,12 +21,13 @@ func newCheck(e *env) *cobra.Command {
 		Use:   "check -c FILE",
 		Short: "say what is wrong with a configuration file",
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
-finding a line, with file, line and key. It looks at the file only: what depends
-on the machine is the doctor's. A warning does not fail. A note says by which interfaces
-addresses under intercept can be reached while the file is attached.
+finding a line, with file, line and key. It looks at the file; what depends on the machine
+is the doctor's. A warning does not fail. A note says by which interfaces addresses under
+intercept can be reached while the file is attached.
 
-As root it does look at one thing more: whether this machine gives clients another source
-where the file asks for their own, as a NAT router does.`,
+Two things it does look at where the machine has the interfaces: whether it forwards, without
+which addresses under intercept cannot be served, and, as root, whether it gives clients
+another source where the file asks for their own, as a NAT router does.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },
@@ -52,6 +54,12 @@ func check(e *env) error {
 			return err
 		}
 	}
+	if err := forwards(c); err != nil {
+		if failed := e.printf("%s: %s\n", finding.Error, err); failed != nil {
+			return failed
+		}
+		return errFound
+	}
 	for _, f := range masquerades(c) {
 		if err := e.printf("%s: %s\n", finding.Warning, f); err != nil {
 			return err
@@ -63,6 +71,21 @@ func check(e *env) error {
 		}
 	}
 	return e.printf("%s: ok: %s\n", c.File, summary(c))
+}
+
+// forwards refuses a configuration for whose transit this machine would have to forward.
+// Where it has no interface of the client side it is another machine.
+func forwards(c *config.Config) error {
+	f := plan.Facts{Forwarding: map[string][]plan.Family{}}
+	for _, name := range c.Interfaces.Client {
+		if families, there := route.Forwards(name); there {
+			f.Forwarding[name] = families
+		}
+	}
+	if list := plan.JudgeForwarding(c, f); len(list) > 0 {
+		return list
+	}
+	return nil
 }
 
 // masquerades names rules of this machine by which no reply to forged clients would

@@ -33,6 +33,7 @@ type handover struct {
 	Attacher int    // the number of that process
 	Present  int    // the socket by which other inspectors know this one; 0: it is to be made
 	Number   uint64 // this inspector's among them
+	Watched  int    // the pipe that ends the watcher; 0: there is none
 	BPF      bool   // CAP_BPF was kept, since this kernel asks for it
 
 	files []*os.File // of the descriptors, which would be closed without them
@@ -50,12 +51,12 @@ const handoverVariable = "_PORTREEVE_RUN"
 // confine begins the inspector: it does what takes privileges, starts the processes
 // that go on having some, and runs the inspector in confines, where it has hardly any.
 // It returns only when that cannot be.
-func (e *env) confine(withAttach bool) error {
-	data, err := config.Read(e.file.value)
+func (e *env) confine(how runManner) error {
+	given, err := e.read()
 	if err != nil {
 		return err
 	}
-	c, err := config.Parse(e.file.value, data, e.environ, e.overrides()...)
+	c, err := given.Config()
 	if err != nil {
 		return err
 	}
@@ -63,7 +64,7 @@ func (e *env) confine(withAttach bool) error {
 		return err
 	}
 	var presence *daemon.Presence
-	if withAttach {
+	if how.attach {
 		if err := privileged("attach"); err != nil {
 			return err
 		}
@@ -75,7 +76,7 @@ func (e *env) confine(withAttach bool) error {
 			return err
 		}
 	}
-	file, err := sealed(data)
+	file, err := sealed(given.Data)
 	if err != nil {
 		return err
 	}
@@ -92,6 +93,11 @@ func (e *env) confine(withAttach bool) error {
 	}
 	if err := startHolder(h, &confines, c); err != nil {
 		return err
+	}
+	if !how.noWatch {
+		if err := startWatcher(h, c.Kernel, log); err != nil {
+			return err
+		}
 	}
 	return runAgain(h, confines, log)
 }
@@ -266,7 +272,7 @@ func handed() (*handover, error) {
 	if err := json.Unmarshal([]byte(text), h); err != nil {
 		return nil, fmt.Errorf("environment %s: it is not for people; leave it out", handoverVariable)
 	}
-	for _, fd := range []int{h.Config, h.Keys, h.Attach, h.Present} {
+	for _, fd := range []int{h.Config, h.Keys, h.Attach, h.Present, h.Watched} {
 		if fd != 0 {
 			unix.CloseOnExec(fd)
 		}
@@ -314,7 +320,7 @@ func (h *handover) config(e *env) (*config.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return config.Parse(e.file.value, data, e.environ, e.overrides()...)
+	return e.given(e.file.value, data).Config()
 }
 
 // sealed returns a file with some data that is nowhere on a disk, and that nobody

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -55,15 +56,23 @@ func detach(e *env, dryRun bool) (err error) {
 	} else if err != nil {
 		return err
 	}
-	changes, failed := remove(side, dryRun)
+	changes, failed := e.remove(side, dryRun)
 	return errors.Join(e.printChanges(changes, "nothing to remove"), failed)
 }
 
-func remove(side *kernelSide, dryRun bool) ([]plan.Change, error) {
+// remove removes all, and first the reason for anybody to put it back.
+func (e *env) remove(side *kernelSide, dryRun bool) ([]plan.Change, error) {
 	if dryRun {
 		return side.runner.Changes(nil)
 	}
+	if err := side.memory.BeginDetach(); err != nil {
+		fmt.Fprintf(e.stderr, "portreeve: warning: %v; a process that keeps the kernel side may put back what is removed\n", err)
+	}
 	changes, err := side.runner.Clear()
+	if err == nil {
+		err = side.memory.EndDetach()
+		os.Remove(side.state + watchEnding) // a watcher that works sees that it is gone
+	}
 	if err != nil {
 		err = fmt.Errorf("detach: %w", err)
 	}

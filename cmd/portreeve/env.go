@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
 )
@@ -75,6 +76,17 @@ func (e *env) mayConfig(c *cobra.Command) {
 	if err := c.MarkFlagFilename("config", "yaml", "yml"); err != nil {
 		panic(err) // the flag was made a line above
 	}
+}
+
+// given is all that a configuration is made of here.
+func (e *env) given(name string, data []byte) apply.Given {
+	return apply.Given{Name: name, Data: data, Environ: config.Environ(e.environ), Overrides: e.overrides()}
+}
+
+// read reads the file that -c names.
+func (e *env) read() (apply.Given, error) {
+	data, err := config.Read(e.file.value)
+	return e.given(e.file.value, data), err
 }
 
 // load reads the configuration that -c names.

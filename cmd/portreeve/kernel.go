@@ -21,36 +21,70 @@ import (
 // lockWait is how long a verb that changes the kernel side waits for another.
 const lockWait = 10 * time.Second
 
+// noWait is for one who comes again.
+const noWait = 0
+
+// lockAtOnce opens the kernel side under the lock, if nobody else has it.
+func lockAtOnce(k config.Kernel, filters *netfilter.Hand) (*kernelSide, error) {
+	return lockKernel(k, filters, noWait)
+}
+
 // kernelSide is what the verbs about the kernel work with: the hands of this
-// network namespace and the journal of what they made.
+// network namespace, the journal of what they made, and what is remembered of why.
 type kernelSide struct {
 	steer  *steer.Steer // nil where there is no BPF file system
 	runner *apply.Runner
+	memory apply.Memory
 	lock   *apply.Lock // nil for a verb that only looks
+	state  string      // the files of this network namespace, without their endings
 }
 
 // openKernel opens the kernel side to look at it. With change it is locked
 // against other runners first.
 func openKernel(k config.Kernel, change bool) (*kernelSide, error) {
-	s := &kernelSide{}
+	if !change {
+		return lookAtKernel(k, netfilter.New())
+	}
+	return lockKernel(k, netfilter.New(), lockWait)
+}
+
+// lookAtKernel opens the kernel side without a lock.
+func lookAtKernel(k config.Kernel, filters *netfilter.Hand) (*kernelSide, error) {
 	state, err := statePath(k.RunDir)
 	if err != nil {
 		return nil, err
 	}
-	if change {
-		if s.lock, err = apply.Acquire(state+".lock", lockWait); err != nil {
-			return nil, err
-		}
+	s := &kernelSide{memory: apply.NewMemory(state), state: state}
+	return s, s.use(k, state, filters)
+}
+
+// lockKernel opens the kernel side under the lock.
+func lockKernel(k config.Kernel, filters *netfilter.Hand, wait time.Duration) (*kernelSide, error) {
+	state, err := statePath(k.RunDir)
+	if err != nil {
+		return nil, err
 	}
+	s := &kernelSide{memory: apply.NewMemory(state), state: state}
+	if s.lock, err = apply.Acquire(state+".lock", wait); err != nil {
+		return nil, err
+	}
+	if err := s.use(k, state, filters); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// use adds the hands that need no BPF file system, and what they know of before.
+func (s *kernelSide) use(k config.Kernel, state string, filters *netfilter.Hand) error {
 	journal, err := apply.OpenJournal(state + ".journal")
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return err
 	}
 	s.runner = &apply.Runner{Journal: journal, Hands: []apply.Hand{
 		route.New(route.Options{Tables: tables(k, journal)}),
-		netfilter.New(),
+		filters,
 	}}
-	return s, nil
+	return nil
 }
 
 // useSteer adds the hand that needs a BPF file system.
@@ -80,7 +114,7 @@ func (s *kernelSide) close() error {
 	return err
 }
 
-// statePath is where journal and lock of this network namespace are, without
+// statePath is where the files of this network namespace are, without
 // their endings. The name is the namespace's cookie (Linux 5.14), which is
 // never given to another: an inode is, and what one namespace's journal says
 // we made there would be taken away from the next, whoever made it.
@@ -100,7 +134,7 @@ func statePath(runDir string) (string, error) {
 // tables are the routing tables that may hold rules of ours: that of the
 // settings and those of the journal.
 func tables(k config.Kernel, j *apply.Journal) []uint32 {
-	known := []uint32{k.Table}
+	known := []uint32{k.Table, k.LoopTable}
 	for _, i := range j.Items() {
 		if r, is := i.(plan.Route); is {
 			known = append(known, r.Table)
@@ -111,21 +145,15 @@ func tables(k config.Kernel, j *apply.Journal) []uint32 {
 
 // facts asks the machine what a plan depends on.
 func facts(c *config.Config) (plan.Facts, error) {
-	var f plan.Facts
-	links, err := route.Links()
+	f, err := features(c)
 	if err != nil {
 		return f, err
 	}
-	f.VRFs = map[string]string{}
-	for _, l := range links {
-		f.Interfaces = append(f.Interfaces, l.Name)
-		if vrf := l.VRF(); vrf != "" {
-			f.VRFs[l.Name] = vrf
-		}
-	}
-	if f.Local, err = route.LocalAddrs(); err != nil {
-		return f, err
-	}
+	return f, look(&f)
+}
+
+// features are the facts that stay as they are while the machine runs.
+func features(c *config.Config) (f plan.Facts, err error) {
 	if f.TCX, err = steer.TCXSupported(); err != nil {
 		return f, fmt.Errorf("try TCX links: %w", err)
 	}
@@ -137,6 +165,26 @@ func facts(c *config.Config) (plan.Facts, error) {
 	}
 	f.Legacy, err = legacy(c.Kernel.Netfilter)
 	return f, err
+}
+
+// look adds the facts that change: interfaces, addresses, what is forwarded.
+func look(f *plan.Facts) error {
+	links, err := route.Links()
+	if err != nil {
+		return err
+	}
+	f.Interfaces, f.VRFs, f.Forwarding = nil, map[string]string{}, map[string][]plan.Family{}
+	for _, l := range links {
+		f.Interfaces = append(f.Interfaces, l.Name)
+		if families, known := route.Forwards(l.Name); known {
+			f.Forwarding[l.Name] = families
+		}
+		if vrf := l.VRF(); vrf != "" {
+			f.VRFs[l.Name] = vrf
+		}
+	}
+	f.Local, err = route.LocalAddrs()
+	return err
 }
 
 // legacy tells the flavour of iptables that our chains belong in.

@@ -19,6 +19,7 @@ var needed = map[string][]capability{
 	"run":    {capNetRaw}, // the rest of what root has it gives up
 	"status": {capNetAdmin, capBPF},
 	"doctor": {capNetAdmin, capBPF},
+	"watch":  {capNetAdmin, capBPF, capPerfmon, capSysAdmin},
 }
 
 // clsactPrivileged refuses to touch clsact filters without CAP_SYS_ADMIN: the

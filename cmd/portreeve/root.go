@@ -54,6 +54,7 @@ func newRoot(e *env) *cobra.Command {
 		newRun(e),
 		newStatus(e),
 		newVersion(e),
+		newWatch(e),
 		newCompletion(e),
 		newMan(),
 		newHold(),

@@ -14,7 +14,7 @@ import (
 )
 
 func newRun(e *env) *cobra.Command {
-	var withAttach bool
+	var how runManner
 	c := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "run the inspector in the foreground",
@@ -33,27 +33,37 @@ An inspector whose slots were emptied takes them again. One to which the kernel 
 leads nobody any more, since its services or its settings are not those that are
 attached, waits for the drain timeout that they come back, and then ends with an error.
 
+A watcher, which is another process, keeps what was attached as it was, see portreeve
+watch; it ends with the inspector.
+
 Where services show certificates, a second process reads and holds the private keys and
 ends with the inspector, which runs itself again so that it cannot read them (Landlock).`,
 		Example: "  portreeve run -c /etc/portreeve.yaml --attach",
 		Args:    cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			return inspect(c.Context(), e, withAttach)
+			return inspect(c.Context(), e, how)
 		},
 	}
 	e.needConfig(c)
-	c.Flags().BoolVar(&withAttach, "attach", false, "install the kernel side, and take over from an inspector that runs")
+	c.Flags().BoolVar(&how.attach, "attach", false, "install the kernel side, and take over from an inspector that runs")
+	c.Flags().BoolVar(&how.noWatch, "no-watch", false, "start no watcher; one may run by itself: portreeve watch")
 	return c
 }
 
+// runManner is what run does besides being the inspector.
+type runManner struct {
+	attach  bool
+	noWatch bool
+}
+
 // inspect is run twice: the second time in the confines that the first has made.
-func inspect(ctx context.Context, e *env, withAttach bool) error {
+func inspect(ctx context.Context, e *env, how runManner) error {
 	h, err := begin()
 	if err != nil {
 		return err
 	}
 	if h == nil {
-		return e.confine(withAttach)
+		return e.confine(how)
 	}
 	return e.serve(ctx, h)
 }
@@ -86,6 +96,7 @@ func (e *env) serve(ctx context.Context, h *handover) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Steer.Close()) }()
+	signal.Ignore(syscall.SIGCHLD) // what it has started before ends when it likes
 	signal.Ignore(syscall.SIGPIPE) // a reader of the records that dies must not end sessions
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()

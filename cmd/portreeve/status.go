@@ -18,8 +18,9 @@ func newStatus(e *env) *cobra.Command {
 		Short: "show what is attached, alive, counted and left over",
 		Long: `Status reads the kernel and says whether the kernel side is attached and since when,
 whether an inspector lives, what each service does, how often each verdict had which
-reason, what the walls have stopped, what was lost since the attach (somebody removed
-it), and what is left over from a crash. It needs neither a configuration nor an
+reason, what the walls have stopped, whether a watcher keeps the kernel side and what it
+has put back, what was lost since the attach (somebody removed it) or displaced (somebody
+put something before it), and what is left over from a crash. It needs neither a configuration nor an
 inspector; given a configuration, it says where the metrics are.
 
 Walls keep new connections from reaching origins uninspected. A leak is one that got past
@@ -27,7 +28,7 @@ the client side and that another wall has stopped: routing, packet filter or pro
 this machine work against portreeve, and doctor says which.
 
 The exit code is 0 also when nothing is attached or leaks were stopped, and when nobody
-serves (doctor's is 1 then). It is 1 when something was lost or is left over.`,
+serves (doctor's is 1 then). It is 1 when something is lost, displaced or left over.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
 	}
@@ -46,7 +47,7 @@ func showStatus(e *env, asJSON bool) error {
 	} else {
 		err = report.WriteText(e.stdout)
 	}
-	if err == nil && len(report.Lost)+len(report.Leftovers) > 0 {
+	if err == nil && len(report.Lost)+len(report.Displaced)+len(report.Leftovers) > 0 {
 		err = errFound
 	}
 	return err

@@ -5,7 +5,8 @@
 // Every creation is written to the journal before it is made, and a failed
 // step takes the earlier ones back. The state of record is the kernel: the
 // journal only remembers what the kernel cannot tell, who made a thing that
-// others may share and where our things were looked for last time. The
+// others may share and where our things were looked for last time. Beside it is
+// the Memory of what was attached, for whoever keeps it so. The
 // package never touches the kernel itself; only the hands do.
 package apply
 
@@ -122,6 +123,10 @@ func (r *Runner) Move(want []plan.Item) (relied bool, err error) {
 	_, err = r.run(have, both)
 	return relied, err
 }
+
+// Mend carries out one of the changes that Changes returned, by itself: who puts back
+// what was taken away does not undo one thing because another failed.
+func (r *Runner) Mend(c plan.Change) error { return r.perform(c) }
 
 // Clear removes everything of ours and returns what it removed. It tries
 // every step even when one fails, and needs no configuration.

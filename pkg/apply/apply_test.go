@@ -559,22 +559,3 @@ func TestSettleWithoutRoomForASecondFile(t *testing.T) {
 		t.Error("no error, though the journal lists what is gone")
 	}
 }
-
-func TestLockKeepsSecondRunnerOut(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "run", "lock")
-	l, err := Acquire(path, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Acquire(path, 0); !errors.Is(err, ErrLocked) {
-		t.Errorf("second runner: %v", err)
-	}
-	if err := l.Release(); err != nil {
-		t.Fatal(err)
-	}
-	l, err = Acquire(path, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l.Release()
-}

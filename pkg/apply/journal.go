@@ -91,8 +91,12 @@ func (j *Journal) Holds(i plan.Item) bool {
 	return held
 }
 
-// Intend writes that the item is about to be made.
+// Intend writes that the item is about to be made. What the journal holds already
+// needs no room for another line: it can be put back also when the disk is full.
 func (j *Journal) Intend(i plan.Item) error {
+	if held, is := j.items[keyOf(i)]; is && held.item == i {
+		return nil
+	}
 	now := time.Now().UTC()
 	if err := j.write(now, i, false); err != nil {
 		return err
@@ -170,7 +174,7 @@ func (j *Journal) Remove() error {
 	j.close()
 	j.items, j.since, j.torn, j.stale = nil, time.Time{}, false, nil
 	for _, path := range []string{j.path + ".new", j.path} {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := remove(path); err != nil {
 			return fmt.Errorf("remove journal: %w", err)
 		}
 	}

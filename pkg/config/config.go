@@ -131,31 +131,32 @@ const (
 	NetfilterOff                     // no chains at all
 )
 
-// ForwardRules says whether new connections of transit meet the host's rules in
-// FORWARD before they are steered.
-type ForwardRules string
+// ForwardRules says whether transit connections meet what the administrator has in
+// FORWARD.
+type ForwardRules uint8
 
 const (
-	ForwardHonour ForwardRules = "honour" // they do, by way of the loop link
-	ForwardSkip   ForwardRules = "skip"   // they are steered where they come in
+	ForwardHonour ForwardRules = iota // their first packet is led through FORWARD
+	ForwardSkip                       // they never get there
 )
 
 // Kernel holds what portreeve uses in the kernel; change it only where it
 // collides with something else on the gateway.
 type Kernel struct {
-	BPFFS      string        // mount point of the BPF file system
-	RunDir     string        // where journal and lock are kept
-	Datapath   Datapath      // how the TC programs are attached
-	Netfilter  Netfilter     // where our chains are kept
-	ClientMark uint32        // one bit: packets and sockets of client legs
-	OriginMark uint32        // one bit: packets and sockets of origin legs
-	Table      uint32        // our routing table, 1 to 2^31-1, not 253-255
-	Priority   uint32        // of our policy rules; before the rules that would route the packets elsewhere
-	Heartbeat  time.Duration // age of the last heartbeat at which an inspector counts as hung
+	BPFFS      string    // mount point of the BPF file system
+	RunDir     string    // where journal and lock are kept
+	Datapath   Datapath  // how the TC programs are attached
+	Netfilter  Netfilter // where our chains are kept
+	ClientMark uint32    // one bit: packets and sockets of client legs
+	OriginMark uint32    // one bit: packets and sockets of origin legs
 
-	ForwardRules ForwardRules
-	LoopMark     uint32 // one bit: new connections on their way to the loop link
-	LoopTable    uint32 // the routing table that leads there; 0: the one after Table
+	ForwardRules ForwardRules // whether transit connections meet the rules of FORWARD
+	LoopMark     uint32       // one bit: a packet on its way through FORWARD and back
+	LoopTable    uint32       // the routing table by which it gets there, 1 to 2^31-1, not 253-255
+
+	Table     uint32        // our routing table, 1 to 2^31-1, not 253-255
+	Priority  uint32        // of our policy rules; before the rules that would route the packets elsewhere
+	Heartbeat time.Duration // age of the last heartbeat at which an inspector counts as hung
 }
 
 // Timeouts of a session, RFC 5321 section 4.5.3.2.

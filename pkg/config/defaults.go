@@ -14,12 +14,11 @@ func Default() Config {
 			RunDir:     "/run/portreeve",
 			ClientMark: 0x01000000,
 			OriginMark: 0x02000000,
+			LoopMark:   0x04000000,
 			Table:      2525,
+			LoopTable:  2526,
 			Priority:   25,
 			Heartbeat:  3 * time.Second,
-
-			ForwardRules: ForwardHonour,
-			LoopMark:     0x04000000,
 		},
 		Timeouts: Timeouts{
 			Connect:   30 * time.Second,

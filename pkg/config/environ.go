@@ -54,6 +54,11 @@ func retiredVariables() map[string]string {
 	return all
 }
 
+// Environ returns the entries of an environment that a configuration depends on.
+func Environ(environ []string) []string {
+	return slices.DeleteFunc(slices.Clone(environ), func(e string) bool { return !strings.HasPrefix(e, environPrefix) })
+}
+
 // setting is a value that goes before the file's.
 type setting struct {
 	at     path

@@ -81,6 +81,7 @@ func write(t *testing.T, c *Config) []byte {
 		"kernel": m{
 			"bpffs": k.BPFFS, "run_dir": k.RunDir, "datapath": k.Datapath.String(), "netfilter": k.Netfilter.String(),
 			"client_mark": k.ClientMark, "origin_mark": k.OriginMark, "table": k.Table, "priority": k.Priority,
+			"forward_rules": k.ForwardRules.String(), "loop_mark": k.LoopMark, "loop_table": k.LoopTable,
 			"heartbeat": k.Heartbeat.String(),
 		},
 		"timeouts": m{

@@ -132,6 +132,9 @@ kernel:
   netfilter: off
   client_mark: 0x10
   origin_mark: "0b100000"
+  forward_rules: skip
+  loop_mark: 0x40
+  loop_table: 300
   table: 100
   priority: 32765
   heartbeat: 500ms
@@ -262,8 +265,7 @@ func TestEverything(t *testing.T) {
 		TLS:  everyTLS(),
 		Kernel: Kernel{
 			BPFFS: "/mnt/bpf", RunDir: "/var/run/p r", Datapath: DatapathClsact, Netfilter: NetfilterOff,
-			ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Heartbeat: 500 * time.Millisecond,
-			ForwardRules: ForwardHonour, LoopMark: 0x04000000,
+			ForwardRules: ForwardSkip, LoopMark: 0x40, LoopTable: 300, ClientMark: 0x10, OriginMark: 0x20, Table: 100, Priority: 32765, Heartbeat: 500 * time.Millisecond,
 		},
 		Timeouts: Timeouts{
 			Connect: time.Second, Greet: 2 * time.Second, Handshake: 9 * time.Second, Command: 3 * time.Second, Reply: 4 * time.Second,
@@ -358,7 +360,7 @@ func TestWithoutFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := Default()
-	want.Kernel.RunDir, want.Kernel.Table = "/run/b", 7
+	want.Kernel.RunDir, want.Kernel.Table, want.Kernel.LoopTable = "/run/b", 7, 8
 	if diff := configDiff(&want, got); diff != "" {
 		t.Error(diff)
 	}

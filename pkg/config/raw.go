@@ -142,13 +142,18 @@ type rawTLSOrigin struct {
 }
 
 type rawKernel struct {
-	BPFFS      scalar `mapstructure:"bpffs"`
-	RunDir     scalar `mapstructure:"run_dir"`
-	Datapath   scalar `mapstructure:"datapath"`
-	Netfilter  scalar `mapstructure:"netfilter"`
+	BPFFS     scalar `mapstructure:"bpffs"`
+	RunDir    scalar `mapstructure:"run_dir"`
+	Datapath  scalar `mapstructure:"datapath"`
+	Netfilter scalar `mapstructure:"netfilter"`
+
+	ForwardRules scalar `mapstructure:"forward_rules"`
+
 	ClientMark scalar `mapstructure:"client_mark"`
 	OriginMark scalar `mapstructure:"origin_mark"`
+	LoopMark   scalar `mapstructure:"loop_mark"`
 	Table      scalar `mapstructure:"table"`
+	LoopTable  scalar `mapstructure:"loop_table"`
 	Priority   scalar `mapstructure:"priority"`
 	Zone       scalar `mapstructure:"zone" retired:"client legs of transit are not tracked any more, so there is nothing to keep apart"`
 	Heartbeat  scalar `mapstructure:"heartbeat"`

@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"path/filepath"
 	"slices"
@@ -252,9 +253,37 @@ func judgeKernel(r *report, k *Kernel) {
 		r.refuse("kernel.origin_mark", "choose two different bits",
 			"client_mark and origin_mark are both 0x%x, so the two legs could not be told apart", k.ClientMark)
 	}
-	if name := reservedTables[k.Table]; name != "" {
-		r.refuse("kernel.table", defaultRemedy(Default().Kernel.Table), "table %d is the kernel's own table %q", k.Table, name)
+	for _, leg := range []struct {
+		at   path
+		mark uint32
+	}{{"kernel.client_mark", k.ClientMark}, {"kernel.origin_mark", k.OriginMark}} {
+		if k.LoopMark == leg.mark && r.clean("kernel.loop_mark") && r.clean(leg.at) {
+			r.refuse("kernel.loop_mark", "choose another bit", "it is 0x%x, as %s is", k.LoopMark, leg.at)
+		}
 	}
+	judgeTables(r, k)
+}
+
+func judgeTables(r *report, k *Kernel) {
+	defaults := Default().Kernel
+	if name := reservedTables[k.Table]; name != "" {
+		r.refuse("kernel.table", defaultRemedy(defaults.Table), "table %d is the kernel's own table %q", k.Table, name)
+	}
+	if name := reservedTables[k.LoopTable]; name != "" {
+		r.refuse("kernel.loop_table", defaultRemedy(defaults.LoopTable), "table %d is the kernel's own table %q", k.LoopTable, name)
+	}
+	if k.Table == k.LoopTable && r.clean("kernel.table") && r.clean("kernel.loop_table") {
+		r.refuse("kernel.loop_table", "choose another number", "it is %d, as kernel.table is", k.LoopTable)
+	}
+}
+
+// tableAfter is the table that the loop uses where the file names none.
+func tableAfter(table uint32) uint32 {
+	next := table%math.MaxInt32 + 1
+	for reservedTables[next] != "" {
+		next++
+	}
+	return next
 }
 
 // reservedTables are those of /etc/iproute2/rt_tables that the kernel uses.

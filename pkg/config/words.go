@@ -14,6 +14,7 @@ var (
 	failWords         = []string{"closed", "open"}
 	datapathWords     = []string{"auto", "tcx", "clsact"}
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
+	forwardRulesWords = []string{"honour", "skip"}
 	verdictWords      = []string{"reject", "disconnect", "accept"}
 	bareNewlinesWords = []string{"reject", "normalize"}
 	nulWords          = []string{"reject", "remove"}
@@ -57,6 +58,9 @@ func (d Datapath) String() string { return wordOf(datapathWords, d) }
 
 // String returns the word used in the file.
 func (n Netfilter) String() string { return wordOf(netfilterWords, n) }
+
+// String returns the word used in the file.
+func (f ForwardRules) String() string { return wordOf(forwardRulesWords, f) }
 
 // String returns the word used in the file.
 func (v Verdict) String() string { return wordOf(verdictWords, v) }

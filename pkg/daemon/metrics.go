@@ -25,6 +25,7 @@ func (i *inspector) count() *event.Counters {
 	}
 	c := event.NewCounters(counted(i.Config.Services))
 	c.CountKernel(kernelCounts(i.Steer))
+	c.CountRepairs(kernelWatch(i.Steer))
 	c.CountForging(i.forging)
 	if i.Lost != nil {
 		c.CountLost(i.Lost)
@@ -56,6 +57,14 @@ func kernelCounts(s *steer.Steer) event.Kernel {
 			list[n] = event.KernelCount{Program: program, Reason: c.Reason.String(), Count: c.Count}
 		}
 		return list, err
+	}
+}
+
+// kernelWatch reads what the watcher has left.
+func kernelWatch(s *steer.Steer) func() (event.KernelWatch, error) {
+	return func() (event.KernelWatch, error) {
+		w, err := s.Watcher()
+		return event.KernelWatch{Repairs: w.Repairs, Findings: len(w.Findings), Watched: w.Ever && !w.Silent()}, err
 	}
 }
 

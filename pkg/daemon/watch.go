@@ -25,6 +25,7 @@ type place interface {
 	Unregister(services []string) error
 	Hold() error // links that are new
 	Unpinned() bool
+	Watcher() (steer.Watcher, error)
 }
 
 // seats are the slots in the kernel side with the listeners for them.
@@ -58,6 +59,7 @@ type watch struct {
 
 	beats    int  // since links were looked for
 	unpinned bool // the pins are gone, which was told
+	silent   bool // nobody keeps the kernel side any more, which was told
 
 	next    int                  // the first service of the next look
 	misfit  bool                 // the slots were left, for the settings do not fit
@@ -100,6 +102,7 @@ func (w *watch) hold() {
 	if w.beats++; w.beats%holdEvery != 0 {
 		return
 	}
+	w.judgeWatcher()
 	if !w.place.Unpinned() {
 		w.unpinned = false
 		if err := w.place.Hold(); err != nil {
@@ -111,6 +114,20 @@ func (w *watch) hold() {
 		w.log.Error("the pins of the kernel side are gone: somebody removed them, or unmounted the BPF file system; what is attached lasts as long as this inspector; stop it, run portreeve attach, and start it again")
 	}
 	w.unpinned = true
+}
+
+// judgeWatcher tells when the process is gone or stuck that puts back what others take
+// away, and when there is one again. Mail goes on without.
+func (w *watch) judgeWatcher() {
+	watcher, err := w.place.Watcher()
+	silent := err == nil && watcher.Silent()
+	switch {
+	case silent && !w.silent:
+		w.log.Error("the watcher of the kernel side has not looked for a while: what others take away is not put back; see whether it was stopped, and start another: portreeve watch", "since", watcher.Age.Round(time.Second))
+	case err == nil && !silent && w.silent:
+		w.log.Info("a watcher looks after the kernel side again")
+	}
+	w.silent = err == nil && silent
 }
 
 // turn returns the services that are to be looked at.

@@ -30,10 +30,13 @@ type slotsOf struct {
 	looked   int // services in the longest look
 	held     int
 	unpinned bool
+	watcher  steer.Watcher
 }
 
 func (s *slotsOf) Hold() error    { s.held++; return nil }
 func (s *slotsOf) Unpinned() bool { return s.unpinned }
+
+func (s *slotsOf) Watcher() (steer.Watcher, error) { return s.watcher, nil }
 
 func (s *slotsOf) Settings() (plan.Settings, error) { return s.settings, s.err }
 
@@ -307,5 +310,34 @@ func TestWatchHolds(t *testing.T) {
 	looks()
 	if s.held != 1 || strings.Count(log.String(), "pins of the kernel side are gone") != 1 {
 		t.Errorf("held %d times, said %q", s.held, log)
+	}
+}
+
+// A watcher that does not look any more is told of once, and once that there is one
+// again; that there never was one is nobody's news.
+func TestSilentWatcherIsNamed(t *testing.T) {
+	w, s, log := watching("mx")
+	rounds := func() {
+		for range 3 * holdEvery {
+			if err := w.look(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, watcher := range []steer.Watcher{{Age: time.Hour}, {Ever: true, Age: time.Second}} {
+		s.watcher = watcher
+		rounds()
+	}
+	if log.Len() > 0 {
+		t.Errorf("in good order: %s", log)
+	}
+	s.watcher = steer.Watcher{Ever: true, Age: time.Minute}
+	rounds()
+	s.watcher.Age = time.Second
+	rounds()
+	for _, want := range []string{"the watcher of the kernel side has not looked for a while", "looks after the kernel side again"} {
+		if n := strings.Count(log.String(), want); n != 1 {
+			t.Errorf("%q is told %d times:\n%s", want, n, log)
+		}
 	}
 }

@@ -39,6 +39,9 @@ var (
 	originForging   = newMetric(prometheus.GaugeValue, "origin_forging", "Whether the origin of a service that prefers forging sees its clients' addresses (1), or for now the gateway's own (0).", "origin")
 	recordsLost     = counter("records_lost_total", "Records of messages and sessions that could not be written.")
 	kernelVerdicts  = counter("kernel_verdicts_total", "Verdicts of the kernel side since the attach.", "program", "reason")
+	kernelRepairs   = counter("kernel_repairs_total", "Things of the kernel side that the watcher has put back since the attach.")
+	kernelFindings  = newMetric(prometheus.GaugeValue, "kernel_findings", "Things of the kernel side that the watcher cannot put back now.")
+	kernelWatched   = newMetric(prometheus.GaugeValue, "kernel_watched", "Whether a watcher keeps the kernel side as it was attached (1) or nobody does (0).")
 
 	greetingSeconds = newMetric(prometheus.UntypedValue, "greeting_seconds", "Time from a session's start to the origin's greeting.", "service")
 	sessionSeconds  = newMetric(prometheus.UntypedValue, "session_seconds", "Length of the sessions that an origin greeted.", "service")
@@ -87,6 +90,7 @@ var ofServices = []family{
 // catalogue lists every metric.
 func catalogue() []*metric {
 	all := []*metric{sessionsOpened, sessionsLive, originUnreached, originForging, recordsLost, kernelVerdicts,
+		kernelRepairs, kernelFindings, kernelWatched,
 		greetingSeconds, sessionSeconds, verdictSeconds}
 	for _, f := range families {
 		all = append(all, f.metric)

@@ -19,6 +19,7 @@ type Counters struct {
 	lost     func() uint64      // records that were lost
 	kernel   Kernel
 	forging  func() []OriginForging
+	watch    func() (KernelWatch, error)
 }
 
 // Served is a service whose flows are counted.

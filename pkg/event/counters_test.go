@@ -268,10 +268,11 @@ func TestKernelCounts(t *testing.T) {
 	var broken error
 	c.CountKernel(func() ([]KernelCount, error) { return counts, broken })
 	c.CountLost(func() uint64 { return 3 })
+	c.CountRepairs(func() (KernelWatch, error) { return KernelWatch{Repairs: 12, Findings: 2, Watched: true}, broken })
 	c.CountForging(func() []OriginForging {
 		return []OriginForging{{configured, false}, {netip.MustParseAddrPort("[2001:db8::1]:25"), true}}
 	})
-	expect(t, scrape(t, c), `records_lost_total 3`,
+	expect(t, scrape(t, c), `records_lost_total 3`, `kernel_repairs_total 12`, `kernel_findings 2`, `kernel_watched 1`,
 		`origin_forging{origin="198.51.100.1:25"} 1`, `origin_forging{origin="[2001:db8::1]:25"} 0`,
 		`kernel_verdicts_total{program="client",reason="client-syn"} 7`,
 		`kernel_verdicts_total{program="lookup",reason="lookup-bypass"} 1.099511627776e+12`)
@@ -350,6 +351,7 @@ func TestCollectIsConsistent(t *testing.T) {
 	c.Session(&someSession)
 	c.CountKernel(func() ([]KernelCount, error) { return []KernelCount{{"client", "client-syn", 7}}, nil })
 	c.CountLost(func() uint64 { return 0 })
+	c.CountRepairs(func() (KernelWatch, error) { return KernelWatch{}, nil })
 	c.CountForging(func() []OriginForging { return []OriginForging{{Origin: configured}} })
 	r := prometheus.NewPedanticRegistry()
 	r.MustRegister(c.metrics())

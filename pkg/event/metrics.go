@@ -38,6 +38,17 @@ type OriginForging struct {
 	Broken bool // it sees the gateway's own address for now
 }
 
+// KernelWatch is what the process has left that keeps the kernel side as it was attached.
+type KernelWatch struct {
+	Repairs  uint64
+	Findings int
+	Watched  bool // it looks
+}
+
+// CountRepairs adds what the watcher of the kernel side does; it is read with each
+// scrape. Call it before Handler.
+func (c *Counters) CountRepairs(read func() (KernelWatch, error)) { c.watch = read }
+
 // CountForging adds the origins whose clients may be served from the gateway's own
 // address; they are read with each scrape. Call it before Handler.
 func (c *Counters) CountForging(origins func() []OriginForging) { c.forging = origins }
@@ -97,9 +108,27 @@ func (m metrics) Collect(out chan<- prometheus.Metric) {
 	if m.c.kernel != nil {
 		m.kernel(out)
 	}
+	if m.c.watch != nil {
+		m.watch(out)
+	}
 	if m.c.forging != nil {
 		m.forging(out)
 	}
+}
+
+func (m metrics) watch(out chan<- prometheus.Metric) {
+	w, err := m.c.watch()
+	if err != nil {
+		out <- prometheus.NewInvalidMetric(kernelRepairs.desc, err)
+		return
+	}
+	watched := uint64(0)
+	if w.Watched {
+		watched = 1
+	}
+	kernelRepairs.collect(out, w.Repairs)
+	kernelFindings.collect(out, uint64(w.Findings))
+	kernelWatched.collect(out, watched)
 }
 
 func (m metrics) forging(out chan<- prometheus.Metric) {

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/google/nftables"
 
@@ -32,6 +33,10 @@ import (
 // Hand reads and changes netfilter for apply. It is safe for concurrent use.
 type Hand struct {
 	tools tools
+
+	mu   sync.Mutex
+	read uint32      // the generation of the ruleset in which nft was read; 0: not yet
+	nft  []plan.Item // what was ours there
 }
 
 // New returns a Hand. It looks for no command before one is needed.
@@ -60,9 +65,28 @@ func (h *Hand) Have() ([]plan.Item, error) {
 	return append(nft, legacy...), nil
 }
 
-// haveNFT asks the kernel which tables and chains there are, and starts
-// iptables-nft only for the rules in chains of ours.
+// haveNFT reads what is ours in nftables, unless the kernel says that nothing has
+// changed since it was read last: who keeps an eye on it asks again and again.
 func (h *Hand) haveNFT() ([]plan.Item, error) {
+	now, err := generation()
+	if err != nil {
+		return h.readNFT() // which says what is wrong
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.read == now {
+		return slices.Clone(h.nft), nil
+	}
+	items, err := h.readNFT()
+	if then, again := generation(); err == nil && again == nil && then == now {
+		h.read, h.nft = now, slices.Clone(items)
+	}
+	return items, err
+}
+
+// readNFT asks the kernel which tables and chains there are, and starts
+// iptables-nft only for the rules in chains of ours.
+func (h *Hand) readNFT() ([]plan.Item, error) {
 	r, err := readRuleset()
 	if err != nil {
 		return nil, err

@@ -52,7 +52,10 @@ for c in iptables-nft ip6tables-nft iptables-legacy ip6tables-legacy; do
 	$c -A INPUT -m comment --comment "portreeve's \"own\" guard" -j ACCEPT
 	$c -A INPUT -m mark --mark 0x100/0x100 -j ACCEPT
 	$c -A OUTPUT -m mark --mark 0x80000000/0x80000000 -j ACCEPT
+	$c -A FORWARD -i dmz0 -j ACCEPT
 	$c -t nat -A POSTROUTING -o dmz0 -j MASQUERADE
+	$c -t nat -A PREROUTING -p tcp --dport 80 -j REDIRECT --to-ports 8080
+	$c -t mangle -A PREROUTING -p tcp --dport 80 -j MARK --set-mark 0x3
 	$c -t raw -A OUTPUT -m mark --mark 0x80000000/0x80000000 -j CT --notrack
 done`
 

@@ -45,7 +45,26 @@ func newBase(lines []line, chain func(name string) ([]line, error)) (base, error
 		}
 		b.run = i
 	}
-	return b, nil
+	return b, b.passEmpty(chain)
+}
+
+// passEmpty begins the run behind chains in which nothing is: others put their bans
+// into them, which hold at once only before our jump.
+func (b *base) passEmpty(chain func(string) ([]line, error)) error {
+	for ; b.run < len(b.lines); b.run++ {
+		l := b.lines[b.run]
+		if l.jump != "" {
+			continue
+		}
+		if l.to == "" {
+			return nil
+		}
+		inside, err := chain(l.to)
+		if err != nil || len(inside) > 0 {
+			return err
+		}
+	}
+	return nil
 }
 
 // allBare reports whether a rule is bare, and all those that it leads to.

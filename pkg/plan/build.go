@@ -10,13 +10,14 @@ import (
 
 // Facts are what Build must know of the machine.
 type Facts struct {
-	Interfaces []string          // names of those that exist
-	VRFs       map[string]string // the VRF of each interface that is in one; a VRF's own is itself
-	Local      []netip.Addr      // the gateway's own addresses
-	TCX        bool              // the kernel has TCX links (6.6 and later)
-	NFLinks    bool              // the kernel has netfilter links (6.4 and later)
-	Match      string            // where the program is pinned that a rule in FORWARD asks where there are none
-	Legacy     bool              // our chains belong in iptables-legacy
+	Interfaces []string            // names of those that exist
+	VRFs       map[string]string   // the VRF of each interface that is in one; a VRF's own is itself
+	Local      []netip.Addr        // the gateway's own addresses
+	TCX        bool                // the kernel has TCX links (6.6 and later)
+	NFLinks    bool                // the kernel has netfilter links (6.4 and later)
+	Forwarding map[string][]Family // what the kernel forwards of what comes in by an interface; without an entry: that is not known
+	Match      string              // where the program is pinned that a rule in FORWARD asks where there are none
+	Legacy     bool                // our chains belong in iptables-legacy
 }
 
 // Build returns the items that the configuration asks for on a machine with
@@ -34,6 +35,7 @@ func Build(c *config.Config, f Facts) []Item {
 	items = append(items, roles(c)...)
 	items = append(items, routing(c)...)
 	items = append(items, attachments(c, f)...)
+	items = append(items, loop(c, f)...)
 	items = append(items, forwards(c, f)...)
 	if c.Kernel.Netfilter != config.NetfilterOff {
 		items = append(items, Netfilter(needs(c, f))...)
@@ -207,11 +209,45 @@ func routing(c *config.Config) []Item {
 	return items
 }
 
+// Loops reports whether transit connections meet the host's packet filter before they
+// are taken.
+func Loops(c *config.Config) bool {
+	return len(intercepts(c)) > 0 && c.Kernel.ForwardRules == config.ForwardHonour
+}
+
+// loop leads SYNs of transit clients through the host's packet filter: by mark and
+// rule to a link of ours, from which a program fetches them back.
+func loop(c *config.Config, f Facts) []Item {
+	if !Loops(c) {
+		return nil
+	}
+	t := TC{Interface: LoopLink, Side: LoopSide, Egress: true, Clsact: byFilters(c, f)}
+	items := []Item{Link{Name: LoopLink}, Role{Interface: LoopLink, Side: LoopSide}, t, Loop{Mark: c.Kernel.LoopMark}}
+	if t.Clsact {
+		items = append(items, Qdisc{Interface: LoopLink})
+	}
+	for _, family := range families(intercepts(c)) {
+		items = append(items, Route{Family: family, Table: c.Kernel.LoopTable, Link: LoopLink})
+		for _, i := range c.Interfaces.Client {
+			items = append(items, Rule{
+				Family: family, Interface: i, Mark: c.Kernel.LoopMark,
+				Table: c.Kernel.LoopTable, Priority: c.Kernel.Priority,
+			})
+		}
+	}
+	return items
+}
+
+// byFilters reports whether TC programs are filters of clsact qdiscs.
+func byFilters(c *config.Config, f Facts) bool {
+	return c.Kernel.Datapath == config.DatapathClsact ||
+		c.Kernel.Datapath == config.DatapathAuto && !f.TCX
+}
+
 // attachments are the TC programs: on the origin side for forged replies, on
 // the client side for transit, and there the wall at the origin side's egress.
 func attachments(c *config.Config, f Facts) []Item {
-	clsact := c.Kernel.Datapath == config.DatapathClsact ||
-		c.Kernel.Datapath == config.DatapathAuto && !f.TCX
+	clsact := byFilters(c, f)
 	var items []Item
 	attach := func(interfaces []string, t TC) {
 		for _, i := range interfaces {

@@ -10,8 +10,8 @@ import (
 var kinds = func() map[string]reflect.Type {
 	m := map[string]reflect.Type{}
 	for _, i := range []Item{
-		Objects{}, Settings{}, Service{}, Origin{}, Route{}, Rule{}, Table{}, BaseChain{},
-		Chain{}, Filter{}, Role{}, Binding{}, Lookup{}, Qdisc{}, TC{}, Forward{},
+		Objects{}, Settings{}, Service{}, Origin{}, Link{}, Route{}, Rule{}, Table{}, BaseChain{},
+		Chain{}, Filter{}, Role{}, Binding{}, Lookup{}, Qdisc{}, TC{}, Loop{}, Forward{},
 	} {
 		m[TypeOf(i)] = reflect.TypeOf(i)
 	}

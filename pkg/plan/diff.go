@@ -61,6 +61,13 @@ func Diff(have, want []Item) []Change {
 			}
 		}
 	}
+	if mended(was, is) {
+		for k, h := range was {
+			if hangsOnLoop(h) {
+				delete(was, k)
+			}
+		}
+	}
 	for k, w := range is {
 		h, found := was[k]
 		switch {
@@ -87,6 +94,16 @@ func renewed(was, is map[identity]Item) bool {
 	objects := identity{KindObjects, Objects{}.Key()}
 	return is[objects] != nil && is[objects] != was[objects]
 }
+
+// mended reports whether our own link is made anew, or may be: what hangs on it may
+// go with it, and is put back.
+func mended(was, is map[identity]Item) bool {
+	loop := identity{KindLink, Link{Name: LoopLink}.Key()}
+	return is[loop] != nil && was[loop] != nil && is[loop] != was[loop]
+}
+
+// hangsOnLoop reports whether an item goes with our own link.
+func hangsOnLoop(i Item) bool { return HangsOn(i) == LoopLink }
 
 type identity struct {
 	kind Kind
@@ -128,12 +145,16 @@ func rank(i Item) int {
 		case i.IsJump():
 			return 1 // the jump after the rules that it leads to
 		}
+	case Loop:
+		return 1 // before SYNs are taken, for no ban is lifted in between
 	case TC:
 		switch {
+		case i.Side == LoopSide:
+			return 0 // it fetches back what the loop sends
 		case i.Egress:
-			return 2 // it stops what is not steered, so steering comes first
+			return 3 // it stops what is not steered, so steering comes first
 		case i.Side == ClientSide:
-			return 1 // replies must find their way before the first SYN is taken
+			return 2 // replies must find their way before the first SYN is taken
 		}
 	}
 	return 0

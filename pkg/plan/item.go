@@ -27,7 +27,8 @@ const (
 	KindSettings             // marks and limits in a map
 	KindService              // a service's slot and its fail policy
 	KindOrigin               // a prefix whose packets the origin-side program looks at
-	KindRoute                // the local route in our own table
+	KindLink                 // an interface of our own, by which nothing gets anywhere
+	KindRoute                // the local route in our own table, the route to our own link
 	KindRule                 // an iif-scoped mark rule
 	KindTable                // an nftables table or base chain that others may share
 	KindChain                // a netfilter chain of ours
@@ -36,7 +37,7 @@ const (
 	KindBinding              // an address and port bound to a service: visible to attached programs at once
 	KindLookup               // the sk_lookup link
 	KindQdisc                // a clsact qdisc that others may share
-	KindTC                   // a TC program on an interface: this moves transit traffic, or stops what was not moved
+	KindTC                   // a TC program on an interface: this moves transit traffic, or stops what was not moved. A switch of theirs
 	KindForward              // a netfilter link at FORWARD: stops what leaves where no TC program looks
 )
 
@@ -67,9 +68,10 @@ const (
 	ClientSide Side = 1 << iota
 	OriginSide
 	BypassSide // neither: what comes in by it may be forwarded to origins uninspected
+	LoopSide   // our own link, see Loop
 )
 
-// String returns "client", "origin", "client+origin" or "bypass".
+// String returns "client", "origin", "client+origin", "bypass" or "loop".
 func (s Side) String() string {
 	switch s {
 	case ClientSide:
@@ -80,6 +82,8 @@ func (s Side) String() string {
 		return "client+origin"
 	case BypassSide:
 		return "bypass"
+	case LoopSide:
+		return "loop"
 	}
 	return fmt.Sprintf("side(%d)", uint8(s))
 }
@@ -106,6 +110,7 @@ func (f Family) String() string { return fmt.Sprintf("IPv%d", uint8(f)) }
 // Objects are the pinned BPF maps and programs.
 type Objects struct {
 	Fault string // why what is pinned is not what this build would pin; never wanted
+	Other bool   // it is of another release or build; never wanted
 }
 
 // Settings are the values that the programs read at run time.
@@ -126,11 +131,25 @@ type Origin struct {
 	Port   uint16
 }
 
-// Route is the default route of type local through lo in our table, the one
-// that makes marked packets ours.
+// LoopLink is the interface by which SYNs leave that go through FORWARD and back, see
+// Loop. Rules of others may name it.
+const LoopLink = "portreeve0"
+
+// LoopPeer is its other end, where nobody is.
+const LoopPeer = "portreeve1"
+
+// Link is a pair of interfaces of ours, by the name of the first.
+type Link struct {
+	Name  string
+	Fault string // why it carries nothing; never wanted
+}
+
+// Route is the only route in a table of ours, a default one. Through lo and of type
+// local it makes marked packets ours; else it leads to a link of ours.
 type Route struct {
 	Family Family
 	Table  uint32
+	Link   string // empty: lo
 }
 
 // Rule sends packets that came in by an interface with a mark bit to our
@@ -224,17 +243,41 @@ type Qdisc struct {
 }
 
 // TC is a program of ours on an interface: the steering program of a side at
-// its ingress, or the wall at the egress of the origin side.
+// its ingress, the wall at the egress of the origin side, or the one that fetches
+// SYNs back at the egress of our own link.
 type TC struct {
 	Interface string
-	Side      Side // ClientSide or OriginSide, not both
+	Side      Side // ClientSide or OriginSide, not both; LoopSide
 	Clsact    bool // as a filter of the clsact qdisc, else as a TCX link
-	Egress    bool // the wall; its Side is OriginSide
+	Egress    bool // the wall; its Side is OriginSide. The loop; its Side is LoopSide
+	Behind    bool // programs of others come before it; never wanted
+}
+
+// HangsOn names the interface with which an item comes and goes, "" where there is
+// none. A rule waits for its interface to come back.
+func HangsOn(i Item) string {
+	switch i := i.(type) {
+	case Route:
+		return i.Link
+	case Role:
+		return i.Interface
+	case Qdisc:
+		return i.Interface
+	case TC:
+		return i.Interface
+	}
+	return ""
+}
+
+// Loop switches on that the SYNs of transit clients meet the host's packet filter:
+// marked with a bit they are forwarded to LoopLink and fetched back.
+type Loop struct {
+	Mark uint32 // one bit
 }
 
 // Filter returns the name of the program's filter in a clsact qdisc.
 func (t TC) Filter() string {
-	if t.Egress {
+	if t.Egress && t.Side == OriginSide {
 		return "portreeve_wall"
 	}
 	return "portreeve_" + t.Side.String()
@@ -250,6 +293,7 @@ func (Objects) Kind() Kind   { return KindObjects }
 func (Settings) Kind() Kind  { return KindSettings }
 func (Service) Kind() Kind   { return KindService }
 func (Origin) Kind() Kind    { return KindOrigin }
+func (Link) Kind() Kind      { return KindLink }
 func (Route) Kind() Kind     { return KindRoute }
 func (Rule) Kind() Kind      { return KindRule }
 func (Table) Kind() Kind     { return KindTable }
@@ -261,6 +305,7 @@ func (Binding) Kind() Kind   { return KindBinding }
 func (Lookup) Kind() Kind    { return KindLookup }
 func (Qdisc) Kind() Kind     { return KindQdisc }
 func (TC) Kind() Kind        { return KindTC }
+func (Loop) Kind() Kind      { return KindTC }
 func (Forward) Kind() Kind   { return KindForward }
 
 func (Table) Shared()     {}
@@ -271,6 +316,7 @@ func (Objects) Key() string     { return "objects" }
 func (Settings) Key() string    { return "settings" }
 func (s Service) Key() string   { return "service " + s.Name }
 func (o Origin) Key() string    { return fmt.Sprintf("origin %s port %d", o.Prefix, o.Port) }
+func (l Link) Key() string      { return "link " + l.Name }
 func (r Route) Key() string     { return r.String() }
 func (r Rule) Key() string      { return r.String() }
 func (t Table) Key() string     { return t.String() }
@@ -281,7 +327,8 @@ func (r Role) Key() string      { return "interface " + r.Interface }
 func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Prefix, b.Port) }
 func (Lookup) Key() string      { return "sk_lookup" }
 func (q Qdisc) Key() string     { return q.String() }
-func (t TC) Key() string        { return t.String() }
+func (t TC) Key() string        { t.Behind = false; return t.String() }
+func (Loop) Key() string        { return "loop" }
 func (f Forward) Key() string   { return f.String() }
 
 func (o Objects) String() string {
@@ -304,7 +351,18 @@ func (s Service) String() string {
 
 func (o Origin) String() string { return o.Key() }
 
+func (l Link) String() string {
+	text := fmt.Sprintf("link veth %s peer %s", l.Name, LoopPeer)
+	if l.Fault != "" {
+		text += " (" + l.Fault + ")"
+	}
+	return text
+}
+
 func (r Route) String() string {
+	if r.Link != "" {
+		return fmt.Sprintf("route %s default dev %s table %d", r.Family, r.Link, r.Table)
+	}
 	return fmt.Sprintf("route %s local default dev lo table %d", r.Family, r.Table)
 }
 
@@ -363,11 +421,20 @@ func (t TC) String() string {
 	if t.Clsact {
 		how = "clsact"
 	}
-	if t.Egress {
-		return fmt.Sprintf("link %s egress dev %s wall", how, t.Interface)
+	what := fmt.Sprintf("ingress dev %s %s side", t.Interface, t.Side)
+	switch {
+	case t.Side == LoopSide:
+		what = fmt.Sprintf("egress dev %s loop", t.Interface)
+	case t.Egress:
+		what = fmt.Sprintf("egress dev %s wall", t.Interface)
 	}
-	return fmt.Sprintf("link %s ingress dev %s %s side", how, t.Interface, t.Side)
+	if t.Behind {
+		what += " (behind a program of another)"
+	}
+	return "link " + how + " " + what
 }
+
+func (l Loop) String() string { return fmt.Sprintf("loop through FORWARD by mark 0x%x", l.Mark) }
 
 func (f Forward) String() string { return fmt.Sprintf("link netfilter forward %s wall", f.Family) }
 

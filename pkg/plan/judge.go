@@ -23,6 +23,7 @@ func Judge(c *config.Config, f Facts) finding.List {
 		l.AddAs("tcx-missing", finding.Error, key(c, "kernel.datapath"),
 			"this kernel has no TCX links (Linux 6.6 and later)", "use datapath: auto, which takes the clsact qdisc here")
 	}
+	l = append(l, JudgeForwarding(c, f)...)
 	if len(intercepts(c)) > 0 && c.Kernel.Netfilter == config.NetfilterOff && !ForwardByLink(c, f) {
 		l.AddAs("forward-unguarded", finding.Warning, key(c, "kernel.netfilter"),
 			"it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side",
@@ -110,6 +111,31 @@ func judgeListen(l *finding.List, c *config.Config, n int, s config.Service, f F
 				"add the address to an interface, or put it under intercept if it is an origin's")
 		}
 	}
+}
+
+// JudgeForwarding refuses transit services whose SYNs cannot meet the rules of FORWARD,
+// for the kernel does not forward.
+func JudgeForwarding(c *config.Config, f Facts) finding.List {
+	var l finding.List
+	if !Loops(c) {
+		return nil
+	}
+	for _, family := range families(intercepts(c)) {
+		for _, name := range c.Interfaces.Client {
+			forwarded, known := f.Forwarding[name]
+			if !known || slices.Contains(forwarded, family) {
+				continue
+			}
+			sysctl := "net.ipv4.ip_forward"
+			if family == IPv6 {
+				sysctl = "net.ipv6.conf.all.forwarding"
+			}
+			l.Add(finding.Error, key(c, "kernel.forward_rules"),
+				fmt.Sprintf("connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no %s that comes in by %s", family, name),
+				fmt.Sprintf("sysctl -w %s=1 (and in /etc/sysctl.d, or it is lost at boot), or set kernel.forward_rules to skip", sysctl))
+		}
+	}
+	return l
 }
 
 func needsTC(c *config.Config) bool {

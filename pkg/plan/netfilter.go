@@ -20,10 +20,6 @@ const pinned = "--object-pinned"
 // somebody else.
 const Comment = "portreeve"
 
-// LoopLink is the interface by which new connections of transit leave FORWARD,
-// to be fetched back.
-const LoopLink = "portreeve0"
-
 // lastChains are, by base chain, our chains that are met behind the rules of
 // others.
 var lastChains = map[string]string{
@@ -70,7 +66,7 @@ func needs(c *config.Config, f Facts) Firewall {
 	if !ForwardByLink(c, f) {
 		w.Match = f.Match
 	}
-	if loops(c) {
+	if Loops(c) {
 		w.LoopMark, w.Link = c.Kernel.LoopMark, LoopLink
 	}
 	var met, samePort []config.Target
@@ -86,12 +82,6 @@ func needs(c *config.Config, f Facts) Firewall {
 	}
 	w.Sent, w.SamePort = families(met), families(samePort)
 	return w
-}
-
-// loops reports whether new connections of transit pass FORWARD before they are
-// steered.
-func loops(c *config.Config) bool {
-	return c.Kernel.ForwardRules == config.ForwardHonour && len(intercepts(c)) > 0
 }
 
 // Netfilter returns the chains and rules that keep a packet filter from

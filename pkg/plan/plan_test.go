@@ -221,6 +221,38 @@ func TestJudgeWarnsOfNoWall(t *testing.T) {
 	}
 }
 
+// SYNs that shall meet FORWARD have to be forwarded, in each family and by each
+// interface of the client side.
+func TestJudgeForwarding(t *testing.T) {
+	const v4 = "portreeve.yaml: kernel.forward_rules: connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no IPv4 that comes in by ext0; sysctl -w net.ipv4.ip_forward=1 (and in /etc/sysctl.d, or it is lost at boot), or set kernel.forward_rules to skip"
+	addressed := `  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.254:25"]}` + "\n"
+	for _, test := range []struct {
+		services  string
+		rules     config.ForwardRules
+		forwarded map[string][]Family
+		want      string
+	}{
+		{transit, config.ForwardHonour, map[string][]Family{"ext0": {}}, v4},
+		{transit, config.ForwardHonour, map[string][]Family{"ext0": {IPv6}, "dmz0": {IPv4}}, v4},
+		{transit, config.ForwardHonour, map[string][]Family{"ext0": {IPv4}}, ""},
+		{transit, config.ForwardHonour, nil, ""},
+		{transit, config.ForwardSkip, map[string][]Family{"ext0": {}}, ""},
+		{addressed, config.ForwardHonour, map[string][]Family{"ext0": {}}, ""},
+	} {
+		c := parse(t, test.services)
+		c.Kernel.ForwardRules = test.rules
+		facts := gateway
+		facts.Forwarding = test.forwarded
+		got := ""
+		if l := Judge(c, facts); len(l) > 0 {
+			got = l.Error()
+		}
+		if got != test.want {
+			t.Errorf("%+v: %s", test, got)
+		}
+	}
+}
+
 // The kernel says of what came in by an interface in a VRF that it came in by the
 // VRF: that is the name to let pass.
 func TestJudgeBypassInVRF(t *testing.T) {

@@ -22,6 +22,7 @@ var kinds = []plan.TC{
 	{Side: plan.ClientSide, Clsact: true},
 	{Side: plan.OriginSide, Clsact: true},
 	{Side: plan.OriginSide, Clsact: true, Egress: true},
+	{Side: plan.LoopSide, Clsact: true, Egress: true},
 }
 
 // hookOf returns the hook of a filter, as the parent that clsact gives it.

@@ -43,11 +43,11 @@ func (r TableRoute) String() string {
 	return fmt.Sprintf("%s table %d proto %d", s, r.Table, r.Protocol)
 }
 
-// ownRoutes returns our local default routes of all tables. What is not ours
+// ownRoutes returns our default routes of all tables. What is not ours
 // is passed over by a look at the fixed header alone.
 func ownRoutes() ([]TableRoute, error) {
 	return routes(func(h *nl.RtMsg) bool {
-		return h.Protocol == Protocol && h.Type == unix.RTN_LOCAL && h.Dst_len == 0
+		return h.Protocol == Protocol && (h.Type == unix.RTN_LOCAL || h.Type == unix.RTN_UNICAST) && h.Dst_len == 0
 	}, func(r TableRoute) bool { return r.Ours })
 }
 
@@ -99,8 +99,18 @@ func parseRoute(h *nl.RtMsg, a map[uint16][]byte, names map[int]string) TableRou
 		r.Table = number(t)
 	}
 	r.Gateway, _ = netip.AddrFromSlice(a[unix.RTA_GATEWAY])
-	r.Ours = r.Protocol == Protocol && h.Type == unix.RTN_LOCAL && r.To.Bits() == 0 && r.Interface == "lo"
+	local, loop := h.Type == unix.RTN_LOCAL && r.Interface == "lo", h.Type == unix.RTN_UNICAST && r.Interface == plan.LoopLink
+	r.Ours = r.Protocol == Protocol && r.To.Bits() == 0 && (local || loop)
 	return r
+}
+
+// item returns one of our routes as plan knows it.
+func (r TableRoute) item() plan.Route {
+	i := plan.Route{Family: r.Family, Table: r.Table}
+	if r.Interface != "lo" {
+		i.Link = r.Interface
+	}
+	return i
 }
 
 // prefix makes a prefix of an address that is absent when it is all zero.
@@ -127,7 +137,7 @@ func routeType(t uint8) string {
 	return fmt.Sprintf("type %d", t)
 }
 
-// addRoute makes our local default route. It refuses a table that others use:
+// addRoute makes our default route of a table. It refuses a table that others use:
 // their rules would then deliver to us what they meant to route.
 func (h *Hand) addRoute(r plan.Route) error {
 	if present, err := hasRoute(r); present || err != nil {
@@ -136,11 +146,11 @@ func (h *Hand) addRoute(r plan.Route) error {
 	if err := foreignUse(r); err != nil {
 		return err
 	}
-	lo, err := findLink("lo")
+	route, err := libraryRoute(r, 0)
 	if err != nil {
 		return err
 	}
-	err = netlink.RouteAdd(localDefault(r, lo, 0))
+	err = netlink.RouteAdd(route)
 	if errors.Is(err, unix.EEXIST) {
 		if present, again := hasRoute(r); present && again == nil {
 			return nil // somebody was quicker with the same
@@ -152,9 +162,7 @@ func (h *Hand) addRoute(r plan.Route) error {
 // hasRoute reports whether our route is there.
 func hasRoute(r plan.Route) (bool, error) {
 	have, err := ownRoutes()
-	return slices.ContainsFunc(have, func(found TableRoute) bool {
-		return found.Family == r.Family && found.Table == r.Table
-	}), err
+	return slices.ContainsFunc(have, func(found TableRoute) bool { return found.item() == r }), err
 }
 
 // foreignUse names what others have in our table or lead to it.
@@ -187,35 +195,56 @@ func removeRoute(r plan.Route) error {
 		return err
 	}
 	for _, found := range have {
-		if found.Family != r.Family || found.Table != r.Table {
+		if found.item() != r {
 			continue
 		}
-		lo, err := findLink("lo")
+		route, err := libraryRoute(r, found.Metric)
 		if err != nil {
 			return err
 		}
-		if err := netlink.RouteDel(localDefault(r, lo, found.Metric)); err != nil && !gone(err) {
+		if err := netlink.RouteDel(route); err != nil && !gone(err) {
 			return explain(err)
 		}
 	}
 	return nil
 }
 
-// localDefault is the route as the library wants it. The protocol is among
+// nobodyNext are the next hops on the loop link: nobody needs to have the address
+// there, and with one for all destinations the kernel keeps a single neighbour. The
+// IPv4 address is the one that RFC 7600 gave for that; the other is link-local.
+var nobodyNext = map[plan.Family]netip.Addr{
+	plan.IPv4: netip.AddrFrom4([4]byte{192, 0, 0, 8}),
+	plan.IPv6: netip.MustParseAddr("fe80::1"),
+}
+
+// libraryRoute is the route as the library wants it. The protocol is among
 // what the kernel compares when it deletes.
-func localDefault(r plan.Route, lo netlink.Link, metric uint32) *netlink.Route {
+func libraryRoute(r plan.Route, metric uint32) (*netlink.Route, error) {
+	name := r.Link
+	if name == "" {
+		name = "lo"
+	}
+	l, err := findLink(name)
+	if err != nil {
+		return nil, err
+	}
 	bits := 32
 	if r.Family == plan.IPv6 {
 		bits = 128
 	}
-	return &netlink.Route{
+	route := &netlink.Route{
 		Family:    int(afOf(r.Family)),
 		Table:     int(r.Table),
-		Type:      unix.RTN_LOCAL,
-		Scope:     netlink.SCOPE_HOST,
 		Protocol:  Protocol,
-		LinkIndex: lo.Attrs().Index,
+		LinkIndex: l.Attrs().Index,
 		Priority:  int(metric),
 		Dst:       &net.IPNet{IP: make(net.IP, bits/8), Mask: net.CIDRMask(0, bits)},
 	}
+	if r.Link == "" {
+		route.Type, route.Scope = unix.RTN_LOCAL, netlink.SCOPE_HOST
+		return route, nil
+	}
+	route.Type, route.Scope = unix.RTN_UNICAST, netlink.SCOPE_UNIVERSE
+	route.Gw, route.Flags = nobodyNext[r.Family].AsSlice(), int(netlink.FLAG_ONLINK)
+	return route, nil
 }

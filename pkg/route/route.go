@@ -1,15 +1,15 @@
-// Package route owns what makes marked packets ours: the local default route
-// in our routing table, the policy rules that lead to it, the clsact qdiscs
-// and the BPF filters in them.
+// Package route owns what makes marked packets ours: the default routes in our
+// routing tables, the policy rules that lead to them, the link by which SYNs go
+// through FORWARD and back, the clsact qdiscs and the BPF filters in them.
 //
-// It never flushes a table, never changes or removes a route, rule, qdisc or
+// It never flushes a table, never changes or removes a link, route, rule, qdisc or
 // filter that it did not make, writes no sysctl, and knows nothing of BPF but
 // a program's file descriptor and number. apply calls the Hand; steer attaches
 // its programs through Filters; doctor and status ask the read-only questions
 // about links, addresses, rules and routes.
 //
 // What is ours is recognised by its own marks, for detach has no
-// configuration: the route by its protocol number, a rule by the table that it
+// configuration: the link by its alias, a route by its protocol number, a rule by the table that it
 // leads to and its exact shape, a filter by name and program. Everything acts
 // in the network namespace of the calling thread.
 package route
@@ -43,11 +43,15 @@ func (*Hand) Name() string { return "routing" }
 // Owns reports whether items of kind k are kept by this hand. TC filters are
 // attached by steer, through Filters.
 func (*Hand) Owns(k plan.Kind) bool {
-	return k == plan.KindRoute || k == plan.KindRule || k == plan.KindQdisc
+	return k == plan.KindLink || k == plan.KindRoute || k == plan.KindRule || k == plan.KindQdisc
 }
 
 // Have returns our routes and rules, and the clsact qdiscs whoever made them.
 func (h *Hand) Have() ([]plan.Item, error) {
+	links, err := ownLinks()
+	if err != nil {
+		return nil, err
+	}
 	routes, err := ownRoutes()
 	if err != nil {
 		return nil, err
@@ -61,8 +65,11 @@ func (h *Hand) Have() ([]plan.Item, error) {
 		return nil, err
 	}
 	var items []plan.Item
+	for _, l := range links {
+		items = append(items, l)
+	}
 	for _, r := range routes {
-		items = append(items, plan.Route{Family: r.Family, Table: r.Table})
+		items = append(items, r.item())
 	}
 	for _, r := range rules {
 		items = append(items, r.item())
@@ -73,6 +80,8 @@ func (h *Hand) Have() ([]plan.Item, error) {
 // Add makes an item. One that is present is left as it is.
 func (h *Hand) Add(i plan.Item) error {
 	switch i := i.(type) {
+	case plan.Link:
+		return addLink(i)
 	case plan.Route:
 		return h.addRoute(i)
 	case plan.Rule:
@@ -84,12 +93,12 @@ func (h *Hand) Add(i plan.Item) error {
 }
 
 // Replace changes old to new. Two rules, routes or qdiscs may be there at
-// once, so the new one is added before the old one goes.
+// once, so the new one is added before the old one goes. A link is mended.
 func (h *Hand) Replace(old, new plan.Item) error {
 	if err := h.Add(new); err != nil {
 		return err
 	}
-	if old == new {
+	if old.Key() == new.Key() {
 		return nil
 	}
 	return h.Remove(old)
@@ -99,6 +108,8 @@ func (h *Hand) Replace(old, new plan.Item) error {
 // qdisc that holds anybody's filter: it stays.
 func (h *Hand) Remove(i plan.Item) error {
 	switch i := i.(type) {
+	case plan.Link:
+		return removeLink(i)
 	case plan.Route:
 		return removeRoute(i)
 	case plan.Rule:

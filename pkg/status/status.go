@@ -22,12 +22,14 @@ type Report struct {
 	Since     time.Time `json:"since,omitzero"`
 	Datapath  string    `json:"datapath,omitempty"` // "tcx", "clsact" or "lookup" (sk_lookup alone)
 	Inspector Inspector `json:"inspector"`
+	Watcher   Watcher   `json:"watcher"`
 	Metrics   string    `json:"metrics,omitempty"` // where they are asked for, by the configuration; the caller fills it in
 	Services  []Service `json:"services,omitempty"`
 	Walls     []Wall    `json:"walls,omitempty"`
 	Leaks     uint64    `json:"leaks"`               // new connections that were not steered, and that a wall stopped
 	Counters  []Counter `json:"counters,omitempty"`  // those that are not zero
 	Lost      []string  `json:"lost,omitempty"`      // attached, and gone since
+	Displaced []string  `json:"displaced,omitempty"` // attached, and overruled since: not in its place, or faulty
 	Leftovers []string  `json:"leftovers,omitempty"` // ours, and not part of what is attached
 }
 
@@ -71,7 +73,7 @@ func Read(r *apply.Runner, s *steer.Steer) (Report, error) {
 	if err != nil {
 		return Report{}, err
 	}
-	report := Report{Since: r.Journal.Since(), Lost: words(lost)}
+	report := Report{Since: r.Journal.Since(), Lost: words(lost), Displaced: displaced(have)}
 	for _, i := range have {
 		if !r.Journal.Holds(i) {
 			report.Leftovers = append(report.Leftovers, i.String())
@@ -79,7 +81,7 @@ func Read(r *apply.Runner, s *steer.Steer) (Report, error) {
 	}
 	report.Datapath = datapath(have)
 	report.Attached = report.Datapath != ""
-	report.Inspector.State = Absent
+	report.Inspector.State, report.Watcher.State = Absent, Unwatched
 	if s == nil {
 		return report, nil
 	}
@@ -97,6 +99,11 @@ func (r *Report) live(s *steer.Steer, have []plan.Item) error {
 	}
 	r.Inspector = inspector(alive)
 	r.Services = services(alive, have)
+	watched, err := s.Watcher()
+	if err != nil {
+		return err
+	}
+	r.Watcher = watcher(watched)
 	if r.Since.IsZero() { // the journal is lost, the kernel remembers
 		if r.Since, err = s.Since(); err != nil {
 			return err

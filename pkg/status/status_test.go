@@ -98,7 +98,10 @@ func sample() Report {
 	return Report{
 		Attached: true, Since: time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC), Datapath: "tcx",
 		Inspector: Inspector{State: Alive, Instance: 7, Age: 0.25, Limit: 3},
-		Metrics:   "http://127.0.0.1:9125/metrics",
+		Watcher: Watcher{State: Watching, Age: 1.5, Repairs: 3,
+			Last:     []Note{{time.Date(2026, 11, 22, 12, 5, 0, 0, time.UTC), "+ " + route.String()}},
+			Findings: []Note{{time.Date(2026, 11, 22, 12, 6, 0, 0, time.UTC), "something is in the way"}}},
+		Metrics: "http://127.0.0.1:9125/metrics",
 		Services: services(steer.Alive{Services: []steer.ServiceAlive{{Name: "mx", Open: true, IPv4: true}}}, []plan.Item{
 			plan.Binding{Prefix: netip.MustParsePrefix("192.0.2.1/32"), Port: 25, Service: "mx", Addressed: true},
 			plan.Binding{Prefix: netip.MustParsePrefix("2001:db8::/64"), Port: 25, Service: "mx", Transit: true},
@@ -107,6 +110,7 @@ func sample() Report {
 		Leaks:     3,
 		Counters:  []Counter{{"client-syn", 4, "diverted"}},
 		Lost:      []string{route.String()},
+		Displaced: []string{"a jump"},
 		Leftovers: []string{clsact.String()},
 	}
 }
@@ -118,11 +122,13 @@ func TestJSONIsStable(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := `{"attached":true,"since":"2026-11-22T12:00:00Z","datapath":"tcx",` +
-		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},"metrics":"http://127.0.0.1:9125/metrics",` +
+		`"inspector":{"state":"alive","instance":7,"heartbeat_age_seconds":0.25,"heartbeat_limit_seconds":3},` +
+		`"watcher":{"state":"watching","look_age_seconds":1.5,"repairs":3,"last":[{"when":"2026-11-22T12:05:00Z","text":"+ route IPv4 local default dev lo table 7"}],` +
+		`"findings":[{"when":"2026-11-22T12:06:00Z","text":"something is in the way"}]},"metrics":"http://127.0.0.1:9125/metrics",` +
 		`"services":[{"name":"mx","fail":"open","ipv4":true,"ipv6":false,"addressed":["192.0.2.1:25"],"transit":["[2001:db8::/64]:25"]}],` +
 		`"walls":[{"name":"origin","at":["link tcx egress dev dmz0 wall"],"dropped":3}],"leaks":3,` +
 		`"counters":[{"reason":"client-syn","count":4,"meaning":"diverted"}],` +
-		`"lost":["route IPv4 local default dev lo table 7"],"leftovers":["link clsact ingress dev ext0 client side"]}`
+		`"lost":["route IPv4 local default dev lo table 7"],"displaced":["a jump"],"leftovers":["link clsact ingress dev ext0 client side"]}`
 	if diff := cmp.Diff(want, string(got)); diff != "" {
 		t.Error(diff)
 	}
@@ -165,11 +171,39 @@ func TestText(t *testing.T) {
 	}
 	for _, want := range []string{
 		"data path tcx", "alive: last heartbeat 0.2 s ago, limit 3.0 s",
-		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "metrics", "http://127.0.0.1:9125/metrics", "client-syn", "lost", "leftover",
+		"fail open, addressed 192.0.2.1:25, transit [2001:db8::/64]:25", "metrics", "http://127.0.0.1:9125/metrics", "client-syn", "lost", "leftover", "displaced", "a jump",
+		"watching: last look 1.5 s ago; 3 things put back since the attach", "put back", "+ route IPv4", "finding", "something is in the way (since",
 		"wall origin", "3 dropped; link tcx egress dev dmz0 wall", "3 STOPPED",
 	} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %q in:\n%s", want, b.String())
+		}
+	}
+}
+
+// What is there and does not do what it ought to is drift, as is what is gone.
+func TestDisplaced(t *testing.T) {
+	jump := plan.Filter{Family: plan.IPv4, Table: "nat", Chain: "POSTROUTING", Spec: plan.Jump("PORTREEVE-POSTROUTING"), Place: plan.First}
+	astray, behind := jump, tcx
+	astray.Astray, behind.Behind = true, true
+	link := plan.Link{Name: plan.LoopLink, Fault: "it is down"}
+	r := read(t, []plan.Item{astray, behind, link, wall}, []plan.Item{jump, tcx, plan.Link{Name: plan.LoopLink}, wall})
+	if diff := cmp.Diff([]string{astray.String(), behind.String(), link.String()}, r.Displaced); diff != "" || len(r.Lost) > 0 {
+		t.Errorf("lost %v, displaced:\n%s", r.Lost, diff)
+	}
+}
+
+func TestWatcherStates(t *testing.T) {
+	for name, test := range map[string]struct {
+		watcher steer.Watcher
+		want    WatcherState
+	}{
+		"none":   {steer.Watcher{Age: time.Hour}, Unwatched},
+		"looks":  {steer.Watcher{Ever: true, Age: 4 * time.Second}, Watching},
+		"killed": {steer.Watcher{Ever: true, Age: time.Minute}, Silent},
+	} {
+		if got := watcher(test.watcher); got.State != test.want {
+			t.Errorf("%s: %s, want %s", name, got.State, test.want)
 		}
 	}
 }

@@ -18,6 +18,7 @@ func (r Report) WriteText(w io.Writer) error {
 	} else {
 		fmt.Fprintf(t, "kernel side\tattached since %s, data path %s\n", r.Since.Local().Format(time.DateTime), r.Datapath)
 		fmt.Fprintf(t, "inspector\t%s\n", r.Inspector)
+		fmt.Fprintf(t, "watcher\t%s\n", r.Watcher)
 	}
 	if r.Metrics != "" {
 		fmt.Fprintf(t, "metrics\t%s\n", r.Metrics)
@@ -33,6 +34,15 @@ func (r Report) WriteText(w io.Writer) error {
 	}
 	for _, c := range r.Counters {
 		fmt.Fprintf(t, "%s\t%d\t%s\n", c.Reason, c.Count, c.Meaning)
+	}
+	for _, n := range r.Watcher.Last {
+		fmt.Fprintf(t, "put back\t%s %s\n", n.When.Local().Format(time.DateTime), n.Text)
+	}
+	for _, n := range r.Watcher.Findings {
+		fmt.Fprintf(t, "finding\t%s (since %s)\n", n.Text, n.When.Local().Format(time.DateTime))
+	}
+	for _, i := range r.Displaced {
+		fmt.Fprintf(t, "displaced\t%s\n", i)
 	}
 	for _, i := range r.Lost {
 		fmt.Fprintf(t, "lost\t%s\n", i)

@@ -51,7 +51,7 @@ func wallOf(i plan.Item) string {
 	switch i := i.(type) {
 	case plan.TC:
 		switch {
-		case i.Egress:
+		case i.Egress && i.Side == plan.OriginSide:
 			return "origin"
 		case i.Side == plan.ClientSide:
 			return "client"

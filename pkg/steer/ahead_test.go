@@ -18,7 +18,7 @@ func TestAhead(t *testing.T) {
 	}
 	s, _, _ := gateway(t)
 	must(t, s.Add(plan.Objects{}))
-	before := func(anchor link.Anchor, hook ebpf.AttachType) {
+	put := func(anchor link.Anchor, hook ebpf.AttachType) {
 		foreign, err := ebpf.NewProgram(classifier()) // one is attached once at most
 		must(t, err)
 		t.Cleanup(func() { foreign.Close() })
@@ -40,14 +40,25 @@ func TestAhead(t *testing.T) {
 			}
 		}
 	}
-	before(link.Tail(), ebpf.AttachTCXIngress)
-	before(link.Tail(), ebpf.AttachTCXEgress)
+	put(link.Tail(), ebpf.AttachTCXIngress)
+	put(link.Tail(), ebpf.AttachTCXEgress)
 	named()
 	must(t, s.Add(plan.TC{Interface: "dmz0", Side: plan.ClientSide}))
 	must(t, s.Add(plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true}))
 	named()
-	before(link.Head(), ebpf.AttachTCXEgress)
+	put(link.Head(), ebpf.AttachTCXEgress)
 	named("tcx egress dev dmz0: program steer_probe (id ")
-	before(link.Head(), ebpf.AttachTCXIngress)
+	put(link.Head(), ebpf.AttachTCXIngress)
 	named("tcx egress dev dmz0: program steer_probe (id ", "tcx ingress dev dmz0: program steer_probe (id ")
+
+	// Ours go to the head again, and are the same as before.
+	want := []plan.Item{
+		plan.Objects{}, plan.TC{Interface: "dmz0", Side: plan.ClientSide}, plan.TC{Interface: "dmz0", Side: plan.OriginSide, Egress: true},
+	}
+	changes := apply(t, s, want)
+	if len(changes) != 2 || !strings.HasSuffix(changes[0].Old.String(), "(behind a program of another)") {
+		t.Errorf("%v", changes)
+	}
+	named()
+	wantItems(t, s, want)
 }

@@ -16,7 +16,7 @@ import (
 type bpfAbi uint32
 
 const (
-	bpfAbiABI bpfAbi = 2
+	bpfAbiABI bpfAbi = 3
 )
 
 type bpfBinding struct {
@@ -38,6 +38,12 @@ type bpfHeartbeat struct {
 	_        structs.HostLayout
 	LastNs   uint64
 	Instance uint64
+}
+
+type bpfNote struct {
+	_    structs.HostLayout
+	When uint64
+	Text [248]uint8
 }
 
 type bpfOrigin struct {
@@ -103,7 +109,10 @@ const (
 	bpfReasonREASON_FORWARD_DEAD_CLOSED  bpfReason = 37
 	bpfReasonREASON_FORWARD_DEAD_OPEN    bpfReason = 38
 	bpfReasonREASON_FORWARD_BYPASS       bpfReason = 39
-	bpfReasonREASONS                     bpfReason = 40
+	bpfReasonREASON_LOOP_OUT             bpfReason = 40
+	bpfReasonREASON_LOOP_FETCHED         bpfReason = 41
+	bpfReasonREASON_LOOP_STRAY           bpfReason = 42
+	bpfReasonREASONS                     bpfReason = 43
 )
 
 type bpfService struct {
@@ -119,6 +128,8 @@ type bpfSettings struct {
 	Abi         bpfAbi
 	ClientMark  uint32
 	OriginMark  uint32
+	LoopMark    uint32
+	Unused      uint32
 	Reasons     bpfReason
 	Closed      uint32
 	Forward     uint32
@@ -133,11 +144,18 @@ const (
 	bpfSideSIDE_CLIENT bpfSide = 1
 	bpfSideSIDE_ORIGIN bpfSide = 2
 	bpfSideSIDE_BYPASS bpfSide = 4
+	bpfSideSIDE_LOOP   bpfSide = 8
 )
 
 type bpfTarget struct {
 	_     structs.HostLayout
 	Flags bpfBindingFlags
+}
+
+type bpfWatcher struct {
+	_       structs.HostLayout
+	LastNs  uint64
+	Repairs uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -147,6 +165,7 @@ const (
 	bpfMapBindings           = "bindings"
 	bpfMapHeartbeat          = "heartbeat"
 	bpfMapListeners          = "listeners"
+	bpfMapNotes              = "notes"
 	bpfMapOrigins            = "origins"
 	bpfMapPorts              = "ports"
 	bpfMapRoles              = "roles"
@@ -154,11 +173,13 @@ const (
 	bpfMapSettings           = "settings"
 	bpfMapStats              = "stats"
 	bpfMapTargets            = "targets"
+	bpfMapWatcher            = "watcher"
 	bpfProgSteerClient       = "steer_client"
 	bpfProgSteerClientL3     = "steer_client_l3"
 	bpfProgSteerForward      = "steer_forward"
 	bpfProgSteerForwardMatch = "steer_forward_match"
 	bpfProgSteerLookup       = "steer_lookup"
+	bpfProgSteerLoop         = "steer_loop"
 	bpfProgSteerOrigin       = "steer_origin"
 	bpfProgSteerOriginL3     = "steer_origin_l3"
 	bpfProgSteerWall         = "steer_wall"
@@ -212,6 +233,7 @@ type bpfProgramSpecs struct {
 	SteerForward      *ebpf.ProgramSpec `ebpf:"steer_forward"`
 	SteerForwardMatch *ebpf.ProgramSpec `ebpf:"steer_forward_match"`
 	SteerLookup       *ebpf.ProgramSpec `ebpf:"steer_lookup"`
+	SteerLoop         *ebpf.ProgramSpec `ebpf:"steer_loop"`
 	SteerOrigin       *ebpf.ProgramSpec `ebpf:"steer_origin"`
 	SteerOriginL3     *ebpf.ProgramSpec `ebpf:"steer_origin_l3"`
 	SteerWall         *ebpf.ProgramSpec `ebpf:"steer_wall"`
@@ -225,6 +247,7 @@ type bpfMapSpecs struct {
 	Bindings  *ebpf.MapSpec `ebpf:"bindings"`
 	Heartbeat *ebpf.MapSpec `ebpf:"heartbeat"`
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
+	Notes     *ebpf.MapSpec `ebpf:"notes"`
 	Origins   *ebpf.MapSpec `ebpf:"origins"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	Roles     *ebpf.MapSpec `ebpf:"roles"`
@@ -232,6 +255,7 @@ type bpfMapSpecs struct {
 	Settings  *ebpf.MapSpec `ebpf:"settings"`
 	Stats     *ebpf.MapSpec `ebpf:"stats"`
 	Targets   *ebpf.MapSpec `ebpf:"targets"`
+	Watcher   *ebpf.MapSpec `ebpf:"watcher"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -263,6 +287,7 @@ type bpfMaps struct {
 	Bindings  *ebpf.Map `ebpf:"bindings"`
 	Heartbeat *ebpf.Map `ebpf:"heartbeat"`
 	Listeners *ebpf.Map `ebpf:"listeners"`
+	Notes     *ebpf.Map `ebpf:"notes"`
 	Origins   *ebpf.Map `ebpf:"origins"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	Roles     *ebpf.Map `ebpf:"roles"`
@@ -270,6 +295,7 @@ type bpfMaps struct {
 	Settings  *ebpf.Map `ebpf:"settings"`
 	Stats     *ebpf.Map `ebpf:"stats"`
 	Targets   *ebpf.Map `ebpf:"targets"`
+	Watcher   *ebpf.Map `ebpf:"watcher"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -277,6 +303,7 @@ func (m *bpfMaps) Close() error {
 		m.Bindings,
 		m.Heartbeat,
 		m.Listeners,
+		m.Notes,
 		m.Origins,
 		m.Ports,
 		m.Roles,
@@ -284,6 +311,7 @@ func (m *bpfMaps) Close() error {
 		m.Settings,
 		m.Stats,
 		m.Targets,
+		m.Watcher,
 	)
 }
 
@@ -302,6 +330,7 @@ type bpfPrograms struct {
 	SteerForward      *ebpf.Program `ebpf:"steer_forward"`
 	SteerForwardMatch *ebpf.Program `ebpf:"steer_forward_match"`
 	SteerLookup       *ebpf.Program `ebpf:"steer_lookup"`
+	SteerLoop         *ebpf.Program `ebpf:"steer_loop"`
 	SteerOrigin       *ebpf.Program `ebpf:"steer_origin"`
 	SteerOriginL3     *ebpf.Program `ebpf:"steer_origin_l3"`
 	SteerWall         *ebpf.Program `ebpf:"steer_wall"`
@@ -315,6 +344,7 @@ func (p *bpfPrograms) Close() error {
 		p.SteerForward,
 		p.SteerForwardMatch,
 		p.SteerLookup,
+		p.SteerLoop,
 		p.SteerOrigin,
 		p.SteerOriginL3,
 		p.SteerWall,

@@ -77,7 +77,7 @@ func TestClientHung(t *testing.T) {
 		g.want(clientHook, w.name()+" hung, open", w.fromClient(w.opened, syn).bytes(), left(bpfReasonREASON_CLIENT_HUNG_OPEN))
 		g.want(clientHook, w.name()+" hung, closed", w.fromClient(w.closed, syn).bytes(), dropped(bpfReasonREASON_CLIENT_HUNG_CLOSED))
 	}
-	ahead, err := monotonic()
+	ahead, err := clock{}.now()
 	must(t, err)
 	must(t, g.set.maps[bpfMapHeartbeat].Put(uint32(0), bpfHeartbeat{LastNs: uint64(ahead + time.Hour), Instance: 1}))
 	g.want(clientHook, "a clock ahead of the coarse one", world4.fromClient(world4.closed, syn).bytes(), diverted(bpfReasonREASON_CLIENT_SYN))

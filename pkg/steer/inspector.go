@@ -28,6 +28,7 @@ type Inspector struct {
 	seats map[string]uint32 // numbers of the services that they were registered for
 	fills [2]bool           // IPv4 and IPv6: there is a listener for these slots
 	held  heldLinks         // see Hold
+	clock clock             // for the heartbeat; read at the start, when there are descriptors to be had
 }
 
 // Inspector opens the pinned maps for the daemon. The error is ErrNotAttached
@@ -45,6 +46,9 @@ func (s *Steer) Inspector() (*Inspector, error) {
 	if i.dir, err = os.Open(string(set.dir)); err == nil {
 		i.pin, err = os.Stat(i.pinPath())
 	}
+	if err == nil {
+		i.clock, err = ourClock()
+	}
 	if err != nil {
 		i.Close()
 		return nil, explain(err)
@@ -60,19 +64,66 @@ func (i *Inspector) pinPath() string { return i.set.dir.pin(bpfMapHeartbeat) }
 // on.
 func (i *Inspector) pinned() error {
 	now, err := os.Stat(i.pinPath())
-	if err == nil && os.SameFile(i.pin, now) || errors.Is(err, fs.ErrNotExist) && i.held.steer() {
+	switch {
+	case err == nil && (os.SameFile(i.pin, now) || i.repinned(now)):
 		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) || err == nil {
+	case errors.Is(err, fs.ErrNotExist) && i.held.steer():
+		return nil
+	case err == nil, errors.Is(err, fs.ErrNotExist):
 		return ErrNotAttached
 	}
 	return err
+}
+
+// repinned reports whether a pin that is new is of the map that the inspector works
+// with: the pins were lost, and the watcher has put them back. The inspector then goes
+// on with the new directory.
+func (i *Inspector) repinned(now os.FileInfo) bool {
+	pinned, err := ebpf.LoadPinnedMap(i.pinPath(), nil)
+	if err != nil {
+		return false
+	}
+	defer pinned.Close()
+	if !sameMap(pinned, i.set.maps[bpfMapHeartbeat]) {
+		return false
+	}
+	dir, err := os.Open(string(i.set.dir))
+	if err != nil {
+		return false
+	}
+	i.dir.Close()
+	i.dir, i.pin = dir, now
+	return true
+}
+
+func sameMap(a, b *ebpf.Map) bool {
+	one, err := a.Info()
+	if err != nil {
+		return false
+	}
+	other, err := b.Info()
+	if err != nil {
+		return false
+	}
+	id, known := one.ID()
+	same, _ := other.ID()
+	return known && id == same
 }
 
 // Close closes maps and links. Listeners stay in their slots until they are
 // closed.
 func (i *Inspector) Close() error {
 	return errors.Join(i.set.Close(), i.dir.Close(), i.held.close())
+}
+
+// Watcher returns what the process has left that keeps the kernel side.
+func (i *Inspector) Watcher() (Watcher, error) {
+	now, err := i.clock.now()
+	if err != nil {
+		return Watcher{}, err
+	}
+	w, err := i.set.watcher(now)
+	return w, explain(err)
 }
 
 // Services returns the services that the kernel side knows, by slot.
@@ -350,7 +401,7 @@ func (i *Inspector) Beat(instance uint64) error {
 	if instance == 0 {
 		return errors.New("write the heartbeat: an inspector's number is not 0")
 	}
-	now, err := monotonic()
+	now, err := i.clock.now()
 	if err != nil {
 		return err
 	}
@@ -368,23 +419,14 @@ func (i *Inspector) Owner() (instance uint64, age time.Duration, err error) {
 	if err := i.pinned(); err != nil {
 		return 0, 0, err
 	}
-	return i.set.owner()
+	return i.set.owner(i.clock)
 }
 
-func (s *pinSet) owner() (instance uint64, age time.Duration, err error) {
+func (s *pinSet) owner(c clock) (instance uint64, age time.Duration, err error) {
 	var beat bpfHeartbeat
 	if err := s.maps[bpfMapHeartbeat].Lookup(uint32(0), &beat); err != nil {
 		return 0, 0, fmt.Errorf("read the heartbeat: %w", err)
 	}
-	now, err := monotonic()
+	now, err := c.now()
 	return beat.Instance, now - time.Duration(beat.LastNs), err
-}
-
-// monotonic reads the clock by which the programs judge the heartbeat.
-func monotonic() (time.Duration, error) {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		return 0, fmt.Errorf("read the monotonic clock: %w", err)
-	}
-	return time.Duration(now.Nano()), nil
 }

@@ -558,7 +558,7 @@ func TestOtherABI(t *testing.T) {
 		pinSettings(t, s, size, 99)
 		have, err := s.Have()
 		must(t, err)
-		if !strings.Contains(have[0].String(), "ABI 99, this build speaks 2") {
+		if !strings.Contains(have[0].String(), "ABI 99, this build speaks 3") {
 			t.Error(have[0])
 		}
 		for what, err := range map[string]error{

@@ -28,7 +28,7 @@ const (
 func programNames() []string {
 	return []string{
 		bpfProgSteerLookup, bpfProgSteerClient, bpfProgSteerClientL3, bpfProgSteerOrigin, bpfProgSteerOriginL3,
-		bpfProgSteerWall, bpfProgSteerWallL3, bpfProgSteerForward, bpfProgSteerForwardMatch,
+		bpfProgSteerWall, bpfProgSteerWallL3, bpfProgSteerLoop, bpfProgSteerForward, bpfProgSteerForwardMatch,
 	}
 }
 
@@ -51,6 +51,7 @@ var tcPrograms = map[plan.TC][2]string{
 	{Side: plan.ClientSide}:               {bpfProgSteerClient, bpfProgSteerClientL3},
 	{Side: plan.OriginSide}:               {bpfProgSteerOrigin, bpfProgSteerOriginL3},
 	{Side: plan.OriginSide, Egress: true}: {bpfProgSteerWall, bpfProgSteerWallL3},
+	{Side: plan.LoopSide, Egress: true}:   {bpfProgSteerLoop, bpfProgSteerLoop}, // our own link is Ethernet
 }
 
 // tcProgram names the TC program for an item, whatever its interface and the
@@ -147,13 +148,14 @@ func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
 		return nil, err
 	}
 	var items []plan.Item
+	var programs []ebpf.ProgramID
 	err = s.dir().eachLink(func(l pinnedLink) error {
 		if item, does := l.item(s.netns, names); does {
-			items = append(items, item)
+			items, programs = append(items, item), append(programs, l.info.Program)
 		}
 		return nil
 	})
-	return items, err
+	return items, errors.Join(err, markBehind(items, programs))
 }
 
 // pinOnce makes a link and pins it, unless a living one is pinned.

@@ -29,11 +29,11 @@ func (s *Steer) haveObjects() (plan.Objects, bool, error) {
 		return plan.Objects{}, false, err
 	}
 	defer set.Close()
-	faults, err := s.faults(set)
+	faults, other, err := s.faults(set)
 	if unfinished {
 		faults = append(faults, "an unfinished attach beside it")
 	}
-	return plan.Objects{Fault: strings.Join(faults, ", ")}, true, err
+	return plan.Objects{Fault: strings.Join(faults, ", "), Other: other}, true, err
 }
 
 // unfinished reports what a crash leaves: objects built aside and not renamed,
@@ -49,10 +49,11 @@ func (s *Steer) unfinished() (bool, error) {
 	return err == nil && len(entries) == 0, err
 }
 
-// faults lists what keeps the pinned objects from being those of this build.
-func (s *Steer) faults(set *pinSet) ([]string, error) {
+// faults lists what keeps the pinned objects from being those of this build, and
+// reports whether they are of another.
+func (s *Steer) faults(set *pinSet) (_ []string, other bool, _ error) {
 	if err := set.checkABI(); err != nil {
-		return []string{err.Error()}, nil
+		return []string{err.Error()}, true, nil
 	}
 	var faults []string
 	for _, m := range set.missing {
@@ -60,14 +61,14 @@ func (s *Steer) faults(set *pinSet) ([]string, error) {
 	}
 	others, err := set.othersPrograms()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	links, err := s.strayLinks(set)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	filters, err := s.strayFilters(set)
-	return slices.Concat(faults, others, links, filters), err
+	return slices.Concat(faults, others, links, filters), len(others) > 0, err
 }
 
 // othersPrograms names the pinned programs that are not those of this build.

@@ -107,7 +107,11 @@ func (s *Steer) Alive() (alive Alive, err error) {
 			return err
 		}
 		alive.Limit = time.Duration(settings.HeartbeatNs)
-		if alive.Instance, alive.Age, err = set.owner(); err != nil {
+		clock, err := ourClock()
+		if err != nil {
+			return err
+		}
+		if alive.Instance, alive.Age, err = set.owner(clock); err != nil {
 			return err
 		}
 		alive.Services, err = set.servicesAlive()

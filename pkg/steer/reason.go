@@ -118,4 +118,8 @@ var meanings = map[bpfReason]string{
 	bpfReasonREASON_FORWARD_DEAD_CLOSED: "LEAK stopped: in FORWARD, for a closed service without a living inspector",
 	bpfReasonREASON_FORWARD_DEAD_OPEN:   "forwarded uninspected: in FORWARD, for an open service without a living inspector",
 	bpfReasonREASON_FORWARD_BYPASS:      "forwarded: in FORWARD, from an interface or to an address that a bypass leaves alone",
+
+	bpfReasonREASON_LOOP_OUT:     "sent through FORWARD: the beginning of a transit connection, to meet the rules that it would have met",
+	bpfReasonREASON_LOOP_FETCHED: "fetched back: no rule on the way has dropped it; the difference to those sent was banned, or got lost",
+	bpfReasonREASON_LOOP_STRAY:   "dropped: what bears the mark of the loop and is not what was sent round, or has been round already",
 }

@@ -24,11 +24,14 @@ func haveSettings(s *pinSet) ([]plan.Item, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := v.item()
-	if i == (plan.Settings{}) {
-		return nil, nil
+	var items []plan.Item
+	if i := v.item(); i != (plan.Settings{}) {
+		items = append(items, i)
 	}
-	return []plan.Item{i}, nil
+	if v.LoopMark != 0 {
+		items = append(items, plan.Loop{Mark: v.LoopMark})
+	}
+	return items, nil
 }
 
 // item is what an operator may change of the settings.
@@ -43,6 +46,19 @@ func (s *pinSet) putClosed(n uint32) error {
 		return err
 	}
 	v.Closed = n
+	if err := s.maps[bpfMapSettings].Put(uint32(0), v); err != nil {
+		return fmt.Errorf("write settings: %w", err)
+	}
+	return nil
+}
+
+// putLoop writes the mark of the loop; 0 switches it off.
+func (s *pinSet) putLoop(i plan.Loop) error {
+	v, err := s.settings()
+	if err != nil {
+		return err
+	}
+	v.LoopMark = i.Mark
 	if err := s.maps[bpfMapSettings].Put(uint32(0), v); err != nil {
 		return fmt.Errorf("write settings: %w", err)
 	}

@@ -165,9 +165,12 @@ func (s *Steer) Add(item plan.Item) error {
 
 // Replace brings an item from one state to another, without a moment in
 // which it is gone.
-func (s *Steer) Replace(_, item plan.Item) error {
+func (s *Steer) Replace(old, item plan.Item) error {
 	if o, ok := item.(plan.Objects); ok {
 		return explain(s.replaceObjects(o))
+	}
+	if was, ok := old.(plan.TC); ok && was.Behind {
+		return explain(s.toHead(item.(plan.TC)))
 	}
 	return explain(s.add(item))
 }
@@ -205,6 +208,8 @@ func (s *Steer) add(item plan.Item) error {
 		return set.putRole(i)
 	case plan.Binding:
 		return set.putBinding(i)
+	case plan.Loop:
+		return set.putLoop(i)
 	case plan.Lookup:
 		return s.addLookup(set)
 	case plan.Forward:
@@ -231,6 +236,8 @@ func (s *Steer) remove(item plan.Item) error {
 	switch i := item.(type) {
 	case plan.Settings:
 		return set.putSettings(plan.Settings{})
+	case plan.Loop:
+		return set.putLoop(plan.Loop{})
 	case plan.Service:
 		return set.removeService(i)
 	case plan.Origin:

@@ -28,7 +28,7 @@ var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "inspect", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
-	{"session", "apply", "relay", "status", "doctor"},
+	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
 }
 
@@ -43,6 +43,7 @@ var sideways = map[string][]string{
 	"resolve":     {"trust"},
 	"returns":     {"forward"},
 	"status":      {"apply"},
+	"watch":       {"apply"},
 }
 
 // doors are libraries with the only packages that may import them.

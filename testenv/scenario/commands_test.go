@@ -76,6 +76,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fragments": command(fragments), // FROM: fragments from it were captured
 	"oversize":  command(oversize),  // SIZE: no captured packet is larger
 
+	"watcher": command(signalWatcher), // SIGNAL active|standby: to a watcher on the gateway, once it is there
+
 	"snapshot": command(snapshot), // NAME
 	"same":     command(same),     // NAME: the gateway is as it was
 	"foreign":  command(foreign),  // attach DEVICE | ran | release COUNT: somebody else's tcx programs

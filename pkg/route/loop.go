@@ -1,0 +1,171 @@
+package route
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// alias marks the link that we made; `ip link` shows it.
+const alias = "portreeve"
+
+// loopMTU is the most that a veth takes: nothing that FORWARD lets pass is too large.
+const loopMTU = 65535
+
+// ownLinks returns the links that we made, with what is wrong with them.
+func ownLinks() ([]plan.Link, error) {
+	found, err := listLinks()
+	if err != nil {
+		return nil, err
+	}
+	var own []plan.Link
+	for _, l := range found {
+		if isOwn(l) && l.Attrs().Name != plan.LoopPeer {
+			own = append(own, plan.Link{Name: plan.LoopLink, Fault: faultOf(l)})
+		}
+	}
+	return own, nil
+}
+
+// isOwn reports whether we made a link; both ends bear the alias.
+func isOwn(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().Alias == alias }
+
+// faultOf says why a link of ours carries nothing, "" where it does.
+func faultOf(l netlink.Link) string {
+	a := l.Attrs()
+	switch {
+	case a.Name != plan.LoopLink:
+		return "it was renamed"
+	case a.Flags&net.FlagUp == 0:
+		return "it is down"
+	case a.RawFlags&unix.IFF_LOWER_UP == 0:
+		return "its other end is down"
+	case a.RawFlags&unix.IFF_NOARP == 0:
+		return "it asks for neighbours"
+	case a.MTU != loopMTU:
+		return "its MTU was changed"
+	case a.MasterIndex != 0:
+		return "it is a port of another interface"
+	}
+	return ""
+}
+
+// addLink makes our link, in place of one that carries nothing. What hung on that is
+// gone with it, see plan.Diff.
+func addLink(want plan.Link) error {
+	own, err := ownLinks()
+	if err != nil {
+		return err
+	}
+	for _, l := range own {
+		if l == want {
+			return nil
+		}
+	}
+	if err := removeLinks(); err != nil {
+		return err
+	}
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: plan.LoopPeer, PeerMTU: loopMTU}
+	pair.Name, pair.MTU = want.Name, loopMTU
+	if err := netlink.LinkAdd(pair); errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("an interface of another has the name %s or %s: rename it: %w", want.Name, plan.LoopPeer, err)
+	} else if err != nil {
+		return fmt.Errorf("make %s: %w", want, explain(err))
+	}
+	for _, name := range []string{plan.LoopPeer, want.Name} {
+		if err := setUp(name); err != nil {
+			return errors.Join(fmt.Errorf("set up %s: %w", name, explain(err)), removeLinks())
+		}
+	}
+	return nil
+}
+
+// setUp makes one end ready: ours to see, silent, without addresses, up.
+func setUp(name string) error {
+	l, err := findLink(name)
+	if err != nil {
+		return err
+	}
+	for _, step := range []func() error{
+		func() error { return netlink.LinkSetAlias(l, alias) },
+		func() error { return netlink.LinkSetARPOff(l) },
+		func() error { return withoutAddress(l) },
+		func() error { return netlink.LinkSetUp(l) },
+	} {
+		if err := step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// noAddress is IN6_ADDR_GEN_MODE_NONE.
+const noAddress = 1
+
+// withoutAddress keeps the kernel from giving a link an IPv6 address of its own
+// (IFLA_INET6_ADDR_GEN_MODE, none). Without IPv6 there is nothing to keep it from.
+func withoutAddress(l netlink.Link) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	header := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	header.Index = int32(l.Attrs().Index)
+	req.AddData(header)
+	families := nl.NewRtAttr(unix.IFLA_AF_SPEC, nil)
+	families.AddRtAttr(unix.AF_INET6, nil).AddRtAttr(unix.IFLA_INET6_ADDR_GEN_MODE, nl.Uint8Attr(noAddress))
+	req.AddData(families)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+		return nil
+	}
+	return err
+}
+
+// removeLink removes the link, if it is ours.
+func removeLink(plan.Link) error { return removeLinks() }
+
+// removeLinks removes all that we made; with one end goes the other, and with them
+// routes and filters.
+func removeLinks() error {
+	found, err := listLinks()
+	if err != nil {
+		return err
+	}
+	for _, l := range found {
+		if !isOwn(l) {
+			continue
+		}
+		if err := netlink.LinkDel(l); err != nil && !gone(err) {
+			return fmt.Errorf("remove %s: %w", l.Attrs().Name, explain(err))
+		}
+	}
+	return nil
+}
+
+// Forwards returns the families of which the kernel forwards what comes in by an
+// interface; false where there is no such interface.
+func Forwards(name string) ([]plan.Family, bool) {
+	var families []plan.Family
+	v4, there := forwarding("ipv4", name)
+	if v4 {
+		families = append(families, plan.IPv4)
+	}
+	if v6, _ := forwarding("ipv6", "all"); v6 {
+		families = append(families, plan.IPv6)
+	}
+	return families, there
+}
+
+// forwarding reads a setting of the calling thread's network namespace, and reports
+// whether there is one.
+func forwarding(family, name string) (on, there bool) {
+	value, err := os.ReadFile(filepath.Join("/proc/sys/net", family, "conf", name, "forwarding"))
+	return strings.TrimSpace(string(value)) == "1", err == nil
+}

@@ -1,0 +1,201 @@
+package steer
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// Kept are the pinned objects of a network namespace, held open so that they can be
+// pinned again: somebody may remove the pins, or unmount the BPF file system. It is
+// not safe for concurrent use.
+type Kept struct {
+	steer   *Steer
+	objects map[string]keptObject // by the names of their pins
+}
+
+// keptObject is a map, a program or a link that has no pin of its own in this process.
+type keptObject struct {
+	id     uint64
+	pin    func(path string) error
+	closes func() error
+}
+
+// Keep returns what keeps the objects of the hand's network namespace; nothing yet.
+func (s *Steer) Keep() *Kept { return &Kept{steer: s, objects: map[string]keptObject{}} }
+
+// Close lets all go.
+func (k *Kept) Close() error {
+	var err error
+	for name, o := range k.objects {
+		err = errors.Join(err, o.closes())
+		delete(k.objects, name)
+	}
+	return err
+}
+
+// Follow holds what is pinned now, and lets go what is not any more.
+func (k *Kept) Follow() error {
+	dir := k.steer.dir()
+	pins, err := dir.names("")
+	if errors.Is(err, fs.ErrNotExist) {
+		return k.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("list pins: %w", err)
+	}
+	found := map[string]keptObject{}
+	for _, name := range pins {
+		if strings.HasSuffix(name, building) || strings.HasSuffix(name, ending) {
+			continue
+		}
+		o, err := openKept(dir, name)
+		if err != nil {
+			return errors.Join(fmt.Errorf("keep %s: %w", name, err), (&Kept{objects: found}).Close())
+		}
+		found[name] = o
+	}
+	old := k.objects
+	k.objects = found
+	return (&Kept{objects: old}).Close()
+}
+
+// openKept opens a pin, as an object that this process can pin once more.
+func openKept(dir pinDir, name string) (keptObject, error) {
+	if _, _, isLink := parseLink(name); isLink {
+		return openKeptLink(dir, name)
+	}
+	if strings.HasPrefix(name, "steer_") {
+		p, err := ebpf.LoadPinnedProgram(dir.pin(name), nil)
+		if err != nil {
+			return keptObject{}, err
+		}
+		defer p.Close()
+		info, err := p.Info()
+		if err != nil {
+			return keptObject{}, err
+		}
+		id, _ := info.ID()
+		clone, err := p.Clone()
+		if err != nil {
+			return keptObject{}, err
+		}
+		return keptObject{uint64(id), clone.Pin, clone.Close}, nil
+	}
+	m, err := ebpf.LoadPinnedMap(dir.pin(name), nil)
+	if err != nil {
+		return keptObject{}, err
+	}
+	defer m.Close()
+	info, err := m.Info()
+	if err != nil {
+		return keptObject{}, err
+	}
+	id, _ := info.ID()
+	clone, err := m.Clone()
+	if err != nil {
+		return keptObject{}, err
+	}
+	return keptObject{uint64(id), clone.Pin, clone.Close}, nil
+}
+
+func openKeptLink(dir pinDir, name string) (keptObject, error) {
+	l, err := link.LoadPinnedLink(dir.pin(name), nil)
+	if err != nil {
+		return keptObject{}, err
+	}
+	defer l.Close()
+	info, err := l.Info()
+	if err != nil {
+		return keptObject{}, err
+	}
+	clone, err := link.NewFromID(info.ID)
+	if err != nil {
+		return keptObject{}, err
+	}
+	return keptObject{uint64(info.ID), clone.Pin, clone.Close}, nil
+}
+
+// Lost names the pins that are gone, of objects that are kept.
+func (k *Kept) Lost() []string {
+	var lost []string
+	for name := range k.objects {
+		if _, err := os.Lstat(k.steer.dir().pin(name)); errors.Is(err, fs.ErrNotExist) {
+			lost = append(lost, name)
+		}
+	}
+	return lost
+}
+
+// Restore pins what is kept and lost again, and returns the names. It changes nothing
+// where other objects are pinned by now: somebody has attached anew. The caller holds
+// the lock of apply.
+func (k *Kept) Restore() ([]string, error) {
+	lost := k.Lost()
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	if err := checkBPFFS(k.steer.bpffs); err != nil {
+		return nil, err
+	}
+	if renewed, err := k.renewed(); renewed || err != nil {
+		return nil, err
+	}
+	if err := k.steer.Close(); err != nil {
+		return nil, err
+	}
+	if len(lost) == len(k.objects) {
+		if err := k.restoreAll(); err != nil {
+			return nil, err
+		}
+		return lost, k.Follow()
+	}
+	for _, name := range lost {
+		if err := k.objects[name].pin(k.steer.dir().pin(name)); err != nil {
+			return nil, fmt.Errorf("pin %s again: %w", name, err)
+		}
+	}
+	return lost, k.Follow()
+}
+
+// renewed reports whether a pin is of another object than the one that is kept.
+func (k *Kept) renewed() (bool, error) {
+	for name, o := range k.objects {
+		now, err := openKept(k.steer.dir(), name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("read %s: %w", name, err)
+		}
+		if err := now.closes(); err != nil || now.id != o.id {
+			return now.id != o.id, err
+		}
+	}
+	return false, nil
+}
+
+// restoreAll makes the pin directory anew, in one step.
+func (k *Kept) restoreAll() error {
+	if err := k.steer.makeRoot(); err != nil {
+		return err
+	}
+	aside := k.steer.dir().aside()
+	if err := errors.Join(aside.removeAll(), k.steer.dir().removeAll()); err != nil {
+		return err
+	}
+	if err := os.Mkdir(string(aside), 0o700); err != nil {
+		return err
+	}
+	for name, o := range k.objects {
+		if err := o.pin(aside.pin(name)); err != nil {
+			return errors.Join(fmt.Errorf("pin %s again: %w", name, err), aside.removeAll())
+		}
+	}
+	return os.Rename(string(aside), string(k.steer.dir()))
+}

@@ -1,0 +1,98 @@
+package steer
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+// What is kept can be pinned again, whatever became of the pins, and an inspector goes
+// on with it.
+func TestKeptIsPinnedAgain(t *testing.T) {
+	for name, lose := range map[string]func(t *testing.T, s *Steer, dir string){
+		"one pin":  func(t *testing.T, s *Steer, _ string) { must(t, os.Remove(s.dir().pin(bpfMapBindings))) },
+		"all pins": func(t *testing.T, s *Steer, _ string) { must(t, os.RemoveAll(s.root())) },
+		"unmounted": func(t *testing.T, _ *Steer, dir string) {
+			must(t, unix.Unmount(dir, unix.MNT_DETACH))
+			must(t, unix.Mount("bpf", dir, "bpf", 0, ""))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, dir, _ := gateway(t)
+			want := everything(t)
+			apply(t, s, want)
+			i, err := s.Inspector()
+			must(t, err)
+			t.Cleanup(func() { i.Close() })
+			must(t, i.Beat(1))
+			must(t, i.Hold())
+			k := s.Keep()
+			t.Cleanup(func() { must(t, k.Close()) })
+			for range 2 { // what was pinned again can be lost again
+				must(t, k.Follow())
+				lose(t, s, dir)
+				if len(k.Lost()) == 0 {
+					t.Fatal("nothing is lost")
+				}
+				if _, err := k.Restore(); err != nil {
+					t.Fatal(err)
+				}
+				wantItems(t, s, want)
+				if _, _, err := i.Owner(); err != nil {
+					t.Errorf("the inspector: %v", err)
+				}
+				if i.Unpinned() {
+					t.Error("the inspector misses the pins")
+				}
+			}
+			must(t, k.Close())
+			must(t, i.Close())
+			apply(t, s, nil)
+			wantNothing(t, s, dir)
+		})
+	}
+}
+
+// Nothing is put beside what somebody else has attached.
+func TestKeptGivesWay(t *testing.T) {
+	s, _, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	k := s.Keep()
+	t.Cleanup(func() { must(t, k.Close()) })
+	must(t, k.Follow())
+	must(t, os.Remove(s.dir().pin(bpfMapStats)))
+	must(t, os.Rename(s.dir().pin(bpfMapOrigins), filepath.Join(s.root(), "aside")))
+	pinSettings(t, s, 8, abi)
+	restored, err := k.Restore()
+	if err != nil || restored != nil {
+		t.Errorf("restored %v, %v", restored, err)
+	}
+}
+
+func TestWatcherNotes(t *testing.T) {
+	s, _, _ := gateway(t)
+	apply(t, s, everything(t))
+	w, err := s.Watcher()
+	must(t, err)
+	if diff := cmp.Diff(Watcher{Age: w.Age}, w); diff != "" {
+		t.Error(diff)
+	}
+	must(t, s.Looked([]string{"one", "two"}))
+	for _, text := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"} {
+		must(t, s.Repaired(text))
+	}
+	must(t, s.Looked([]string{"two"}))
+	w, err = s.Watcher()
+	must(t, err)
+	if !w.Ever || w.Age > time.Minute || w.Repairs != 9 || len(w.Last) != 8 || w.Last[0].Text != "i" || w.Last[7].Text != "b" {
+		t.Errorf("%+v", w)
+	}
+	if len(w.Findings) != 1 || w.Findings[0].Text != "two" {
+		t.Errorf("findings %v", w.Findings)
+	}
+}
