@@ -46,26 +46,46 @@ func newBase(lines []line, chain func(name string) ([]line, error)) (base, error
 		}
 		b.run = i
 	}
-	return b, b.passEmpty(chain)
+	return b, b.trim(chain)
 }
 
-// passEmpty begins the run behind chains in which nothing is: others put their bans
-// into them, which hold at once only before our jump.
-func (b *base) passEmpty(chain func(string) ([]line, error)) error {
-	for ; b.run < len(b.lines); b.run++ {
-		l := b.lines[b.run]
-		if l.jump != "" {
-			continue
-		}
-		if l.to == "" {
-			return nil
-		}
-		inside, err := chain(l.to)
-		if err != nil || len(inside) > 0 {
+// trim begins the run behind chains in which nothing is, and takes one for none that
+// only logs: others put their bans there, which hold at once only before our jump.
+func (b *base) trim(chain func(string) ([]line, error)) error {
+	begin := len(b.lines)
+	ends := false
+	for i := len(b.lines) - 1; i >= b.run; i-- {
+		does, stops, err := effect(b.lines[i], chain)
+		if err != nil {
 			return err
 		}
+		ends = ends || stops
+		if does && ends {
+			begin = i
+		}
 	}
+	b.run = begin
 	return nil
+}
+
+// effect reports whether a line of the run, or one that it leads to, does anything to a
+// packet, and whether that is more than to log it.
+func effect(l line, chain func(string) ([]line, error)) (does, stops bool, err error) {
+	if l.jump != "" {
+		return false, false, nil
+	}
+	if l.to == "" {
+		return true, !l.logs, nil
+	}
+	lines, err := chain(l.to)
+	for _, next := range lines {
+		d, s, failed := effect(next, chain)
+		if failed != nil {
+			return false, false, failed
+		}
+		does, stops = does || d, stops || s
+	}
+	return does, stops, err
 }
 
 // allBare reports whether a rule is bare, and all those that it leads to.

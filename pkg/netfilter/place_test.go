@@ -184,7 +184,7 @@ func TestPlaces(t *testing.T) {
 		"ufw": {ufw, []string{first, "-j ufw-before-logging", "-j ufw-before", "-j ufw-after", "-j ufw-after-logging", "-j ufw-reject", "-j ufw-track", last},
 			"$c -A ufw-reject -j REJECT\n$c -A ufw-track -p tcp -m conntrack --ctstate NEW -j ACCEPT", nil,
 			[]string{first, "-j ufw-before-logging", "-j ufw-before", "-j ufw-after", "-j ufw-after-logging", "-j ufw-reject", "-j ufw-track", last}},
-		"ufw rejects": {ufw + "\n$c -A ufw-reject -j REJECT", []string{first, "-j ufw-before-logging", "-j ufw-before", "-j ufw-after", "-j ufw-after-logging", last, "-j ufw-reject", "-j ufw-track"},
+		"ufw rejects": {ufw + "\n$c -A ufw-reject -j REJECT", []string{first, "-j ufw-before-logging", "-j ufw-before", "-j ufw-after", last, "-j ufw-after-logging", "-j ufw-reject", "-j ufw-track"},
 			"$c -F INPUT\n$c -A INPUT -j ufw-before", nil, []string{first, "-j ufw-before", last}},
 		"a chain for bans to come": {"$c -N bans\n$c -A INPUT -i lo -j ACCEPT\n$c -A INPUT -j bans\n$c -A INPUT -j DROP",
 			[]string{first, "-i lo -j ACCEPT", "-j bans", last, "-j DROP"},
