@@ -157,7 +157,7 @@ type watcher struct {
 	pins     *steer.Kept     // nil before the BPF file system was seen
 	lifeline *os.File        // nil: it ends with nobody else
 	known    plan.Facts      // that do not change
-	asked    bool            // known is set
+	asked    *config.Kernel  // what known was asked for; nil: it was not
 	turn     *apply.Lock     // nil: another watcher works, or there is nothing to do
 	log      *slog.Logger
 	progress atomic.Int64 // Unix time of the last look
@@ -232,12 +232,12 @@ func (noPins) Repaired(...string) error   { return nil }
 // plan returns what a configuration asks for now, but for what hangs on interfaces that
 // are missing.
 func (w *watcher) plan(c *config.Config) ([]plan.Item, []string, error) {
-	if !w.asked {
+	if w.asked == nil || *w.asked != c.Kernel {
 		known, err := features(c)
 		if err != nil {
 			return nil, nil, err
 		}
-		w.known, w.asked = known, true
+		w.known, w.asked = known, &c.Kernel
 	}
 	f := w.known
 	if err := look(&f); err != nil {
