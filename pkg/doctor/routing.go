@@ -48,10 +48,10 @@ func (e *exam) rules() {
 }
 
 // tables are those that are portreeve's.
-func (e *exam) tables() []uint32 {
-	k := e.c.Kernel
+func (g *gateway) tables() []uint32 {
+	k := g.c.Kernel
 	switch {
-	case !e.loops():
+	case !g.loops():
 		return []uint32{k.Table}
 	case k.LoopTable != 0:
 		return []uint32{k.Table, k.LoopTable}
@@ -64,17 +64,17 @@ const byKernel = 2
 
 // ours tells our rules by what Build makes, and those of another file by what all of
 // them have in common: the interface that they name may not be in this one.
-func (e *exam) ours(r route.PolicyRule) bool {
-	k := e.c.Kernel
+func (g *gateway) ours(r route.PolicyRule) bool {
+	k := g.c.Kernel
 	one := r.Mark == k.ClientMark || r.Mark == k.OriginMark || r.Mark == k.LoopMark
-	shaped := r.In != "" && r.Mark == r.Mask && one && slices.Contains(e.tables(), r.Table)
-	return shaped && (r.Protocol == byKernel || slices.Contains(e.interfaces(), r.In)) || e.leftover(r)
+	shaped := r.In != "" && r.Mark == r.Mask && one && slices.Contains(g.tables(), r.Table)
+	return shaped && (r.Protocol == byKernel || slices.Contains(g.interfaces(), r.In)) || g.leftover(r)
 }
 
 // leftover reports whether attach would remove the rule: it is ours, of a file with
 // other marks or another table.
-func (e *exam) leftover(r route.PolicyRule) bool {
-	return slices.ContainsFunc(e.m.Drift, func(c plan.Change) bool {
+func (g *gateway) leftover(r route.PolicyRule) bool {
+	return slices.ContainsFunc(g.m.Drift, func(c plan.Change) bool {
 		old, is := c.Item.(plan.Rule)
 		return is && c.Op == plan.Remove && old.Interface == r.In && old.Mark == r.Mark && old.Table == r.Table
 	})
@@ -82,8 +82,8 @@ func (e *exam) leftover(r route.PolicyRule) bool {
 
 // catches reports whether a rule without a mark of ours could match packets
 // that come in by one of our interfaces.
-func (e *exam) catches(r route.PolicyRule) bool {
-	if r.In != "" && !slices.Contains(e.interfaces(), r.In) {
+func (g *gateway) catches(r route.PolicyRule) bool {
+	if r.In != "" && !slices.Contains(g.interfaces(), r.In) {
 		return false
 	}
 	return r.Out == "" && r.Mask == 0 && r.Table != 0
@@ -110,8 +110,8 @@ func (e *exam) sysctls() {
 
 // rpFilter is the mode in force: the kernel takes the higher of the interface's
 // and that of all.
-func (e *exam) rpFilter(name string) int {
-	mode := max(e.m.Sysctl("net", "ipv4", "conf", "all", "rp_filter"), e.m.Sysctl("net", "ipv4", "conf", name, "rp_filter"))
+func (g *gateway) rpFilter(name string) int {
+	mode := max(g.m.Sysctl("net", "ipv4", "conf", "all", "rp_filter"), g.m.Sysctl("net", "ipv4", "conf", name, "rp_filter"))
 	switch mode {
 	case "1":
 		return 1
@@ -177,9 +177,9 @@ func (e *exam) routeRemark(addr netip.Addr, code, text, remedy string) remark {
 }
 
 // portsOf names the origins at an address, for findings that explain each other.
-func (e *exam) portsOf(addr netip.Addr) []string {
+func (g *gateway) portsOf(addr netip.Addr) []string {
 	var all []string
-	for _, o := range plan.Hosts(e.c.Services...) {
+	for _, o := range plan.Hosts(g.c.Services...) {
 		if o.Addr() == addr {
 			all = append(all, aboutOrigin(o)...)
 		}
@@ -224,16 +224,16 @@ func ipOption(a netip.Addr) string {
 
 // catchesForged reports whether a rule asks for the source of clients, and sends what
 // is forged with it to an origin to a table.
-func (e *exam) catchesForged(r route.PolicyRule, origin netip.Addr) bool {
-	own := r.From.IsValid() && r.From.IsSingleIP() && slices.Contains(e.m.Facts.Local, r.From.Addr())
-	return r.From.IsValid() && !own && r.Table != 0 && r.Table != localTable && e.meets(r, origin) && !e.elsewhere(r.From)
+func (g *gateway) catchesForged(r route.PolicyRule, origin netip.Addr) bool {
+	own := r.From.IsValid() && r.From.IsSingleIP() && slices.Contains(g.m.Facts.Local, r.From.Addr())
+	return r.From.IsValid() && !own && r.Table != 0 && r.Table != localTable && g.meets(r, origin) && !g.elsewhere(r.From)
 }
 
 // meets reports whether what the inspector sends to an origin meets a rule, whatever
 // its source is.
-func (e *exam) meets(r route.PolicyRule, origin netip.Addr) bool {
+func (g *gateway) meets(r route.PolicyRule, origin netip.Addr) bool {
 	return !r.Inverted && r.Family == plan.FamilyOf(origin) && r.In == "" && r.Out == "" &&
-		(!r.To.IsValid() || r.To.Contains(origin)) && e.c.Kernel.OriginMark&r.Mask == r.Mark
+		(!r.To.IsValid() || r.To.Contains(origin)) && g.c.Kernel.OriginMark&r.Mask == r.Mark
 }
 
 // leadsTo is the interface of a table's route to an address; "" if it has none.
