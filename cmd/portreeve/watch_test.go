@@ -1,8 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -38,5 +41,27 @@ services:
 		if chains == 0 {
 			t.Errorf("with %s there are no chains", flavour)
 		}
+	}
+}
+
+// A watcher that stands by does not end one that gets on because it was stopped itself:
+// what was said meanwhile is read, and one that was stopped with it may say it now.
+func TestBeatsAreAwaited(t *testing.T) {
+	t.Parallel()
+	heard, said, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer heard.Close()
+	time.AfterFunc(beatLimit+beatGrace/2, func() { said.Write([]byte{'.'}) })
+	if err := awaitBeat(heard); err != nil {
+		t.Errorf("a beat that comes late: %v", err)
+	}
+	if err := awaitBeat(heard); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("without a beat: %v", err)
+	}
+	said.Close()
+	if err := awaitBeat(heard); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after the end: %v", err)
 	}
 }
