@@ -33,7 +33,7 @@ type Machine struct {
 	Alive      steer.Alive   // the inspector, where attached
 	Links      []route.Link
 	Rules      []route.PolicyRule
-	Table      []route.TableRoute // what is in our table
+	Table      []route.TableRoute // what is in our tables
 	Sysctl     func(path ...string) string
 	Listeners  []netip.AddrPort
 	Networkd   Networkd

@@ -17,7 +17,7 @@ const mostTwins = 20
 // outInterfaces names rules of FORWARD that ask for the origin's interface: new
 // connections of transit leave by the loop link, and do not meet them.
 func (e *exam) outInterfaces(wanted *netfilter.Survey) {
-	if !e.loops() {
+	if !plan.Loops(e.c) {
 		return
 	}
 	var unmet []netfilter.Unmet

@@ -31,7 +31,7 @@ func (e *exam) rules() {
 		case e.ours(r):
 		case slices.Contains(e.tables(), r.Table):
 			e.problem("rule-into-table", object, fmt.Sprintf("it leads to routing table %d, which is portreeve's", r.Table),
-				"set kernel.table to a number that ip rule and ip route show table all do not show")
+				"set kernel.table (or loop_table) to a number that ip rule and ip route show table all do not show")
 		case r.Mask&e.marks() != 0:
 			e.warn("rule-mark-bits", object, fmt.Sprintf("it looks at mark bits 0x%x, which portreeve sets", r.Mask&e.marks()),
 				"set kernel.client_mark, kernel.origin_mark and kernel.loop_mark to bits that nobody else uses")
@@ -42,21 +42,17 @@ func (e *exam) rules() {
 	}
 	for _, r := range e.m.Table {
 		if !r.Ours {
-			e.problem("route-in-table", "route "+r.String(), fmt.Sprintf("it is in routing table %d, which is portreeve's", k.Table), "set kernel.table to a free number")
+			e.problem("route-in-table", "route "+r.String(), fmt.Sprintf("it is in routing table %d, which is portreeve's", r.Table), "set kernel.table (or loop_table) to a free number")
 		}
 	}
 }
 
 // tables are those that are portreeve's.
 func (g *gateway) tables() []uint32 {
-	k := g.c.Kernel
-	switch {
-	case !g.loops():
-		return []uint32{k.Table}
-	case k.LoopTable != 0:
-		return []uint32{k.Table, k.LoopTable}
+	if plan.Loops(g.c) {
+		return []uint32{g.c.Kernel.Table, g.c.Kernel.LoopTable}
 	}
-	return []uint32{k.Table, k.Table + 1}
+	return []uint32{g.c.Kernel.Table}
 }
 
 // byKernel is the protocol of our rules and routes.
@@ -121,13 +117,13 @@ func (g *gateway) rpFilter(name string) int {
 	return 0
 }
 
-// forwarding judges whether the kernel forwards what it has to: new connections of
-// transit on their way to the loop link, and what services that fail open leave to it.
+// forwarding judges whether the kernel forwards what services that fail open leave to
+// it. What has to pass FORWARD on its way to the inspector is judged by plan.
 func (e *exam) forwarding() {
 	needs := map[plan.Family]string{}
 	for _, s := range e.c.Services {
 		for _, t := range s.Intercept {
-			if s.Fail == config.FailOpen || e.loops() {
+			if s.Fail == config.FailOpen && !plan.Loops(e.c) {
 				needs[plan.FamilyOf(t.Prefix.Addr())] = s.Name
 			}
 		}
@@ -140,12 +136,9 @@ func (e *exam) forwarding() {
 		{plan.IPv6, []string{"net", "ipv6", "conf", "all", "forwarding"}},
 	} {
 		name := strings.Join(f.path, ".")
-		switch service, needed := needs[f.family]; {
-		case !needed || e.m.Sysctl(f.path...) != "0":
-		case e.loops():
-			e.problem("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0: new connections to %s do not pass FORWARD, and do not come to the inspector", service), "sysctl -w "+name+"=1 # and write it into /etc/sysctl.d")
-		default:
-			e.warn("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0, so service %s cannot fail open: the kernel forwards no %s", service, f.family), "sysctl -w "+name+"=1 # and write it into /etc/sysctl.d")
+		if service, open := needs[f.family]; open && e.m.Sysctl(f.path...) == "0" {
+			e.warn("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0, so service %s cannot fail open: the kernel forwards no %s", service, f.family),
+				"sysctl -w "+name+"=1 # and write it into /etc/sysctl.d, or it is lost at boot")
 		}
 	}
 }

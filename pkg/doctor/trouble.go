@@ -7,6 +7,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // harm is what a rule does to packets of ours.
@@ -109,7 +110,7 @@ func (g *gateway) harmOf(w way, hook string, m netfilter.Meeting) (trouble, bool
 func (g *gateway) marks() uint32 {
 	k := g.c.Kernel
 	all := k.ClientMark | k.OriginMark
-	if g.loops() {
+	if plan.Loops(g.c) {
 		all |= k.LoopMark
 	}
 	return all

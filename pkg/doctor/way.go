@@ -78,12 +78,6 @@ func some(targets []config.Target, f plan.Family) []config.Target {
 	return all
 }
 
-// loops reports whether new connections of transit pass FORWARD on their way to the
-// inspector.
-func (g *gateway) loops() bool {
-	return g.transit() && g.c.Kernel.ForwardRules == config.ForwardHonour
-}
-
 // ways are those of all packets that mail needs.
 func (g *gateway) ways() []way {
 	var all []way
@@ -173,7 +167,7 @@ func (g *gateway) intercepted(t config.Target, by string) []way {
 		{leg: steeredLater, to: t, by: by, mark: mark, steps: arrives(in, netfilter.ACK, netfilter.StateEstablished)},
 		{leg: transitReply, to: t, by: by, mark: mark, steps: leaves(out)},
 	}
-	if !g.loops() {
+	if !plan.Loops(g.c) {
 		return ways
 	}
 	in.Mark, in.Flags = g.c.Kernel.LoopMark, netfilter.SYN

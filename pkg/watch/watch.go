@@ -140,8 +140,8 @@ func (w *Watcher) Look() time.Duration {
 	if err == nil && !wanting {
 		return every
 	}
-	if err == nil {
-		err = w.repair()
+	if !errors.Is(err, errUnknown) {
+		err = w.repair() // also where it could not be read: somebody may just be changing it
 	}
 	switch {
 	case errors.Is(err, apply.ErrLocked):
