@@ -190,6 +190,7 @@ func (w *watcher) open(change bool) (*watch.Side, error) {
 	}
 	opened := &watch.Side{Runner: side.runner, Memory: side.memory, Close: side.close, Pins: noPins{}, Notes: noPins{}}
 	if err := side.useSteer(w.kernel.BPFFS); errors.Is(err, steer.ErrNoBPFFS) {
+		opened.Unmounted = err.Error()
 		return opened, nil
 	} else if err != nil {
 		return nil, errors.Join(err, side.close())

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
@@ -27,7 +28,7 @@ func (e *exam) tls() {
 			e.domain(s, d)
 		}
 		if s.TLS.Mode == config.TLSOff {
-			e.warn(e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
+			e.warn("tls-off", e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
 			continue
 		}
 		for _, c := range s.TLS.Certificates {
@@ -37,7 +38,7 @@ func (e *exam) tls() {
 			seen[c] = true
 		}
 		if err := e.m.TLS.Authorities[s.TLS.Client.CA]; err != nil {
-			e.problem(e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
+			e.problem("client-ca", e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
 		}
 		for _, o := range plan.Hosts(s) {
 			e.offer(s, o)
@@ -50,23 +51,23 @@ func (e *exam) certificate(c config.Certificate) {
 	object := "certificate " + c.Chain
 	shown := e.m.TLS.Certificates[c]
 	if shown.Err != nil {
-		e.problem(object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
+		e.problem("certificate-unreadable", object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
 		return
 	}
 	for _, w := range shown.Warnings {
-		e.warn(object, w, "") // says itself what to do
+		e.warn("certificate-warning", object, w, "") // says itself what to do
 	}
 	leaf := shown.Chain[0]
 	switch left := leaf.NotAfter.Sub(e.m.Now); {
 	case left <= 0:
-		e.problem(object, fmt.Sprintf("it has expired on %s; senders that verify do not deliver", day(leaf.NotAfter)), "renew it")
+		e.problem("certificate-expired", object, fmt.Sprintf("it has expired on %s; senders that verify do not deliver", day(leaf.NotAfter)), "renew it")
 	case e.m.Now.Before(leaf.NotBefore):
-		e.problem(object, fmt.Sprintf("it is not valid before %s; senders that verify do not deliver", day(leaf.NotBefore)), "see whether the clock is right")
+		e.problem("certificate-early", object, fmt.Sprintf("it is not valid before %s; senders that verify do not deliver", day(leaf.NotBefore)), "see whether the clock is right")
 	case left < renewBefore:
-		e.warn(object, "it expires on "+day(leaf.NotAfter), "renew it; the new files are used within ten seconds")
+		e.warn("certificate-expires", object, "it expires on "+day(leaf.NotAfter), "renew it; the new files are used within ten seconds")
 	}
 	if shown.Trusted != nil {
-		e.warn(object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
+		e.warn("certificate-untrusted", object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
 			"put the certificates between it and its root behind it into the same file")
 	}
 }
@@ -79,7 +80,7 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	object := fmt.Sprintf("origin %s", origin)
 	judgement := e.m.TLS.Judgements[Judge{s.Name, origin}]
 	if judgement.Policy != nil {
-		e.problem(object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
+		e.problem("origin-policy", object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
 		return
 	}
 	o, looked := e.m.TLS.Offers[asked(s, origin)]
@@ -87,14 +88,16 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	case !looked:
 		return
 	case o.Err != nil:
-		e.warn(object, fmt.Sprintf("cannot see what it offers: %v", o.Err), "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect "+origin.String())
+		e.remark(remark{about: aboutOrigin(origin), Finding: finding.Finding{Severity: finding.Warning, Code: "origin-tls-unseen", Object: object,
+			Text:   fmt.Sprintf("cannot see what it offers: %v", o.Err),
+			Remedy: "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect " + origin.String()}})
 		return
 	case !o.STARTTLS && o.Version == "":
 		e.noTLS(s, object)
 		return
 	}
 	leaf := o.Chain[0]
-	e.info(object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
+	e.info("origin-tls", object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
 	e.policy(s, object, leaf, judgement.Refused)
 	e.names(s, object, o)
 }
@@ -103,12 +106,12 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 func (e *exam) noTLS(s config.Service, object string) {
 	switch {
 	case s.TLS.Origin.Require:
-		e.problem(object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
+		e.problem("origin-no-tls", object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
 	case s.TLS.Mode == config.TLSOfClient:
 	case s.TLS.Mode == config.TLSPassthrough:
-		e.info(object, "it offers no TLS, so clients are not offered it either")
+		e.info("origin-no-tls", object, "it offers no TLS, so clients are not offered it either")
 	default:
-		e.warn(object, "it offers no TLS, so clients are not offered it either", "offer STARTTLS there")
+		e.warn("origin-no-tls", object, "it offers no TLS, so clients are not offered it either", "offer STARTTLS there")
 	}
 }
 
@@ -119,7 +122,7 @@ func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, r
 	}
 	t := s.TLS.Origin
 	if t.Verify == config.OriginPin {
-		e.problem(object, "its key is none of those under tls.origin.pins of service "+s.Name+": no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
+		e.problem("origin-pin", object, "its key is none of those under tls.origin.pins of service "+s.Name+": no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
 		return
 	}
 	remedy := "see tls.origin of service " + s.Name
@@ -132,7 +135,7 @@ func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, r
 	case errors.As(refused, &x509.UnknownAuthorityError{}):
 		remedy = "let the origin send what leads to the root, or name its authority with verify: ca"
 	}
-	e.problem(object, fmt.Sprintf("its certificate is refused, as verify: %s of service %s asks (%v): no TLS comes about", t.Verify, s.Name, refused), remedy)
+	e.problem("origin-certificate", object, fmt.Sprintf("its certificate is refused, as verify: %s of service %s asks (%v): no TLS comes about", t.Verify, s.Name, refused), remedy)
 }
 
 // names compares how an origin calls itself, which clients read, with the
@@ -145,7 +148,7 @@ func (e *exam) names(s config.Service, object string, o Offer) {
 		if name == "" || e.shownFor(s, name) != nil {
 			continue
 		}
-		e.warn(object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
+		e.warn("origin-name", object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
 			"get a certificate for that name too, or let the origin use the certificate's")
 		return
 	}
@@ -184,9 +187,9 @@ func (e *exam) domain(s config.Service, name string) {
 	case !looked:
 		return
 	case d.Err != nil:
-		e.warn(object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "name a DNS server that answers with --resolver")
+		e.warn("domain-unseen", object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "name a DNS server that answers with --resolver")
 	case len(d.MX) == 0:
-		e.warn(object, "it has no MX record", "publish one that names this gateway")
+		e.warn("domain-no-mx", object, "it has no MX record", "publish one that names this gateway")
 	}
 	e.sts(s, object, name, d)
 	for _, mx := range here(s, d) {
@@ -232,7 +235,7 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	case !policy.Announced:
 		return
 	case policy.Err != nil:
-		e.warn(object, fmt.Sprintf("its MTA-STS policy cannot be used: %v", policy.Err), "see the TXT record of _mta-sts."+name+", and https://mta-sts."+name+"/.well-known/mta-sts.txt")
+		e.warn("sts-unusable", object, fmt.Sprintf("its MTA-STS policy cannot be used: %v", policy.Err), "see the TXT record of _mta-sts."+name+", and https://mta-sts."+name+"/.well-known/mta-sts.txt")
 		return
 	case policy.Mode == "none":
 		return
@@ -241,12 +244,12 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	for _, mx := range d.MX {
 		switch {
 		case !policy.matches(mx):
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
+			say("sts-mx", object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
 		case !slices.Contains(ours, mx):
 		case noneForClients(s):
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
+			say("sts-no-tls", object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
 		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
+			say("sts-certificate", object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
 		}
 	}
 }
@@ -260,15 +263,15 @@ func (e *exam) dane(s config.Service, object, mx string, records Records) {
 	say := e.problem
 	if !records.Secure {
 		say = e.warn
-		e.warn(object, fmt.Sprintf("the DNS server that was asked does not say that DNSSEC vouches for the TLSA records of %s; without it senders do not use them", mx),
+		e.warn("dane-insecure", object, fmt.Sprintf("the DNS server that was asked does not say that DNSSEC vouches for the TLSA records of %s; without it senders do not use them", mx),
 			"ask one that validates with --resolver, and see that the zone is signed")
 	}
 	if noneForClients(s) {
-		say(object, fmt.Sprintf("%s has TLSA records, which ask for TLS, and mode %s does not offer it to clients: senders that use DANE do not deliver", mx, s.TLS.Mode), "write mode: mirror or mode: passthrough")
+		say("dane-no-tls", object, fmt.Sprintf("%s has TLSA records, which ask for TLS, and mode %s does not offer it to clients: senders that use DANE do not deliver", mx, s.TLS.Mode), "write mode: mirror or mode: passthrough")
 		return
 	}
 	if !slices.ContainsFunc(records.List, TLSA.Usable) { // RFC 7672 section 2.2
-		e.warn(object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
+		e.warn("dane-useless", object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
 		return
 	}
 	chain := e.presented(s, mx)
@@ -276,11 +279,11 @@ func (e *exam) dane(s config.Service, object, mx string, records Records) {
 		return // why is told with the certificate, or it is the origin's own
 	}
 	if err := trust.Match(records.List, chain, mx); err != nil {
-		say(object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
+		say("dane-certificate", object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
 			"publish _25._tcp."+mx+". IN TLSA 3 1 1 "+hashOf(chain[0])+", and wait for the old records' TTL before the certificate is changed")
 		return
 	}
-	e.info(object, fmt.Sprintf("the TLSA records of %s fit the certificate that clients are shown", mx))
+	e.info("dane-fits", object, fmt.Sprintf("the TLSA records of %s fit the certificate that clients are shown", mx))
 }
 
 func hashOf(c *x509.Certificate) string {

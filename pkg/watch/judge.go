@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -9,8 +10,10 @@ import (
 )
 
 // judge divides the changes that lead to what is wanted into those that are ours to
-// make and those that are only told.
-func (v *view) judge(changes []plan.Change) {
+// make and those that are only told. unmounted is why there can be no pins, "" where there
+// can.
+func (v *view) judge(changes []plan.Change, unmounted string) {
+	pinless := false
 	for _, c := range changes {
 		_, objects := c.Item.(plan.Objects)
 		old, _ := c.Old.(plan.Objects)
@@ -19,12 +22,31 @@ func (v *view) judge(changes []plan.Change) {
 			v.changes, v.findings = nil, append(v.findings, "another release of portreeve has attached the kernel side: start a watcher of that release")
 			return
 		case objects && c.Op == plan.Add:
-			v.changes, v.findings = nil, append(v.findings, "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again")
-			return
+			pinless = true
 		case mends(c):
 			v.changes = append(v.changes, c)
 		}
 	}
+	if !pinless {
+		return
+	}
+	if unmounted == "" {
+		unmounted = "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again"
+	}
+	v.findings = append(v.findings, unmounted)
+	v.changes = slices.DeleteFunc(v.changes, func(c plan.Change) bool { return !standsAlone(c.Item) })
+}
+
+// standsAlone reports whether an item can be put back where there are no pins. An inspector
+// goes on without those, but not without its rules and routes.
+func standsAlone(i plan.Item) bool {
+	switch i := i.(type) {
+	case plan.Rule, plan.Route, plan.Link, plan.Table, plan.BaseChain, plan.Chain:
+		return true
+	case plan.Filter:
+		return !i.AsksProgram()
+	}
+	return false
 }
 
 // mends reports whether a change puts back what is ours. What is there and not wanted

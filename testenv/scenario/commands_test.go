@@ -46,6 +46,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
 
+	"finds":  command(finds),  // CODE…: doctor complains of these, and calls nothing else an error; prints its words
+	"remedy": command(remedy), // CODE: type doctor's remedy on the gateway as printed, and the finding is gone
+
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
@@ -186,10 +189,15 @@ func start(s *stage, ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.start(args[0], node, args[2:], []string{
+	return s.start(args[0], node, args[2:], s.environ(ts))
+}
+
+// environ is the environment of a command of the story's.
+func (s *stage) environ(ts *testscript.TestScript) []string {
+	return []string{
 		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"),
 		"PORTREEVE_BPFFS=" + s.env.BPFFS, "PORTREEVE_RUN_DIR=" + s.env.RunDir,
-	})
+	}
 }
 
 func await(s *stage, ts *testscript.TestScript, args []string) error {
