@@ -78,7 +78,6 @@ func isGone(i plan.Item) bool {
 // on this machine means to take away.
 type effort struct {
 	made map[string][]time.Time // by what was put back
-	now  func() time.Time       // nil: time.Now
 }
 
 // A thing is put back so often in such a time.
@@ -88,25 +87,24 @@ const (
 )
 
 // spare says why a change is not made now; "" where it is.
-func (e *effort) spare(c plan.Change) string {
-	now := time.Now()
-	if e.now != nil {
-		now = e.now()
-	}
+func (e *effort) spare(c plan.Change, now time.Time) string {
 	key := c.Item.Key()
-	var recent []time.Time
-	for _, t := range e.made[key] {
-		if now.Sub(t) < repairTime {
-			recent = append(recent, t)
-		}
+	recent := slices.DeleteFunc(e.made[key], func(t time.Time) bool { return now.Sub(t) >= repairTime })
+	if len(recent) == 0 {
+		delete(e.made, key)
+		return ""
 	}
-	if len(recent) >= mostRepairs {
-		e.made[key] = recent
-		return fmt.Sprintf("%s was put back %d times within a minute: something on this machine takes it away, and has to be told not to", c.Item, len(recent))
+	e.made[key] = recent
+	if len(recent) < mostRepairs {
+		return ""
 	}
+	return fmt.Sprintf("%s was put back %d times within a minute: something on this machine takes it away, and has to be told not to", c.Item, len(recent))
+}
+
+// count takes down a change that was made.
+func (e *effort) count(c plan.Change, now time.Time) {
 	if e.made == nil {
 		e.made = map[string][]time.Time{}
 	}
-	e.made[key] = append(recent, now)
-	return ""
+	e.made[c.Item.Key()] = append(e.made[c.Item.Key()], now)
 }

@@ -27,10 +27,15 @@ const (
 	// every is the time between two looks while nothing is heard: not all changes
 	// are told, those of iptables-legacy and of TCX programs are not.
 	every = 3 * time.Second
-	// quiet is the time between something heard and the look: changes come in groups.
-	quiet = 200 * time.Millisecond
-	// again is the time to the next look while somebody else has the lock.
+	// quiet is how long nothing is heard before a look: changes come in groups, and what
+	// is put back in the middle of one is flushed again. longest bounds that.
+	quiet   = 200 * time.Millisecond
+	longest = 2 * time.Second
+	// again is the time to the next look while somebody else has the lock, or after
+	// something failed.
 	again = 500 * time.Millisecond
+	// passing is how long something fails before it is told.
+	passing = 5 * time.Second
 )
 
 // Side is the kernel side, opened for one look or repair.
@@ -84,12 +89,14 @@ type Watcher struct {
 	given    *apply.Given // what was attached, as read last; nil: nothing is
 	made     []plan.Item  // what the journal held then
 	findings []string     // that were told
+	failing  time.Time    // since when each look has failed; zero: the last has not
 	effort   effort
+	now      func() time.Time
 }
 
 // New returns a watcher, which does nothing before Run.
 func New(o Options) *Watcher {
-	return &Watcher{Options: o, heard: make(chan struct{}, 1)}
+	return &Watcher{Options: o, heard: make(chan struct{}, 1), now: time.Now}
 }
 
 // Hear tells that something may have changed. It never blocks, and is safe for
@@ -124,32 +131,51 @@ func (w *Watcher) wait(ctx context.Context, pause time.Duration) {
 		return
 	case <-w.heard:
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(quiet):
-	}
-	select {
-	case <-w.heard: // what came meanwhile is seen by the same look
-	default:
+	end := time.After(longest)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end:
+			return
+		case <-time.After(quiet):
+			return
+		case <-w.heard:
+		}
 	}
 }
 
 // Look looks once, mends what it can, and returns how long to wait for the next look.
 func (w *Watcher) Look() time.Duration {
-	wanting, err := w.look()
-	if err == nil && !wanting {
-		return every
-	}
-	if !errors.Is(err, errUnknown) {
-		err = w.repair() // also where it could not be read: somebody may just be changing it
-	}
+	failed, err := w.lookAndMend()
 	switch {
+	case err == nil && !failed:
+		w.failing = time.Time{}
 	case errors.Is(err, apply.ErrLocked):
 		return again // whoever has it may be doing the same
+	case w.passes() && !errors.Is(err, errUnknown):
+		return again
 	case err != nil:
 		w.tell([]string{err.Error()})
 	}
 	return every
+}
+
+func (w *Watcher) lookAndMend() (failed bool, err error) {
+	wanting, err := w.look()
+	if err != nil || !wanting {
+		return false, err
+	}
+	return w.repair()
+}
+
+// passes reports whether what has failed may work in a moment: others may be at the same,
+// such as a reload. It is told if it stays.
+func (w *Watcher) passes() bool {
+	if w.failing.IsZero() {
+		w.failing = w.now()
+	}
+	return w.now().Sub(w.failing) < passing
 }
 
 // look reports whether something is to be mended. It changes nothing.
@@ -170,24 +196,29 @@ func (w *Watcher) look() (wanting bool, err error) {
 	return false, side.Notes.Looked(v.findings)
 }
 
-// repair looks again, under the lock, and mends.
-func (w *Watcher) repair() (err error) {
+// repair looks again, under the lock, and mends. It reports whether something failed.
+func (w *Watcher) repair() (failed bool, err error) {
 	side, err := w.Open(true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, side.Close()) }()
 	v, err := w.view(side)
 	if err != nil || v == nil {
-		return err
+		return false, err
 	}
-	done, failed := w.mend(side, v)
+	done, failures := w.mend(side, v)
 	for _, text := range done {
 		w.Log.Warn("put back", "what", text)
 	}
-	findings := append(v.findings, failed...)
+	err = errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...))
+	failed = len(failures) > 0
+	if failed && w.passes() {
+		return true, err
+	}
+	findings := append(v.findings, failures...)
 	w.tell(findings)
-	return errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...), side.Notes.Looked(findings))
+	return failed, errors.Join(err, side.Notes.Looked(findings))
 }
 
 // view is what one look has found.
@@ -325,11 +356,15 @@ func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 		w.Hear() // for what hangs on them
 	}
 	for _, c := range v.changes {
-		if text := w.effort.spare(c); text != "" {
+		if text := w.effort.spare(c, w.now()); text != "" {
 			failed = append(failed, text)
 			continue
 		}
-		done, failed = report(done, failed, c.String(), side.Runner.Mend(c))
+		err := side.Runner.Mend(c)
+		if err == nil {
+			w.effort.count(c, w.now())
+		}
+		done, failed = report(done, failed, c.String(), err)
 	}
 	return done, failed
 }

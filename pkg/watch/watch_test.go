@@ -11,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -197,7 +199,13 @@ func TestWatcherTellsWhatItCannot(t *testing.T) {
 	b := attached(t)
 	b.kernel.items = map[string]plan.Item{plan.Objects{}.Key(): plan.Objects{}}
 	b.kernel.fail[rule.Key()] = true
+	now := time.Now()
+	b.now = func() time.Time { return now }
 	b.look()
+	now = now.Add(passing)
+	if pause := b.look(); pause != every {
+		t.Errorf("the next look is after %s", pause)
+	}
 	if len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], "cannot put back + "+rule.String()+": ") {
 		t.Errorf("findings %q", b.notes.findings)
 	}
@@ -214,6 +222,51 @@ func TestWatcherTellsWhatItCannot(t *testing.T) {
 	b.whole()
 	if len(b.notes.findings) > 0 || !strings.Contains(b.log.String(), "is as it was attached") {
 		t.Errorf("findings %q, log %s", b.notes.findings, b.log)
+	}
+}
+
+// What fails while others change the same is tried again soon, and never told.
+func TestWatcherTellsNothingThatPasses(t *testing.T) {
+	b := attached(t)
+	b.kernel.items = map[string]plan.Item{plan.Objects{}.Key(): plan.Objects{}}
+	b.kernel.fail[rule.Key()] = true
+	for range mostRepairs {
+		if pause := b.look(); pause != again {
+			t.Errorf("the next look is after %s", pause)
+		}
+	}
+	delete(b.kernel.fail, rule.Key())
+	b.look()
+	b.whole()
+	if len(b.notes.findings) > 0 || strings.Contains(b.log.String(), "level=ERROR") {
+		t.Errorf("findings %q, log %s", b.notes.findings, b.log)
+	}
+}
+
+// A group of changes is seen by one look, behind its end; one that has none is seen too.
+func TestWatcherWaitsForTheEndOfChanges(t *testing.T) {
+	const step = quiet / 2
+	for _, c := range []struct{ group, want time.Duration }{
+		{0, quiet},
+		{6 * step, 6*step + quiet},
+		{2 * longest, longest},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := New(Options{})
+			var others sync.WaitGroup
+			others.Go(func() {
+				for heard := time.Duration(0); heard <= c.group; heard += step {
+					w.Hear()
+					time.Sleep(step)
+				}
+			})
+			begin := time.Now()
+			w.wait(t.Context(), time.Minute)
+			if took := time.Since(begin); took != c.want {
+				t.Errorf("changes for %s: looked after %s, want %s", c.group, took, c.want)
+			}
+			others.Wait()
+		})
 	}
 }
 
@@ -480,11 +533,13 @@ func TestWatcherWorksWithoutPins(t *testing.T) {
 func TestWatcherGivesUpForAWhile(t *testing.T) {
 	b := attached(t)
 	now := time.Now()
-	b.effort.now = func() time.Time { return now }
+	b.now = func() time.Time { return now }
 	for range mostRepairs + 3 {
 		delete(b.kernel.items, rule.Key())
 		b.look()
 	}
+	now = now.Add(passing)
+	b.look()
 	if len(b.notes.repairs) != mostRepairs || len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], fmt.Sprintf("put back %d times within a minute", mostRepairs)) {
 		t.Errorf("%d repairs, findings %q", len(b.notes.repairs), b.notes.findings)
 	}

@@ -76,6 +76,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fragments": command(fragments), // FROM: fragments from it were captured
 	"oversize":  command(oversize),  // SIZE: no captured packet is larger
 
+	"installed": command(installed), // ROOT PROGRAM…: the gateway has these programs of .build/roots/ROOT for exec and start
+	"flow":      command(flow),      // start ADDR:PORT… | stop: mail that never stops for more than ten seconds
+	"banned":    command(banned),    // start FROM ADDR:PORT… [FROM ADDR:PORT…]… | stop: clients that try all the time, and are never answered
+
 	"watcher": command(signalWatcher), // SIGNAL active|standby: to a watcher on the gateway, once it is there
 
 	"snapshot": command(snapshot), // NAME
