@@ -38,7 +38,22 @@ func (r *Results) judge() {
 	if r.Idle != nil {
 		r.judgeIdle()
 	}
+	r.judgeConnect()
 	r.judgePackets()
+}
+
+// judgeConnect takes the worse of what FORWARD costs, without and with a firewall
+// that tracks.
+func (r *Results) judgeConnect() {
+	if r.Connect == nil {
+		return
+	}
+	for _, tracked := range []bool{false, true} {
+		s := r.Connect.series("portreeve", tracked)
+		if s != nil && s.Skip != nil {
+			r.aim(Aim{What: fmt.Sprintf("µs of connect(2) by way of FORWARD%s", tracking(tracked)), AtMost: 5, Measured: s.Skip.Median})
+		}
+	}
 }
 
 func (r *Results) judgeIdle() {
