@@ -85,8 +85,8 @@ func (r *Results) judgePackets() {
 }
 
 // perPacket returns what all programs together took for a packet of one kind. Each
-// packet meets one of the two TC programs, and the first of a connection
-// steer_lookup besides.
+// packet meets steer_client or steer_origin where it comes in, and others on its
+// way. What has gone round by steer_loop meets steer_client twice.
 func (r *Results) perPacket(traffic string) float64 {
 	var took, packets float64
 	for _, p := range r.Packets {
@@ -94,8 +94,11 @@ func (r *Results) perPacket(traffic string) float64 {
 			continue
 		}
 		took += p.Net * float64(p.Runs)
-		if p.Program != "steer_lookup" {
+		switch p.Program {
+		case "steer_client", "steer_origin":
 			packets += float64(p.Runs)
+		case "steer_loop":
+			packets -= float64(p.Runs)
 		}
 	}
 	if packets == 0 {

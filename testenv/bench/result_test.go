@@ -224,6 +224,7 @@ func TestCostPerPacket(t *testing.T) {
 	r := &Results{Packets: []Packets{
 		{"transit", true, counting, 30, 70, 0}, {"transit", true, "steer_client", 10, 90, 20},
 		{"transit", true, "steer_lookup", 2, 170, 100}, {"transit", true, "steer_origin", 30, 80, 10},
+		{"transit", true, "steer_loop", 2, 150, 80}, {"transit", true, "steer_wall", 30, 75, 5},
 		{"forwarded", false, "steer_client", 10, 90, 20}, {"elsewhere", false, "steer_client", 10, 90, 25},
 	}}
 	r.judge()
@@ -231,7 +232,7 @@ func TestCostPerPacket(t *testing.T) {
 	for _, a := range r.Aims {
 		got = append(got, a.Measured)
 	}
-	if want := []float64{25, (10*20 + 2*100 + 30*10) / 40.}; !slices.Equal(got, want) {
+	if want := []float64{25, (10*20 + 2*100 + 30*10 + 2*80 + 30*5) / 38.}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }
