@@ -14,7 +14,6 @@ const (
 	redirect = 7 // TC_ACT_REDIRECT
 )
 
-
 // With the loop a SYN that would be taken is sent round first; everything else is
 // as without.
 func TestLoopSends(t *testing.T) {
