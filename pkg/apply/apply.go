@@ -125,8 +125,19 @@ func (r *Runner) Move(want []plan.Item) (relied bool, err error) {
 }
 
 // Mend carries out one of the changes that Changes returned, by itself: who puts back
-// what was taken away does not undo one thing because another failed.
-func (r *Runner) Mend(c plan.Change) error { return r.perform(c) }
+// what was taken away does not undo one thing because another failed. Where the journal
+// cannot be written, as on a disk that is full, only what others may share has to wait: the
+// rest is found again by what it is.
+func (r *Runner) Mend(c plan.Change) error {
+	if _, shared := c.Item.(plan.Shared); shared || c.Op == plan.Remove || r.Journal.Intend(c.Item) == nil {
+		return r.perform(c)
+	}
+	h, err := r.hand(c.Item)
+	if err != nil {
+		return err
+	}
+	return put(h, c)
+}
 
 // Clear removes everything of ours and returns what it removed. It tries
 // every step even when one fails, and needs no configuration.
@@ -225,6 +236,11 @@ func (r *Runner) perform(c plan.Change) error {
 	if err := r.Journal.Intend(c.Item); err != nil {
 		return err
 	}
+	return put(h, c)
+}
+
+// put makes a change's item.
+func put(h Hand, c plan.Change) (err error) {
 	if c.Op == plan.Replace {
 		err = h.Replace(c.Old, c.Item)
 	} else {

@@ -559,3 +559,21 @@ func TestSettleWithoutRoomForASecondFile(t *testing.T) {
 		t.Error("no error, though the journal lists what is gone")
 	}
 }
+
+// Where the journal cannot be written what others share is not put back, and all else is.
+func TestMendWithoutAJournal(t *testing.T) {
+	k := newKernel()
+	r := reopen(t, k, filepath.Join(t.TempDir(), "missing", "journal"))
+	rule := plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 1, Table: 7, Priority: 3}
+	if err := r.Mend(plan.Change{Op: plan.Add, Item: rule}); err != nil {
+		t.Error(err)
+	}
+	table := plan.Table{Family: plan.IPv4, Name: "raw"}
+	if err := r.Mend(plan.Change{Op: plan.Add, Item: table}); err == nil {
+		t.Error("a table was put back of which nobody will know who has made it")
+	}
+	have, err := k.Have()
+	if err != nil || len(have) != 1 || have[0] != plan.Item(rule) {
+		t.Errorf("there are %v, %v", have, err)
+	}
+}

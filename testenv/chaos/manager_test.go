@@ -192,10 +192,7 @@ func (i *inspector) said() string {
 
 // stop ends the inspector as a service manager does, and starts nothing more.
 func (m *manager) stop(patience time.Duration) error {
-	m.mu.Lock()
-	i := m.main
-	m.main = nil
-	m.mu.Unlock()
+	i := m.leave()
 	if i == nil {
 		return nil
 	}
@@ -209,4 +206,20 @@ func (m *manager) stop(patience time.Duration) error {
 		err = nil
 	}
 	return err
+}
+
+// kill ends the inspector at once, and starts nothing more.
+func (m *manager) kill() {
+	if i := m.leave(); i != nil {
+		i.cmd.Process.Kill() // or it has ended
+	}
+}
+
+// leave returns the process that counts, which then does not any more.
+func (m *manager) leave() *inspector {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.main
+	m.main = nil
+	return i
 }

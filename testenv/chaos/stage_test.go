@@ -117,7 +117,8 @@ func (s *stage) close() error {
 	if s.clients != nil {
 		s.clients.close()
 	}
-	failures := []error{s.manager.stop(time.Second)}
+	s.manager.kill()
+	var failures []error
 	if s.origin != nil {
 		failures = append(failures, s.origin.close())
 	}
