@@ -14,13 +14,16 @@ CLOTHESFLAGS ?= -seed=0
 # rulesets, and more flags: -seed=N, -ruleset=N, -stages=N
 RULESETS ?= 500
 FIREWALLSFLAGS ?= -seed=0
+# operations, and more flags: -seed=N, -environments=N, -limit=10s
+CHAOS ?= 2000
+CHAOSFLAGS ?= -seed=0 -environments=4
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels clothes firewalls mutants faults differential races bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults differential races bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -55,6 +58,10 @@ firewalls: root ## random rulesets of an administrator before and after attach, 
 	scripts/install-deps build test
 	$(GO) test -count=1 -timeout 2h -v -run '^TestFirewalls$$' ./testenv/firewalls -args -rulesets=$(RULESETS) $(FIREWALLSFLAGS)
 
+chaos: root ## random operations on gateways that carry mail, as root: is any lost, does it flow again? CHAOS=2000
+	scripts/install-deps build test
+	$(GO) test -count=1 -timeout 4h -v -run '^TestChaos$$' ./testenv/chaos -args -operations=$(CHAOS) -within=0 $(CHAOSFLAGS)
+
 mutants: ## break the inspector's checks one by one; every defect must fail the tests that are named for it
 	$(GO) test -count=1 -timeout 1h -tags mutants -v -run '^TestMutants$$' ./pkg/session
 
@@ -87,6 +94,7 @@ install: build ## install program, manual and reference configuration below PREF
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8
 	bin/portreeve man $(DESTDIR)$(PREFIX)/share/man/man8
 	install -D -m 644 pkg/config/reference.yaml $(DESTDIR)$(PREFIX)/share/doc/portreeve/reference.yaml
+	install -D -m 644 pkg/doctor/findings.md $(DESTDIR)$(PREFIX)/share/doc/portreeve/findings.md
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/portreeve completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/portreeve
 

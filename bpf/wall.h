@@ -122,7 +122,8 @@ static __always_inline bool pass(const struct approach *a, int how)
 /* What comes from the origins' side, or by an interface that the operator lets pass, is not to be steered. */
 static __always_inline bool may_pass(const struct approach *a)
 {
-	const enum side *side = bpf_map_lookup_elem(&roles, &a->from);
+	__u32 from = a->from; /* apart, so that the rest is known when it is compiled: some kernels allow a call to some only */
+	const enum side *side = bpf_map_lookup_elem(&roles, &from);
 
 	return side && *side & (SIDE_ORIGIN | SIDE_BYPASS) && !(*side & SIDE_CLIENT);
 }

@@ -9,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/netfilter"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
 )
@@ -19,11 +21,13 @@ func newCheck(e *env) *cobra.Command {
 		Use:   "check -c FILE",
 		Short: "say what is wrong with a configuration file",
 		Long: `Check reads a configuration file and prints everything that is wrong with it, one
-finding a line, with file, line and key. It looks at the file, and of this machine, where
-it has the interfaces, only at whether it forwards, without which addresses under intercept
-cannot be served; all else that depends on the machine is the doctor's. A warning does not
-fail. A note says by which interfaces addresses under intercept can be reached while the
-file is attached.`,
+finding a line, with file, line and key. It looks at the file; what depends on the machine
+is the doctor's. A warning does not fail. A note says by which interfaces addresses under
+intercept can be reached while the file is attached.
+
+Two things it does look at where the machine has the interfaces: whether it forwards, without
+which addresses under intercept cannot be served, and, as root, whether it gives clients
+another source where the file asks for their own, as a NAT router does.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
 		RunE:    func(*cobra.Command, []string) error { return check(e) },
@@ -56,6 +60,11 @@ func check(e *env) error {
 		}
 		return errFound
 	}
+	for _, f := range masquerades(c) {
+		if err := e.printf("%s: %s\n", finding.Warning, f); err != nil {
+			return err
+		}
+	}
 	if reach := uninspected(c); reach != "" {
 		if err := e.printf("%s: note: %s\n", c.File, reach); err != nil {
 			return err
@@ -77,6 +86,20 @@ func forwards(c *config.Config) error {
 		return list
 	}
 	return nil
+}
+
+// masquerades names rules of this machine by which no reply to forged clients would
+// come back. Where the machine cannot be read there is nothing to say.
+func masquerades(c *config.Config) finding.List {
+	links, err := route.Links()
+	if err != nil {
+		return nil
+	}
+	firewall, err := netfilter.Look()
+	if err != nil {
+		return nil
+	}
+	return doctor.Masquerades(c, links, firewall)
 }
 
 // uninspected says who reaches transit targets past the inspector: what a file

@@ -27,11 +27,17 @@ func newDoctor(e *env) *cobra.Command {
 		Short: "say what on this machine is in the way",
 		Long: `Doctor looks at this machine with the configuration in hand: kernel features and the
 data path that they allow, the BPF file system, whether an inspector serves what is
-attached, interfaces, policy rules and marks of others, the packet filter (DNAT of the
-port, MASQUERADE towards origins, what drops at INPUT and OUTPUT), what the walls stop
-and what they do not see, local servers on the port, settings of the kernel and of
-systemd-networkd, the routes to origins and, while attached, their routes back. It prints
-what it finds, one finding a line, with the exact remedy, and changes nothing.
+attached, interfaces, policy rules and marks of others, what the walls stop and what they
+do not see, local servers on the port, settings of the kernel and of systemd-networkd,
+the routes to origins and, while attached, their routes back. It follows the packets of
+clients and of origins through all rules of iptables and nftables as they are once
+portreeve's own are in place, and names those that drop, mark, divert or masquerade them;
+whom the administrator bans is no finding. It changes nothing.
+
+It prints one finding a line: how bad it is, its code, what it is about, what is the
+matter, and behind a semicolon the remedy, a command that can be typed as it is wherever
+there is one. Codes are stable, and are listed in findings.md. A finding that another one
+explains is not printed, and what is the same for many things is printed once.
 
 To try an origin's route back, it opens a connection to it from an address that belongs
 to nobody (of 192.0.2.0/24, 198.51.100.0/24, 203.0.113.0/24 or 2001:db8::/32), where that
@@ -99,7 +105,7 @@ func examine(ctx context.Context, c *config.Config, resolver string) (_ finding.
 	if m.Ahead, err = ahead(c); err != nil {
 		return nil, err
 	}
-	if m.TLS, err = lookTLS(ctx, c, resolver); err != nil {
+	if m.TLS, err = lookTLS(ctx, c, resolver, m.Silent()); err != nil {
 		return nil, err
 	}
 	return doctor.Examine(c, m), nil
@@ -123,8 +129,8 @@ func ahead(c *config.Config) ([]string, error) {
 	return slices.Compact(found), nil
 }
 
-// lookTLS looks at TLS, and at what is published of it.
-func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS, error) {
+// lookTLS looks at TLS, and at what is published of it. It does not talk to silent origins.
+func lookTLS(ctx context.Context, c *config.Config, resolver string, silent []netip.AddrPort) (doctor.TLS, error) {
 	names, err := resolve.System()
 	if resolver != "" {
 		server, bad := netip.ParseAddrPort(resolver)
@@ -136,7 +142,7 @@ func lookTLS(ctx context.Context, c *config.Config, resolver string) (doctor.TLS
 	if err != nil && asksDNS(c) {
 		return doctor.TLS{}, err
 	}
-	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}, daemon.Policy), nil
+	return doctor.LookTLS(ctx, c, doctor.Published{DNS: names}, daemon.Policy, silent...), nil
 }
 
 func asksDNS(c *config.Config) bool {
@@ -175,7 +181,7 @@ func attachment(c *config.Config, f plan.Facts, side *kernelSide) (doctor.Attach
 
 func (e *env) printFindings(list finding.List) error {
 	for _, f := range list {
-		if err := e.printf("%-8s %s\n", f.Severity, f); err != nil {
+		if err := e.printf("%-8s %s  %s\n", f.Severity, f.Code, f); err != nil {
 			return err
 		}
 	}

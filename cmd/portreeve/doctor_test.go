@@ -49,10 +49,10 @@ services:
 		t.Errorf("exit code %d: %s", code, errs)
 	}
 	for _, want := range []string{
-		"error    certificate " + chain + ": it has expired on ",
-		"error    domain example.org: the TLSA records of mx.example.org do not fit the certificate that clients are shown",
-		"warning  domain example.org: its MTA-STS policy cannot be used: its TXT record \"v=STSv1;\" has no id",
-		"warning  origin 127.0.0.1:1: cannot see what it offers: ",
+		"error    certificate-expired  certificate " + chain + ": it has expired on ",
+		"error    dane-certificate  domain example.org: the TLSA records of mx.example.org do not fit the certificate that clients are shown",
+		"warning  sts-unusable  domain example.org: its MTA-STS policy cannot be used: its TXT record \"v=STSv1;\" has no id",
+		"warning  origin-tls-unseen  origin 127.0.0.1:1: cannot see what it offers: ",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("it does not say %q:\n%s", want, out)

@@ -42,8 +42,8 @@ func Acquire(path string, wait time.Duration) (*Lock, error) {
 		switch {
 		case err == nil:
 			return l, nil
-		case errors.Is(err, fs.ErrNotExist) && vanished < mostVanished:
-			vanished++
+		case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) && vanished < mostVanished:
+			vanished++ // ErrExist: MkdirAll met the directory, and then it was gone
 		case errors.Is(err, ErrLocked) && time.Now().Before(deadline):
 			time.Sleep(lockPoll)
 		default:

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/descriptors"
@@ -26,26 +25,33 @@ import (
 
 // Machine is what was read of a gateway.
 type Machine struct {
-	Facts     plan.Facts
-	Features  []steer.Feature
-	BPFFS     error // nil: mounted
-	Attached  bool
-	Drift     []plan.Change // what attach would do
-	Alive     steer.Alive   // the inspector, where attached
-	Links     []route.Link
-	Rules     []route.PolicyRule
-	Table     []route.TableRoute // what is in our table
-	Sysctl    func(path ...string) string
-	Listeners []netip.AddrPort
-	Networkd  Networkd
-	Saved     []string // files of saved rules that need a program of ours
-	Firewall  *netfilter.Survey
-	Routes    map[netip.Addr]Route // to each origin
-	Probes    []returns.Trial      // made only where attached
-	Files     uint64               // descriptors that a process may open
-	Ahead     []string             // TC programs of others before ours, in words
-	TLS       TLS
-	Now       time.Time // when it was read
+	Facts      plan.Facts
+	Features   []steer.Feature
+	BPFFS      error // nil: mounted
+	Attached   bool
+	Drift      []plan.Change // what attach would do
+	Alive      steer.Alive   // the inspector, where attached
+	Links      []route.Link
+	Rules      []route.PolicyRule
+	Table      []route.TableRoute // what is in our tables
+	Sysctl     func(path ...string) string
+	Listeners  []netip.AddrPort
+	Networkd   Networkd
+	Saved      []string // files of saved rules that need a program of ours
+	Firewall   *netfilter.Survey
+	Flowtables []netfilter.Flowtable
+	Rulesets   []Ruleset                     // files that rules are loaded from
+	Zones      Zones                         // of firewalld
+	Routes     map[netip.Addr]Route          // to each origin
+	Tables     map[uint32][]route.TableRoute // of the rules that ask for a source
+	Probes     []returns.Trial               // made only where attached
+	Replies    map[netip.Addr]string         // to the addresses of Probes: the interface that they came by
+	User       uint32                        // as whom the inspector runs
+	Group      uint32
+	Files      uint64   // descriptors that a process may open
+	Ahead      []string // TC programs of others before ours, in words
+	TLS        TLS
+	Now        time.Time // when it was read
 }
 
 // Route is the way to an origin, or why there is none.
@@ -56,11 +62,13 @@ type Route struct {
 
 // Examine returns the findings about a machine, by topic.
 func Examine(c *config.Config, m Machine) finding.List {
-	e := &exam{c: c, m: m}
+	e := begin(c, m)
 	e.kernel()
 	e.attachment()
 	e.inspector()
-	e.List = append(e.List, plan.Judge(c, m.Facts)...)
+	for _, f := range plan.Judge(c, m.Facts) {
+		e.remark(remark{Finding: f})
+	}
 	e.links()
 	e.walls()
 	e.rules()
@@ -73,42 +81,13 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.neighbours()
 	e.probes()
 	e.files()
-	e.tls()
-	return e.List
-}
-
-// exam is one examination; each topic adds its findings.
-type exam struct {
-	finding.List
-	c *config.Config
-	m Machine
-}
-
-func (e *exam) info(object, text string)            { e.add(finding.Info, object, text, "") }
-func (e *exam) warn(object, text, remedy string)    { e.add(finding.Warning, object, text, remedy) }
-func (e *exam) problem(object, text, remedy string) { e.add(finding.Error, object, text, remedy) }
-
-// add adds a finding that a terminal can show: origins and certificates have a say
-// in its words. What services have in common is told once.
-func (e *exam) add(s finding.Severity, object, text, remedy string) {
-	f := finding.Finding{Severity: s, Object: printable(object), Text: printable(text), Remedy: printable(remedy)}
-	if !slices.Contains(e.List, f) {
-		e.List = append(e.List, f)
-	}
-}
-
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ReplaceAll(s, "\n", " "))
+	tlsTopic{e}.judge()
+	return e.report()
 }
 
 // transit reports whether some service intercepts.
-func (e *exam) transit() bool {
-	for _, s := range e.c.Services {
+func (g *gateway) transit() bool {
+	for _, s := range g.c.Services {
 		if len(s.Intercept) > 0 {
 			return true
 		}
@@ -118,8 +97,8 @@ func (e *exam) transit() bool {
 
 // forges reports whether some service's origin legs bear the client's
 // address.
-func (e *exam) forges() bool {
-	for _, s := range e.c.Services {
+func (g *gateway) forges() bool {
+	for _, s := range g.c.Services {
 		if s.Forge.Address != config.ForgeNever {
 			return true
 		}
@@ -133,30 +112,30 @@ func (e *exam) kernel() {
 		switch {
 		case f.Err == nil || !f.Needed && f.Missing():
 		case f.Missing():
-			e.problem("kernel", fmt.Sprintf("this kernel has no %s", f.Name),
+			e.problem("kernel-lacks", "kernel", fmt.Sprintf("this kernel has no %s", f.Name),
 				fmt.Sprintf("run Linux %s or later with BPF enabled", f.Kernel))
 		case f.Needed:
-			e.problem("kernel", fmt.Sprintf("cannot tell whether there are %s: %v", f.Name, f.Err), "run doctor as root")
+			e.problem("kernel-unknown", "kernel", fmt.Sprintf("cannot tell whether there are %s: %v", f.Name, f.Err), "run doctor as root")
 		}
 	}
 	if e.transit() || e.forges() {
-		e.info("kernel", "data path: "+e.datapath())
+		e.info("data-path", "kernel", "data path: "+e.datapath())
 	} else {
-		e.info("kernel", "data path: sk_lookup alone, for no service intercepts or forges")
+		e.info("data-path", "kernel", "data path: sk_lookup alone, for no service intercepts or forges")
 	}
 	if e.m.BPFFS != nil {
-		e.problem("BPF file system", "none is mounted at "+e.c.Kernel.BPFFS, "mount -t bpf bpf "+e.c.Kernel.BPFFS)
+		e.problem("bpffs-missing", "BPF file system", "none is mounted at "+e.c.Kernel.BPFFS, "mount -t bpf bpf "+e.c.Kernel.BPFFS)
 	}
 }
 
 // datapath says how TC programs are attached, and why so.
-func (e *exam) datapath() string {
+func (g *gateway) datapath() string {
 	switch {
-	case e.c.Kernel.Datapath == config.DatapathClsact:
+	case g.c.Kernel.Datapath == config.DatapathClsact:
 		return "clsact filters, as kernel.datapath asks for"
-	case e.c.Kernel.Datapath == config.DatapathTCX:
+	case g.c.Kernel.Datapath == config.DatapathTCX:
 		return "TCX links, as kernel.datapath asks for"
-	case e.m.Facts.TCX:
+	case g.m.Facts.TCX:
 		return "TCX links, which this kernel has"
 	}
 	return "clsact filters, for this kernel has no TCX links (Linux 6.6 and later)"
@@ -166,12 +145,12 @@ func (e *exam) datapath() string {
 func (e *exam) attachment() {
 	switch {
 	case !e.m.Attached:
-		e.info("kernel side", "not attached; portreeve attach would install it")
+		e.info("not-attached", "kernel side", "not attached; portreeve attach would install it")
 	case len(e.m.Drift) > 0:
-		e.warn("kernel side", fmt.Sprintf("what is attached differs from %s in %d things, the first: %s", e.c.File, len(e.m.Drift), e.m.Drift[0]),
+		e.warn("drift", "kernel side", fmt.Sprintf("what is attached differs from %s in %d things, the first: %s", e.c.File, len(e.m.Drift), e.m.Drift[0]),
 			"portreeve attach -c "+e.c.File)
 	default:
-		e.info("kernel side", "attached as "+e.c.File+" asks for")
+		e.info("attached", "kernel side", "attached as "+e.c.File+" asks for")
 	}
 }
 
@@ -188,15 +167,15 @@ func (e *exam) inspector() {
 	unserved := slices.DeleteFunc(slices.Clone(a.Services), func(s steer.ServiceAlive) bool { return s.IPv4 || s.IPv6 })
 	switch {
 	case a.Serving() && len(unserved) == 0:
-		e.info(object, "it is alive: "+heard)
+		e.info("inspector-alive", object, "it is alive: "+heard)
 	case a.Serving():
-		e.problem(object, "it does not serve all that is attached, so that "+fate(unserved), run+" --attach")
+		e.problem("inspector-partial", object, "it does not serve all that is attached, so that "+fate(unserved), run+" --attach")
 	case len(a.Served()) > 0:
-		e.problem(object, "it is hung: "+heard+", so that "+fate(a.Services), "look why its process does not get further, or end it and start another: "+run)
+		e.problem("inspector-hung", object, "it is hung: "+heard+", so that "+fate(a.Services), "look why its process does not get further, or end it and start another: "+run)
 	case a.Instance != 0 && !a.Hung():
-		e.problem(object, "nobody serves, so that "+fate(unserved)+"; one that lived "+ago+" ago has just ended, or its services or settings are not those that are attached", run+" --attach")
+		e.problem("inspector-none", object, "nobody serves, so that "+fate(unserved)+"; one that lived "+ago+" ago has just ended, or its services or settings are not those that are attached", run+" --attach")
 	default:
-		e.problem(object, "none runs, so that "+fate(unserved), run)
+		e.problem("inspector-none", object, "none runs, so that "+fate(unserved), run)
 	}
 }
 
@@ -235,23 +214,23 @@ func (e *exam) links() {
 		switch {
 		case !found:
 		case l.MasterOf == "bridge" || l.MasterOf == "bond":
-			e.problem(object, fmt.Sprintf("it is a port of the %s %s, whose packets do not arrive by it", l.MasterOf, l.Master),
+			e.problem("interface-port", object, fmt.Sprintf("it is a port of the %s %s, whose packets do not arrive by it", l.MasterOf, l.Master),
 				fmt.Sprintf("name %s in its place", l.Master))
 		case !l.Up:
-			e.warn(object, "it is down", "ip link set "+name+" up")
+			e.warn("interface-down", object, "it is down", "ip link set "+name+" up")
 		case !l.Carrier:
-			e.warn(object, "it has no carrier", "check the cable, or the other end")
+			e.warn("interface-no-carrier", object, "it has no carrier", "check the cable, or the other end")
 		case len(l.Addresses) == 0:
-			e.warn(object, "it has no address", "a gateway routes by its addresses: give it one, or name the VLAN or bridge above it")
+			e.warn("interface-no-address", object, "it has no address", "a gateway routes by its addresses: give it one, or name the VLAN or bridge above it")
 		}
 	}
 }
 
 // interfaces are those of the configuration, each once.
-func (e *exam) interfaces() []string {
+func (g *gateway) interfaces() []string {
 	var names []string
 	seen := map[string]bool{}
-	for _, list := range [][]string{e.c.Interfaces.Client, e.c.Interfaces.Origin, e.c.Interfaces.Bypass} {
+	for _, list := range [][]string{g.c.Interfaces.Client, g.c.Interfaces.Origin, g.c.Interfaces.Bypass} {
 		for _, name := range list {
 			if !seen[name] {
 				names = append(names, name)
@@ -275,7 +254,7 @@ func (e *exam) files() {
 	n := descriptors.Of(e.c)
 	n.Limit, n.Used = int(min(e.m.Files, 1<<30)), usedBefore
 	if fitting, need := n.Sessions(), n.LimitFor(e.c.Limits.Sessions); fitting < e.c.Limits.Sessions {
-		e.warn(e.c.File+": limits.sessions", fmt.Sprintf("%d sessions need %d file descriptors, and a process here may open %d", e.c.Limits.Sessions, need, e.m.Files),
+		e.warn("descriptors", e.c.File+": limits.sessions", fmt.Sprintf("%d sessions need %d file descriptors, and a process here may open %d", e.c.Limits.Sessions, need, e.m.Files),
 			fmt.Sprintf("raise the limit (LimitNOFILE=%d in the unit, or ulimit -n), or allow %d sessions", need, max(fitting, 1)))
 	}
 }

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	m := Machine{
 		Facts: f, BPFFS: a.BPFFS, Attached: a.Attached, Drift: a.Drift, Alive: a.Alive,
 		Features: steer.Probe(), Sysctl: sysctl, Networkd: readNetworkd(), Saved: readSaved(savedRules), Files: files(), Now: time.Now(),
+		Rulesets: readRulesets(), Zones: readZones("/etc/firewalld"), User: uint32(os.Geteuid()), Group: uint32(os.Getegid()),
 	}
 	var err error
 	if m.Links, err = route.Links(); err != nil {
@@ -36,8 +38,12 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	if m.Rules, err = route.PolicyRules(); err != nil {
 		return m, err
 	}
-	if m.Table, err = route.InTable(c.Kernel.Table); err != nil {
-		return m, err
+	for _, table := range (&gateway{c: c}).tables() {
+		routes, err := route.InTable(table)
+		if err != nil {
+			return m, err
+		}
+		m.Table = append(m.Table, routes...)
 	}
 	if m.Listeners, err = listeners(); err != nil {
 		return m, err
@@ -45,11 +51,15 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	if m.Firewall, err = netfilter.Look(); err != nil {
 		return m, err
 	}
+	m.Flowtables = m.Firewall.Flowtables()
 	m.Routes = routes(c)
-	if a.Attached {
-		m.Probes = try(ctx, c, route.ConnectedBy(m.Links))
+	if m.Tables, err = tables(m.Rules); err != nil {
+		return m, err
 	}
-	return m, nil
+	if a.Attached {
+		m.Probes, m.Replies, err = try(ctx, c, route.ConnectedBy(m.Links))
+	}
+	return m, err
 }
 
 // routes asks for the way to each origin that is one address.
@@ -57,11 +67,27 @@ func routes(c *config.Config) map[netip.Addr]Route {
 	ways := map[netip.Addr]Route{}
 	for _, s := range c.Services {
 		for _, o := range plan.Hosts(s) {
-			path, err := route.RouteGet(route.Query{To: o.Addr()})
+			path, err := route.RouteGet(route.Query{To: o.Addr(), Mark: c.Kernel.OriginMark})
 			ways[o.Addr()] = Route{path, err}
 		}
 	}
 	return ways
+}
+
+// tables reads those of the rules that ask for a source.
+func tables(rules []route.PolicyRule) (map[uint32][]route.TableRoute, error) {
+	all := map[uint32][]route.TableRoute{}
+	for _, r := range rules {
+		if _, read := all[r.Table]; read || !r.From.IsValid() || r.Table == 0 {
+			continue
+		}
+		routes, err := route.InTable(r.Table)
+		if err != nil {
+			return nil, err
+		}
+		all[r.Table] = routes
+	}
+	return all, nil
 }
 
 // files is how many descriptors a process may open, 0 if that is not known.

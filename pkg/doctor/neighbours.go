@@ -38,13 +38,13 @@ func (e *exam) neighbourhood(here route.Connected, origin netip.AddrPort, asked 
 	}
 	text := fmt.Sprintf("it is in the network %s of %s, where clients come in, too, and answers clients in there past this gateway", own.Prefix, own.Interface)
 	if asked == config.OnLinkPlain {
-		e.info(object, text+": they come from this gateway's own address, as forge.on_link asks for; see that it has no rights at the origin")
+		e.info("on-link", object, text+": they come from this gateway's own address, as forge.on_link asks for; see that it has no rights at the origin")
 	} else {
-		e.warn(object, text+": they are refused", fmt.Sprintf("let hosts in %s connect to it directly, or give it a network of its own behind this gateway", own.Prefix))
+		e.warn("on-link", object, text+": they are refused", fmt.Sprintf("let hosts in %s connect to it directly, or give it a network of its own behind this gateway", own.Prefix))
 	}
 	for _, other := range here {
 		if other.Interface == own.Interface && other != own && other.Prefix.Addr().Is4() == own.Prefix.Addr().Is4() {
-			e.warn(object, fmt.Sprintf("clients in the network %s are on the same link, %s: should it have an address or a route there, it answers them past this gateway, and they are refused after timeouts.connect", other.Prefix, other.Interface),
+			e.warn("on-link-network", object, fmt.Sprintf("clients in the network %s are on the same link, %s: should it have an address or a route there, it answers them past this gateway, and they are refused after timeouts.connect", other.Prefix, other.Interface),
 				fmt.Sprintf("see that its route to %s leads through this gateway", other.Prefix))
 		}
 	}
@@ -58,7 +58,7 @@ func (e *exam) behindRouter(here route.Connected, origin netip.AddrPort) {
 	}
 	link, next := here.Find(router)
 	if next && slices.Contains(e.c.Interfaces.Client, link.Interface) {
-		e.warn("origin "+origin.String(), fmt.Sprintf("it is reached by the router %s in the network %s of %s, where clients come in, too: the router may hand its replies to clients in there to them, past this gateway, and they are refused after timeouts.connect", router, link.Prefix, link.Interface),
+		e.warn("on-link-router", "origin "+origin.String(), fmt.Sprintf("it is reached by the router %s in the network %s of %s, where clients come in, too: the router may hand its replies to clients in there to them, past this gateway, and they are refused after timeouts.connect", router, link.Prefix, link.Interface),
 			fmt.Sprintf("let hosts in %s connect to it directly, or put this gateway between them and the router", link.Prefix))
 	}
 }

@@ -69,10 +69,10 @@ func (e *exam) networkd() {
 		return
 	}
 	if n.DropsRules {
-		e.info("systemd-networkd", "it removes foreign policy rules when it starts; those of portreeve bear the protocol kernel, which it spares")
+		e.info("networkd-rules", "systemd-networkd", "it removes foreign policy rules when it starts; those of portreeve bear the protocol kernel, which it spares")
 	}
 	if n.DropsRoutes {
-		e.warn("systemd-networkd", "it may remove foreign routes when it starts, portreeve's among them if it manages lo",
+		e.warn("networkd-routes", "systemd-networkd", "it may remove foreign routes when it starts, portreeve's among them if it manages lo",
 			"set ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/portreeve.conf, section [Network]; portreeve attach puts the route back")
 	}
 }

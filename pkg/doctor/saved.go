@@ -32,7 +32,7 @@ func savesProgram(saved string) bool {
 // saved judges rules that were saved while we were attached, on a kernel before 6.4.
 func (e *exam) saved() {
 	for _, file := range e.m.Saved {
-		e.problem(file, "it holds a rule of portreeve that asks a BPF program, which is not there at boot: iptables-restore then loads no rule of the file at all",
+		e.problem("saved-rules", file, "it holds a rule of portreeve that asks a BPF program, which is not there at boot: iptables-restore then loads no rule of the file at all",
 			"portreeve detach, save the rules again, then portreeve attach")
 	}
 }

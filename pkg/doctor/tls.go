@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
@@ -19,15 +20,18 @@ import (
 // before its end.
 const renewBefore = 14 * 24 * time.Hour
 
-// tls judges certificates, origins and what is published.
-func (e *exam) tls() {
+// tlsTopic is the part of an examination that is about TLS.
+type tlsTopic struct{ *exam }
+
+// judge judges certificates, origins and what is published.
+func (e tlsTopic) judge() {
 	seen := map[config.Certificate]bool{}
 	for _, s := range e.c.Services {
 		for _, d := range s.TLS.Domains {
 			e.domain(s, d)
 		}
 		if s.TLS.Mode == config.TLSOff {
-			e.warn(e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
+			e.warn("tls-off", e.c.File+": service "+s.Name, "TLS is taken out of what its origins offer", `remove "mode: off"`)
 			continue
 		}
 		for _, c := range s.TLS.Certificates {
@@ -37,7 +41,7 @@ func (e *exam) tls() {
 			seen[c] = true
 		}
 		if err := e.m.TLS.Authorities[s.TLS.Client.CA]; err != nil {
-			e.problem(e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
+			e.problem("client-ca", e.c.File+": service "+s.Name, fmt.Sprintf("clients' certificates cannot be judged: %v: the inspector does not start", err), "put the file there, or change tls.client.ca")
 		}
 		for _, o := range plan.Hosts(s) {
 			e.offer(s, o)
@@ -46,27 +50,27 @@ func (e *exam) tls() {
 }
 
 // certificate judges a certificate by itself.
-func (e *exam) certificate(c config.Certificate) {
+func (e tlsTopic) certificate(c config.Certificate) {
 	object := "certificate " + c.Chain
 	shown := e.m.TLS.Certificates[c]
 	if shown.Err != nil {
-		e.problem(object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
+		e.problem("certificate-unreadable", object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
 		return
 	}
 	for _, w := range shown.Warnings {
-		e.warn(object, w, "") // says itself what to do
+		e.warn("certificate-warning", object, w, "") // says itself what to do
 	}
 	leaf := shown.Chain[0]
 	switch left := leaf.NotAfter.Sub(e.m.Now); {
 	case left <= 0:
-		e.problem(object, fmt.Sprintf("it has expired on %s; senders that verify do not deliver", day(leaf.NotAfter)), "renew it")
+		e.problem("certificate-expired", object, fmt.Sprintf("it has expired on %s; senders that verify do not deliver", day(leaf.NotAfter)), "renew it")
 	case e.m.Now.Before(leaf.NotBefore):
-		e.problem(object, fmt.Sprintf("it is not valid before %s; senders that verify do not deliver", day(leaf.NotBefore)), "see whether the clock is right")
+		e.problem("certificate-early", object, fmt.Sprintf("it is not valid before %s; senders that verify do not deliver", day(leaf.NotBefore)), "see whether the clock is right")
 	case left < renewBefore:
-		e.warn(object, "it expires on "+day(leaf.NotAfter), "renew it; the new files are used within ten seconds")
+		e.warn("certificate-expires", object, "it expires on "+day(leaf.NotAfter), "renew it; the new files are used within ten seconds")
 	}
 	if shown.Trusted != nil {
-		e.warn(object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
+		e.warn("certificate-untrusted", object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
 			"put the certificates between it and its root behind it into the same file")
 	}
 }
@@ -75,11 +79,11 @@ func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // offer judges what an origin offers, for one of the services whose it is. What is
 // the same for several is told once.
-func (e *exam) offer(s config.Service, origin netip.AddrPort) {
+func (e tlsTopic) offer(s config.Service, origin netip.AddrPort) {
 	object := fmt.Sprintf("origin %s", origin)
 	judgement := e.m.TLS.Judgements[Judge{s.Name, origin}]
 	if judgement.Policy != nil {
-		e.problem(object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
+		e.problem("origin-policy", object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
 		return
 	}
 	o, looked := e.m.TLS.Offers[asked(s, origin)]
@@ -87,39 +91,41 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 	case !looked:
 		return
 	case o.Err != nil:
-		e.warn(object, fmt.Sprintf("cannot see what it offers: %v", o.Err), "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect "+origin.String())
+		e.remark(remark{about: aboutOrigin(origin), Finding: finding.Finding{Severity: finding.Warning, Code: "origin-tls-unseen", Object: object,
+			Text:   fmt.Sprintf("cannot see what it offers: %v", o.Err),
+			Remedy: "see whether its mail server runs, and its TLS with openssl s_client -starttls smtp -connect " + origin.String()}})
 		return
 	case !o.STARTTLS && o.Version == "":
 		e.noTLS(s, object)
 		return
 	}
 	leaf := o.Chain[0]
-	e.info(object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
+	e.info("origin-tls", object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
 	e.policy(s, object, leaf, judgement.Refused)
 	e.names(s, object, o)
 }
 
 // noTLS says what it means that an origin offers no TLS.
-func (e *exam) noTLS(s config.Service, object string) {
+func (e tlsTopic) noTLS(s config.Service, object string) {
 	switch {
 	case s.TLS.Origin.Require:
-		e.problem(object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
+		e.problem("origin-no-tls", object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
 	case s.TLS.Mode == config.TLSOfClient:
 	case s.TLS.Mode == config.TLSPassthrough:
-		e.info(object, "it offers no TLS, so clients are not offered it either")
+		e.info("origin-no-tls", object, "it offers no TLS, so clients are not offered it either")
 	default:
-		e.warn(object, "it offers no TLS, so clients are not offered it either", "offer STARTTLS there")
+		e.warn("origin-no-tls", object, "it offers no TLS, so clients are not offered it either", "offer STARTTLS there")
 	}
 }
 
 // policy says why sessions of a service refuse an origin's certificate.
-func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, refused error) {
+func (e tlsTopic) policy(s config.Service, object string, leaf *x509.Certificate, refused error) {
 	if refused == nil {
 		return
 	}
 	t := s.TLS.Origin
 	if t.Verify == config.OriginPin {
-		e.problem(object, "its key is none of those under tls.origin.pins of service "+s.Name+": no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
+		e.problem("origin-pin", object, "its key is none of those under tls.origin.pins of service "+s.Name+": no TLS comes about", fmt.Sprintf("add %s, once you know that it is the origin's", trust.PinOf(leaf)))
 		return
 	}
 	remedy := "see tls.origin of service " + s.Name
@@ -132,20 +138,20 @@ func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, r
 	case errors.As(refused, &x509.UnknownAuthorityError{}):
 		remedy = "let the origin send what leads to the root, or name its authority with verify: ca"
 	}
-	e.problem(object, fmt.Sprintf("its certificate is refused, as verify: %s of service %s asks (%v): no TLS comes about", t.Verify, s.Name, refused), remedy)
+	e.problem("origin-certificate", object, fmt.Sprintf("its certificate is refused, as verify: %s of service %s asks (%v): no TLS comes about", t.Verify, s.Name, refused), remedy)
 }
 
 // names compares how an origin calls itself, which clients read, with the
 // certificate that they are shown.
-func (e *exam) names(s config.Service, object string, o Offer) {
-	if !s.TLS.Terminates() || e.presented(s, "") == nil {
+func (e tlsTopic) names(s config.Service, object string, o Offer) {
+	if !s.TLS.Terminates() || e.m.TLS.presented(s, "") == nil {
 		return
 	}
 	for _, name := range []string{o.Greeting, o.Hello} {
-		if name == "" || e.shownFor(s, name) != nil {
+		if name == "" || e.m.TLS.shownFor(s, name) != nil {
 			continue
 		}
-		e.warn(object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
+		e.warn("origin-name", object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
 			"get a certificate for that name too, or let the origin use the certificate's")
 		return
 	}
@@ -153,9 +159,9 @@ func (e *exam) names(s config.Service, object string, o Offer) {
 
 // shownFor returns the chain that clients see who ask for a name, nil when it is
 // for others.
-func (e *exam) shownFor(s config.Service, name string) []*x509.Certificate {
+func (t TLS) shownFor(s config.Service, name string) []*x509.Certificate {
 	for _, c := range s.TLS.Certificates {
-		chain := e.m.TLS.Certificates[c].Chain
+		chain := t.Certificates[c].Chain
 		if len(chain) > 0 && chain[0].VerifyHostname(name) == nil {
 			return chain
 		}
@@ -164,12 +170,12 @@ func (e *exam) shownFor(s config.Service, name string) []*x509.Certificate {
 }
 
 // presented returns the chain that a client sees who asks for a name.
-func (e *exam) presented(s config.Service, name string) []*x509.Certificate {
-	if chain := e.shownFor(s, name); chain != nil {
+func (t TLS) presented(s config.Service, name string) []*x509.Certificate {
+	if chain := t.shownFor(s, name); chain != nil {
 		return chain
 	}
 	for _, c := range s.TLS.Certificates {
-		if chain := e.m.TLS.Certificates[c].Chain; len(chain) > 0 {
+		if chain := t.Certificates[c].Chain; len(chain) > 0 {
 			return chain
 		}
 	}
@@ -177,16 +183,16 @@ func (e *exam) presented(s config.Service, name string) []*x509.Certificate {
 }
 
 // domain compares what a domain publishes with what clients are shown.
-func (e *exam) domain(s config.Service, name string) {
+func (e tlsTopic) domain(s config.Service, name string) {
 	object := "domain " + name
 	d, looked := e.m.TLS.Domains[name]
 	switch {
 	case !looked:
 		return
 	case d.Err != nil:
-		e.warn(object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "name a DNS server that answers with --resolver")
+		e.warn("domain-unseen", object, fmt.Sprintf("cannot see what it publishes: %v", d.Err), "name a DNS server that answers with --resolver")
 	case len(d.MX) == 0:
-		e.warn(object, "it has no MX record", "publish one that names this gateway")
+		e.warn("domain-no-mx", object, "it has no MX record", "publish one that names this gateway")
 	}
 	e.sts(s, object, name, d)
 	for _, mx := range here(s, d) {
@@ -222,7 +228,7 @@ func noneForClients(s config.Service) bool {
 }
 
 // sts judges an MTA-STS policy: a sender that knows it delivers to nobody else.
-func (e *exam) sts(s config.Service, object, name string, d Domain) {
+func (e tlsTopic) sts(s config.Service, object, name string, d Domain) {
 	policy := d.STS
 	say := e.warn
 	if policy.Mode == "enforce" {
@@ -232,7 +238,7 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	case !policy.Announced:
 		return
 	case policy.Err != nil:
-		e.warn(object, fmt.Sprintf("its MTA-STS policy cannot be used: %v", policy.Err), "see the TXT record of _mta-sts."+name+", and https://mta-sts."+name+"/.well-known/mta-sts.txt")
+		e.warn("sts-unusable", object, fmt.Sprintf("its MTA-STS policy cannot be used: %v", policy.Err), "see the TXT record of _mta-sts."+name+", and https://mta-sts."+name+"/.well-known/mta-sts.txt")
 		return
 	case policy.Mode == "none":
 		return
@@ -241,46 +247,46 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 	for _, mx := range d.MX {
 		switch {
 		case !policy.matches(mx):
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
+			say("sts-mx", object, fmt.Sprintf("its MTA-STS policy (%s) does not name its mail server %s", policy.Mode, mx), "add \"mx: "+mx+"\" to the policy, and change its id")
 		case !slices.Contains(ours, mx):
 		case noneForClients(s):
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
-		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:
-			say(object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
+			say("sts-no-tls", object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
+		case s.TLS.Terminates() && e.m.TLS.presented(s, mx) != nil && e.m.TLS.shownFor(s, mx) == nil:
+			say("sts-certificate", object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
 		}
 	}
 }
 
 // dane judges the TLSA records of a mail server against what clients are shown.
 // They bind senders only where DNSSEC vouches for them.
-func (e *exam) dane(s config.Service, object, mx string, records Records) {
+func (e tlsTopic) dane(s config.Service, object, mx string, records Records) {
 	if len(records.List) == 0 {
 		return
 	}
 	say := e.problem
 	if !records.Secure {
 		say = e.warn
-		e.warn(object, fmt.Sprintf("the DNS server that was asked does not say that DNSSEC vouches for the TLSA records of %s; without it senders do not use them", mx),
+		e.warn("dane-insecure", object, fmt.Sprintf("the DNS server that was asked does not say that DNSSEC vouches for the TLSA records of %s; without it senders do not use them", mx),
 			"ask one that validates with --resolver, and see that the zone is signed")
 	}
 	if noneForClients(s) {
-		say(object, fmt.Sprintf("%s has TLSA records, which ask for TLS, and mode %s does not offer it to clients: senders that use DANE do not deliver", mx, s.TLS.Mode), "write mode: mirror or mode: passthrough")
+		say("dane-no-tls", object, fmt.Sprintf("%s has TLSA records, which ask for TLS, and mode %s does not offer it to clients: senders that use DANE do not deliver", mx, s.TLS.Mode), "write mode: mirror or mode: passthrough")
 		return
 	}
 	if !slices.ContainsFunc(records.List, TLSA.Usable) { // RFC 7672 section 2.2
-		e.warn(object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
+		e.warn("dane-useless", object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
 		return
 	}
-	chain := e.presented(s, mx)
+	chain := e.m.TLS.presented(s, mx)
 	if chain == nil || !s.TLS.Terminates() {
 		return // why is told with the certificate, or it is the origin's own
 	}
 	if err := trust.Match(records.List, chain, mx); err != nil {
-		say(object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
+		say("dane-certificate", object, fmt.Sprintf("the TLSA records of %s do not fit the certificate that clients are shown (%v): senders that use DANE do not deliver", mx, err),
 			"publish _25._tcp."+mx+". IN TLSA 3 1 1 "+hashOf(chain[0])+", and wait for the old records' TTL before the certificate is changed")
 		return
 	}
-	e.info(object, fmt.Sprintf("the TLSA records of %s fit the certificate that clients are shown", mx))
+	e.info("dane-fits", object, fmt.Sprintf("the TLSA records of %s fit the certificate that clients are shown", mx))
 }
 
 func hashOf(c *x509.Certificate) string {

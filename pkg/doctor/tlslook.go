@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -94,8 +95,9 @@ type PolicyOf = func(config.TLSOrigin) (*trust.Policy, error)
 
 // LookTLS looks at certificates, origins and what is published. It reads private
 // keys, as the process does that holds them, and opens a connection to each origin,
-// one for each way in which services talk to it, which its log will say.
-func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf) TLS {
+// one for each way in which services talk to it, which its log will say. To those that
+// are known to be silent it does not talk.
+func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf, silent ...netip.AddrPort) TLS {
 	t := TLS{Certificates: map[config.Certificate]Shown{}, Authorities: map[string]error{}, Offers: map[Asked]Offer{}, Judgements: map[Judge]Judgement{}, Domains: map[string]Domain{}}
 	for _, s := range c.Services {
 		for _, one := range s.TLS.Certificates {
@@ -111,7 +113,7 @@ func LookTLS(ctx context.Context, c *config.Config, p Published, policy PolicyOf
 			continue
 		}
 		for _, o := range plan.Hosts(s) {
-			t.look(ctx, s, o, policy)
+			t.look(ctx, s, o, policy, slices.Contains(silent, o))
 		}
 	}
 	return t
@@ -173,11 +175,14 @@ const offerPatience = 10 * time.Second
 
 // look talks to an origin of a service, unless it was talked to in the same way
 // already, and judges it as the service's sessions do.
-func (t *TLS) look(ctx context.Context, s config.Service, origin netip.AddrPort, policy PolicyOf) {
+func (t *TLS) look(ctx context.Context, s config.Service, origin netip.AddrPort, policy PolicyOf, silent bool) {
 	judge, how := Judge{s.Name, origin}, asked(s, origin)
 	p, err := policy(s.TLS.Origin)
 	if err != nil {
 		t.Judgements[judge] = Judgement{Policy: err}
+		return
+	}
+	if silent {
 		return
 	}
 	o, known := t.Offers[how]

@@ -9,6 +9,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/route"
 )
 
@@ -16,9 +17,9 @@ import (
 // be stopped once the kernel side is attached, with the words of the
 // configuration that keep it.
 func Stopped(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
-	e := &exam{c: c, m: Machine{Links: links, Firewall: firewall}}
+	e := begin(c, Machine{Links: links, Firewall: firewall})
 	e.stopped()
-	return e.List
+	return e.report()
 }
 
 func (e *exam) stopped() {
@@ -39,7 +40,7 @@ func (e *exam) unlisted() {
 		}
 	}
 	if len(names) > 0 {
-		e.warn("interfaces", fmt.Sprintf("new connections that come in by %s to addresses under intercept are stopped while the kernel side is attached, for no list names the interface",
+		e.warn("interface-unlisted", "interfaces", fmt.Sprintf("new connections that come in by %s to addresses under intercept are stopped while the kernel side is attached, for no list names the interface",
 			strings.Join(names, ", ")), "name it under interfaces.client to inspect them, under interfaces.bypass to let them pass uninspected, or leave it")
 	}
 }
@@ -48,8 +49,8 @@ func (e *exam) unlisted() {
 func isRouted(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsLoopback() }
 
 // listed are all interfaces of the configuration.
-func (e *exam) listed() []string {
-	i := e.c.Interfaces
+func (g *gateway) listed() []string {
+	i := g.c.Interfaces
 	return slices.Concat(i.Client, i.Origin, i.Bypass)
 }
 
@@ -59,25 +60,34 @@ func (e *exam) diversionsInto() {
 	if e.m.Firewall == nil {
 		return
 	}
-	told := map[string]bool{} // rules that take connections away from a service: an error of their own
-	for _, s := range e.c.Services {
-		for _, t := range slices.Concat(s.Listen, s.Intercept) {
-			for _, d := range e.m.Firewall.Diversions(netfilter.Packet{To: t.Prefix.Addr(), Port: t.Port}) {
-				told[d.Place.String()+d.Rule] = true
-			}
-		}
-	}
+	told := e.diverting() // an error of their own
 	for _, s := range e.c.Services {
 		for _, t := range s.Intercept {
 			for _, d := range e.m.Firewall.DiversionsInto(t.Prefix, t.Port) {
-				if told[d.Place.String()+d.Rule] {
+				if slices.ContainsFunc(told, func(m netfilter.Meeting) bool { return m.Same(d.Rule) }) {
 					continue
 				}
-				e.warn(d.Place.String(), fmt.Sprintf("where the rule %q (%s) sends connections to %s, which service %s intercepts, they are stopped while the kernel side is attached: they were not inspected", d.Rule, d.Action, t, s.Name),
-					"name the address that the rule is for under intercept, beside an origin under origins, and remove the rule")
+				e.remark(remark{subject: t.String(), Finding: finding.Finding{
+					Severity: finding.Warning, Code: "diverted-into", Object: d.Place.String(),
+					Text:   fmt.Sprintf("where its rule `%s` sends connections to {}, which service %s intercepts, they are stopped while the kernel side is attached: they were not inspected", d.Rule, s.Name),
+					Remedy: "name the address that the rule is for under intercept, beside an origin under origins, and remove the rule",
+				}})
 			}
 		}
 	}
+}
+
+// diverting are the rules that take connections away from a service, or would without
+// ours.
+func (g *gateway) diverting() []netfilter.Meeting {
+	var all []netfilter.Meeting
+	for _, s := range g.c.Services {
+		for n, t := range slices.Concat(s.Listen, s.Intercept) {
+			p := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), In: netfilter.AnyInterface, To: t.Prefix, ToHere: n < len(s.Listen), Port: t.Port, State: netfilter.StateNew, Flags: netfilter.SYN}
+			all = append(all, slices.DeleteFunc(g.m.Firewall.Meet("prerouting", p), func(m netfilter.Meeting) bool { return !m.Diverts() })...)
+		}
+	}
+	return all
 }
 
 // walls judges what the walls do not see.
@@ -87,7 +97,7 @@ func (e *exam) walls() {
 		return
 	}
 	for _, a := range e.m.Ahead {
-		e.warn(a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
+		e.warn("program-ahead", a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
 			"attach it behind; or run portreeve detach, then portreeve attach, which puts its own programs first, and start the inspector again: until it runs, no mail is inspected")
 	}
 	for _, l := range e.m.Links {
@@ -95,10 +105,10 @@ func (e *exam) walls() {
 			continue
 		}
 		if l.Kind == "bridge" {
-			e.info("interface "+l.Name, "frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients")
+			e.info("bridge", "interface "+l.Name, "frames that are bridged between its ports never meet IP, and neither inspector nor walls: an origin must not be behind a port of the same bridge as its clients")
 		}
 		if l.XDP {
-			e.warn("interface "+l.Name, "an XDP program is attached, which may redirect packets before the walls see them", "make sure that it leaves port 25 alone")
+			e.warn("xdp", "interface "+l.Name, "an XDP program is attached, which may redirect packets before the walls see them", "make sure that it leaves port 25 alone")
 		}
 	}
 }

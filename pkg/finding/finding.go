@@ -30,12 +30,14 @@ func (s Severity) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // Finding is one observation with its remedy.
 type Finding struct {
 	Severity Severity `json:"severity"`
+	Code     string   `json:"code,omitempty"`   // stable, for scripts: "input-drops"; those of check have none
 	Object   string   `json:"object"`           // what it is about: "portreeve.yaml: services[0].listen[1]", "interface ext0"
 	Text     string   `json:"text"`             // one sentence without a final full stop
 	Remedy   string   `json:"remedy,omitempty"` // the exact thing to do, a command where there is one
 }
 
-// String prints the finding on one line: "object: text; remedy".
+// String prints the finding on one line: "object: text; remedy". Severity and code are
+// up to who prints it.
 func (f Finding) String() string {
 	var b strings.Builder
 	if f.Object != "" {
@@ -54,8 +56,11 @@ func (f Finding) String() string {
 type List []Finding
 
 // Add appends a finding.
-func (l *List) Add(s Severity, object, text, remedy string) {
-	*l = append(*l, Finding{s, object, text, remedy})
+func (l *List) Add(s Severity, object, text, remedy string) { l.AddAs("", s, object, text, remedy) }
+
+// AddAs appends a finding that has a code.
+func (l *List) AddAs(code string, s Severity, object, text, remedy string) {
+	*l = append(*l, Finding{Severity: s, Code: code, Object: object, Text: text, Remedy: remedy})
 }
 
 // Failed reports whether any finding is an Error.

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/xt"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
@@ -26,6 +25,10 @@ func (s *Survey) lookNFT() error {
 	}
 	err = unchanged(func(c *nftables.Conn) error {
 		s.chains, s.flowtables = nil, nil
+		unseen, err := readRaw()
+		if err != nil {
+			return err
+		}
 		for _, t := range r.tables {
 			if err := s.addFlowtables(c, t); err != nil {
 				return err
@@ -33,7 +36,7 @@ func (s *Survey) lookNFT() error {
 		}
 		for _, ch := range r.chains {
 			if families := familiesOf(ch.Table.Family); families != nil {
-				if err := s.addChain(c, ch, families); err != nil {
+				if err := s.addChain(c, ch, families, unseen); err != nil {
 					return err
 				}
 			}
@@ -48,13 +51,21 @@ func (s *Survey) lookNFT() error {
 
 // familiesOf returns whose IP packets pass tables of a family, nil for none.
 func familiesOf(f nftables.TableFamily) []plan.Family {
-	if f == nftables.TableFamilyINet {
+	if f == nftables.TableFamilyINet || f == nftables.TableFamilyNetdev {
 		return []plan.Family{plan.IPv4, plan.IPv6}
 	}
 	if own := family(f); own != 0 {
 		return []plan.Family{own}
 	}
 	return nil
+}
+
+// familyName is how nft calls a family that survey reads.
+func familyName(f byte) string {
+	if nftables.TableFamily(f) == nftables.TableFamilyNetdev {
+		return "netdev"
+	}
+	return familyWord(nftables.TableFamily(f))
 }
 
 func (s *Survey) addFlowtables(c *nftables.Conn, t *nftables.Table) error {
@@ -64,7 +75,7 @@ func (s *Survey) addFlowtables(c *nftables.Conn, t *nftables.Table) error {
 	all, err := c.ListFlowtables(t)
 	for _, f := range all {
 		s.flowtables = append(s.flowtables, Flowtable{
-			Table: familyWord(t.Family) + " " + t.Name, Name: f.Name, Devices: f.Devices,
+			Table: familyName(byte(t.Family)) + " " + t.Name, Name: f.Name, Devices: f.Devices,
 			Hardware: f.Flags&nftables.FlowtableFlagsHWOffload != 0,
 		})
 	}
@@ -78,21 +89,46 @@ var hooks = map[nftables.ChainHook]string{
 	*nftables.ChainHookForward:     "forward",
 	*nftables.ChainHookOutput:      "output",
 	*nftables.ChainHookPostrouting: "postrouting",
+	inetIngress:                    "ingress",
 }
 
-func (s *Survey) addChain(c *nftables.Conn, ch *nftables.Chain, families []plan.Family) error {
+// inetIngress is the ingress of an interface in tables of the family inet.
+const inetIngress nftables.ChainHook = 5
+
+// hookOf names the hook of a base chain.
+func hookOf(ch *nftables.Chain) string {
+	if ch.Table.Family != nftables.TableFamilyNetdev {
+		return hooks[*ch.Hooknum]
+	}
+	if *ch.Hooknum == *nftables.ChainHookEgress {
+		return "egress"
+	}
+	return "ingress"
+}
+
+func (s *Survey) addChain(c *nftables.Conn, ch *nftables.Chain, families []plan.Family, unseen raw) error {
 	rules, err := c.GetRules(ch.Table, ch)
 	if err != nil {
 		return err
 	}
-	one := chain{Place: placeOf(ch, families)}
+	one := chain{Place: placeOf(ch, families), rules: len(rules)}
+	at := nftRule{table: rawTable(byte(ch.Table.Family), ch.Name), chain: ch.Name}
+	at.table = rawTable(byte(ch.Table.Family), ch.Table.Name)
 	if ch.Hooknum != nil {
-		one.hook = hooks[*ch.Hooknum]
+		one.hook, one.devices = hookOf(ch), unseen.devices[at]
+		one.nat = ch.Type == nftables.ChainTypeNAT
 		one.dropping = ch.Policy != nil && *ch.Policy == nftables.ChainPolicyDrop
 	}
-	for _, r := range rules {
+	if ch.Priority != nil {
+		one.priority = int(*ch.Priority)
+	}
+	for i, r := range rules {
 		d := decoder{conn: c, table: ch.Table, family: ch.Table.Family}
-		one.entries = append(one.entries, d.rule(r, one.Place)...)
+		at.handle = r.Handle
+		for _, e := range d.rule(r, one.Place, unseen.names[at]) {
+			e.number = i + 1
+			one.entries = append(one.entries, e)
+		}
 	}
 	s.chains = append(s.chains, one)
 	return nil
@@ -106,7 +142,7 @@ func placeOf(ch *nftables.Chain, families []plan.Family) Place {
 	if len(families) == 1 && slices.Contains(known, ch.Table.Name) && (ch.Hooknum == nil || slices.Contains(builtin, ch.Name)) {
 		return Place{IPTablesNFT, families, ch.Table.Name, ch.Name}
 	}
-	return Place{NFT, families, familyWord(ch.Table.Family) + " " + ch.Table.Name, ch.Name}
+	return Place{NFT, families, familyName(byte(ch.Table.Family)) + " " + ch.Table.Name, ch.Name}
 }
 
 // decoder reads the expressions of one rule: loads fill registers, and what
@@ -114,19 +150,31 @@ func placeOf(ch *nftables.Chain, families []plan.Family) Place {
 type decoder struct {
 	conn      *nftables.Conn
 	table     *nftables.Table
-	family    nftables.TableFamily // narrowed by a condition in tables of both
-	registers map[uint32]condition // what was loaded, without spans
+	family    nftables.TableFamily // narrowed by a condition in tables of several
+	registers map[uint32]register
 	entry     entry
 	choices   []entry // a verdict map makes one of each of its elements
 }
 
+// register is what was loaded into one.
+type register struct {
+	condition        // without spans
+	value     *write // what becomes of a mark that is set to it
+}
+
 // rule returns the rule as entries, of which there are several when it holds
-// a verdict map.
-func (d *decoder) rule(r *nftables.Rule, at Place) []entry {
-	d.registers = map[uint32]condition{}
-	d.entry.text = fmt.Sprintf("rule with handle %d", r.Handle)
+// a verdict map. names are those of its expressions.
+func (d *decoder) rule(r *nftables.Rule, at Place, names []string) []entry {
+	d.registers = map[uint32]register{}
+	d.entry.handle = r.Handle
 	for _, e := range r.Exprs {
 		d.expression(e)
+	}
+	for _, name := range names {
+		d.unseen(name)
+	}
+	if !slices.Contains(names, "byteorder") {
+		d.entry.inOrder()
 	}
 	if j, found := readJump(r); found {
 		d.entry.ourJump = j.ours && at.Flavour == IPTablesNFT
@@ -137,19 +185,60 @@ func (d *decoder) rule(r *nftables.Rule, at Place) []entry {
 	return d.choices
 }
 
+// shown are the expressions that the library knows.
+var shown = []string{
+	"ct", "range", "meta", "cmp", "counter", "objref", "payload", "lookup", "immediate", "bitwise", "redir", "nat", "limit", "quota",
+	"dynset", "log", "exthdr", "match", "target", "connlimit", "queue", "flow_offload", "reject", "masq", "hash", "cthelper", "synproxy",
+	"ctexpect", "secmark", "cttimeout", "fib", "numgen", "notrack",
+}
+
+// unseen adds what an expression means that the library does not show. Any other is
+// a condition, or loads what we do not know.
+func (d *decoder) unseen(name string) {
+	switch name {
+	case "tproxy":
+		d.entry.action = tproxy
+	case "fwd":
+		d.entry.action = forwardTo
+	case "byteorder", "dup", "last":
+	default:
+		if !slices.Contains(shown, name) {
+			d.entry.conditions = append(d.entry.conditions, opaque)
+		}
+	}
+}
+
+// inOrder brings numbers of users and groups, which a register holds as the machine
+// does, into an order in which ranges can be compared. Where a rule asks for a range,
+// they are in it.
+func (e *entry) inOrder() {
+	for i, c := range e.conditions {
+		if c.field != user && c.field != group {
+			continue
+		}
+		var spans []span
+		for _, s := range c.spans {
+			if len(s.low) == 4 && len(s.high) == 4 {
+				spans = append(spans, span{numberOctets(binary.NativeEndian.Uint32(s.low)), numberOctets(binary.NativeEndian.Uint32(s.high))})
+			}
+		}
+		e.conditions[i].spans = spans
+	}
+}
+
 func (d *decoder) expression(e expr.Any) {
 	switch e := e.(type) {
 	case *expr.Meta:
-		if !e.SourceRegister {
-			d.registers[e.Register] = condition{field: metaField(e.Key)}
-		}
+		d.meta(e)
 	case *expr.Ct:
-		if !e.SourceRegister {
-			d.registers[e.Register] = condition{field: ctField(e)}
-		}
+		d.ct(e)
+	case *expr.Fib:
+		d.registers[e.Register] = register{condition: condition{field: fibField(e)}}
+	case *expr.Immediate:
+		d.registers[e.Register] = register{value: constant(e.Data)}
 	case *expr.Payload:
 		if e.OperationType == expr.PayloadLoad {
-			d.registers[e.DestRegister] = condition{field: d.payloadField(e)}
+			d.registers[e.DestRegister] = register{condition: condition{field: d.payloadField(e)}}
 		}
 	case *expr.Bitwise:
 		d.bitwise(e)
@@ -159,14 +248,55 @@ func (d *decoder) expression(e expr.Any) {
 		d.require(e.Register, e.Op == expr.CmpOpNeq, span{e.FromData, e.ToData})
 	case *expr.Lookup:
 		d.lookup(e)
+	case *expr.Dynset:
+		d.entry.conditions = append(d.entry.conditions, d.joined(e.SrcRegKey))
 	case *expr.Verdict:
 		d.entry.verdict(e)
 	case *expr.Match:
 		d.match(e)
-	case *expr.Counter, *expr.Log, *expr.Immediate, *expr.Objref, *expr.Notrack:
+	case *expr.Target:
+		d.target(e)
+	case *expr.Counter, *expr.Log, *expr.Objref:
 	default:
 		d.act(e)
 	}
+}
+
+// meta loads a field, or sets the mark.
+func (d *decoder) meta(e *expr.Meta) {
+	switch {
+	case !e.SourceRegister:
+		d.registers[e.Register] = register{condition{field: metaField(e.Key)}, nil}
+	case e.Key == expr.MetaKeyMARK:
+		d.entry.writes = &write{unknown: true}
+		if value := d.registers[e.Register].value; value != nil {
+			d.entry.writes = value
+		}
+	}
+}
+
+// ct loads what connection tracking says; of a packet that it does not know, most
+// keys say nothing, and the rule ends there. A new connection's mark is 0.
+func (d *decoder) ct(e *expr.Ct) {
+	if e.SourceRegister {
+		return
+	}
+	r := register{condition: condition{field: ctField(e)}}
+	if e.Key == expr.CtKeyMARK {
+		r.value = &write{}
+	}
+	if e.Key != expr.CtKeySTATE {
+		d.entry.conditions = append(d.entry.conditions, isTracked())
+	}
+	d.registers[e.Register] = r
+}
+
+// constant is what a mark becomes that is set to a value.
+func constant(data []byte) *write {
+	if len(data) != 4 {
+		return nil
+	}
+	return &write{turn: binary.NativeEndian.Uint32(data)}
 }
 
 // act reads the expressions that do something with the packet. Any other is
@@ -184,8 +314,15 @@ func (d *decoder) act(e expr.Any) {
 		if e.Type == expr.NATTypeDestNAT {
 			d.entry.action = dnat
 		}
-	case *expr.Target:
-		d.entry.action = targets[e.Name]
+		if e.Family != 0 { // in tables of both it is for one
+			d.entry.conditions = append(d.entry.conditions, condition{field: version, spans: exactly([]byte{byte(e.Family)})})
+		}
+	case *expr.SynProxy:
+		d.entry.action = synproxy
+	case *expr.Queue:
+		d.entry.action = accept // by whoever listens
+	case *expr.Notrack:
+		d.entry.untracks = true
 	default:
 		d.entry.conditions = append(d.entry.conditions, opaque)
 	}
@@ -218,20 +355,41 @@ func metaField(k expr.MetaKey) field {
 		return outIndex
 	case expr.MetaKeyNFPROTO:
 		return version
+	case expr.MetaKeyPROTOCOL:
+		return etherType
 	case expr.MetaKeyL4PROTO:
 		return protocol
 	case expr.MetaKeyMARK:
 		return fwmark
+	case expr.MetaKeySKUID:
+		return user
+	case expr.MetaKeySKGID:
+		return group
 	}
 	return unknownField
 }
 
 // ctField names what is asked of connection tracking.
 func ctField(e *expr.Ct) field {
-	if e.Key == expr.CtKeySTATE {
+	switch e.Key {
+	case expr.CtKeySTATE:
 		return ctState
+	case expr.CtKeySTATUS:
+		return ctStatus
 	}
-	return unknownField
+	return ctOther
+}
+
+// fibField names what is asked of routing: only of whose an address is we know the
+// answer.
+func fibField(e *expr.Fib) field {
+	switch {
+	case !e.ResultADDRTYPE || e.FlagOIF:
+		return unknownField
+	case e.FlagDADDR:
+		return destinationType
+	}
+	return sourceType
 }
 
 // payloadField names what lies at an offset of the IP or TCP header. A load
@@ -249,31 +407,39 @@ func (d *decoder) payloadField(e *expr.Payload) field {
 		{expr.PayloadBaseNetworkHeader, nftables.TableFamilyIPv6, 6}:  protocol,
 		{expr.PayloadBaseNetworkHeader, nftables.TableFamilyIPv6, 8}:  source6,
 		{expr.PayloadBaseNetworkHeader, nftables.TableFamilyIPv6, 24}: destination6,
+		{expr.PayloadBaseTransportHeader, 0, 0}:                       sourcePort,
 		{expr.PayloadBaseTransportHeader, 0, 2}:                       port,
+		{expr.PayloadBaseTransportHeader, 0, 13}:                      tcpFlags,
+		{expr.PayloadBaseLLHeader, 0, 12}:                             etherType,
 	}
 	f := d.family
-	if e.Base == expr.PayloadBaseTransportHeader {
+	if e.Base != expr.PayloadBaseNetworkHeader {
 		f = 0
 	}
 	return fields[at{e.Base, f, e.Offset}]
 }
 
-// bitwise masks a register: a prefix that ends within an octet.
+// bitwise masks a register: a prefix that ends within an octet, or a mark that is
+// changed.
 func (d *decoder) bitwise(e *expr.Bitwise) {
-	c, loaded := d.registers[e.SourceRegister]
-	if !loaded || c.mask != nil || !allZero(e.Xor) {
-		c = opaque
+	r, loaded := d.registers[e.SourceRegister]
+	r.value = nil
+	if r.field == fwmark && r.mask == nil && len(e.Mask) == 4 && len(e.Xor) == 4 {
+		r.value = &write{stay: binary.NativeEndian.Uint32(e.Mask), turn: binary.NativeEndian.Uint32(e.Xor)}
 	}
-	c.mask = e.Mask
-	d.registers[e.DestRegister] = c
+	if !loaded || r.mask != nil || !allZero(e.Xor) {
+		r.condition = opaque
+	}
+	r.mask = e.Mask
+	d.registers[e.DestRegister] = r
 }
 
 func allZero(b []byte) bool { return bytes.Count(b, []byte{0}) == len(b) }
 
 func (d *decoder) compare(e *expr.Cmp) {
 	least, most := make([]byte, len(e.Data)), bytes.Repeat([]byte{0xff}, len(e.Data))
-	if d.registers[e.Register].field == version && e.Op == expr.CmpOpEq && len(e.Data) == 1 {
-		d.family = nftables.TableFamily(e.Data[0]) // the following loads are of this family
+	if e.Op == expr.CmpOpEq {
+		d.narrow(d.registers[e.Register].field, e.Data)
 	}
 	switch e.Op {
 	case expr.CmpOpEq, expr.CmpOpNeq:
@@ -287,6 +453,18 @@ func (d *decoder) compare(e *expr.Cmp) {
 	}
 }
 
+// narrow takes the following loads for those of a family that the rule asks for.
+func (d *decoder) narrow(f field, data []byte) {
+	switch {
+	case f == version && len(data) == 1:
+		d.family = nftables.TableFamily(data[0])
+	case f == etherType && bytes.Equal(data, []byte{0x08, 0x00}):
+		d.family = nftables.TableFamilyIPv4
+	case f == etherType && bytes.Equal(data, []byte{0x86, 0xdd}):
+		d.family = nftables.TableFamilyIPv6
+	}
+}
+
 // require adds the condition that a register is in one of the spans. The
 // register is empty then: the library passes over loads that it does not
 // know, and the next comparison must not take this one's value.
@@ -296,7 +474,7 @@ func (d *decoder) require(register uint32, not bool, spans ...span) {
 }
 
 func (d *decoder) condition(register uint32, not bool, spans []span) condition {
-	c := d.registers[register]
+	c := d.registers[register].condition
 	c.not, c.spans = not, spans
 	switch c.field {
 	case inIndex:
@@ -316,7 +494,7 @@ func byName(spans []span) []span {
 			continue
 		}
 		if i, err := net.InterfaceByIndex(int(binary.NativeEndian.Uint32(s.low))); err == nil {
-			named = append(named, span{name(i.Name), name(i.Name)})
+			named = append(named, span{nameOctets(i.Name), nameOctets(i.Name)})
 		}
 	}
 	return named
@@ -327,18 +505,36 @@ func byName(spans []span) []span {
 func (d *decoder) lookup(e *expr.Lookup) {
 	set, err := d.conn.GetSetByName(d.table, e.SetName)
 	if err != nil || set.Concatenation {
-		d.registers[e.SourceRegister] = opaque
+		d.registers[e.SourceRegister] = register{condition: d.joined(e.SourceRegister)}
 		set = &nftables.Set{}
 	}
 	elements, err := d.conn.GetSetElements(&nftables.Set{Table: d.table, Name: e.SetName})
 	if err != nil {
-		d.registers[e.SourceRegister] = opaque
+		d.registers[e.SourceRegister] = register{}
 	}
 	if e.IsDestRegSet && e.DestRegister == unix.NFT_REG_VERDICT {
 		d.choose(e, set, elements)
 		return
 	}
 	d.require(e.SourceRegister, e.Invert, spansOf(set, elements)...)
+	if e.IsDestRegSet { // a map's value
+		d.registers[e.DestRegister] = register{value: &write{unknown: true}}
+	}
+}
+
+// joined is a condition about a set, whose keys are in registers from one on. If
+// addresses are among them, it chooses among those.
+func (d *decoder) joined(from uint32) condition {
+	for at, r := range d.registers {
+		switch {
+		case at < from:
+		case r.field == source4 || r.field == source6:
+			return condition{field: sourceSet}
+		case r.field == destination4 || r.field == destination6:
+			return condition{field: destinationSet}
+		}
+	}
+	return opaque
 }
 
 // choose makes an entry of each element of a verdict map.
@@ -417,37 +613,4 @@ func before(v []byte) []byte {
 		}
 	}
 	return v
-}
-
-// match reads an iptables match inside nftables.
-func (d *decoder) match(e *expr.Match) {
-	switch info := e.Info.(type) {
-	case *xt.Comment:
-	case *xt.Tcp:
-		d.entry.conditions = append(d.entry.conditions, tcpCondition(info))
-		if info.SrcPorts != [2]uint16{0, 65535} || info.FlagsMask != 0 || info.Option != 0 {
-			d.entry.conditions = append(d.entry.conditions, opaque)
-		}
-	case *xt.ConntrackMtinfo3:
-		d.entry.conditions = append(d.entry.conditions, conntrackCondition(info))
-	default:
-		d.entry.conditions = append(d.entry.conditions, opaque)
-	}
-}
-
-// conntrackCondition reads the match if it asks for a state and for nothing else.
-func conntrackCondition(m *xt.ConntrackMtinfo3) condition {
-	const state = uint16(xt.ConntrackState)
-	if m.MatchFlags != state {
-		return opaque
-	}
-	return inState(uint32(m.StateMask), m.InvertFlags&state != 0)
-}
-
-func tcpCondition(t *xt.Tcp) condition {
-	from, to := t.DstPorts[0], t.DstPorts[1]
-	return condition{
-		field: port, not: t.InvFlags&xt.TcpInvDestPorts != 0,
-		spans: []span{{binary.BigEndian.AppendUint16(nil, from), binary.BigEndian.AppendUint16(nil, to)}},
-	}
 }

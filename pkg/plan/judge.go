@@ -20,12 +20,12 @@ func Judge(c *config.Config, f Facts) finding.List {
 		judgeListen(&l, c, i, s, f)
 	}
 	if c.Kernel.Datapath == config.DatapathTCX && !f.TCX && needsTC(c) {
-		l.Add(finding.Error, key(c, "kernel.datapath"),
+		l.AddAs("tcx-missing", finding.Error, key(c, "kernel.datapath"),
 			"this kernel has no TCX links (Linux 6.6 and later)", "use datapath: auto, which takes the clsact qdisc here")
 	}
 	l = append(l, JudgeForwarding(c, f)...)
 	if len(intercepts(c)) > 0 && c.Kernel.Netfilter == config.NetfilterOff && !ForwardByLink(c, f) {
-		l.Add(finding.Warning, key(c, "kernel.netfilter"),
+		l.AddAs("forward-unguarded", finding.Warning, key(c, "kernel.netfilter"),
 			"it is off, and without rules nothing stops connections to origins that pass portreeve and leave by an interface that is not on the origin side",
 			"use netfilter: auto, or Linux 6.4 or later with datapath: auto, which needs no rules for that")
 	}
@@ -37,7 +37,7 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 		for i, name := range names {
 			object := key(c, "interfaces.%s[%d]", side, i)
 			if !slices.Contains(f.Interfaces, name) {
-				l.Add(finding.Error, object,
+				l.AddAs("interface-missing", finding.Error, object,
 					fmt.Sprintf("interface %q does not exist on this machine", name),
 					"use one of "+strings.Join(others(f.Interfaces), ", ")+", or create it first")
 			}
@@ -56,11 +56,11 @@ func judgeInterfaces(l *finding.List, c *config.Config, f Facts) {
 // name. The VRF itself is no way out, for no TC program sees what comes in by it.
 func steeredVRF(l *finding.List, object, name, vrf string) {
 	if vrf == name {
-		l.Add(finding.Error, object, fmt.Sprintf("interface %q is a VRF, and portreeve steers no mail in VRFs", name),
+		l.AddAs("interface-vrf", finding.Error, object, fmt.Sprintf("interface %q is a VRF, and portreeve steers no mail in VRFs", name),
 			"use interfaces that are in no VRF")
 		return
 	}
-	l.Add(finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
+	l.AddAs("interface-vrf", finding.Error, object, fmt.Sprintf("interface %q is in the VRF %s, and portreeve steers no mail in VRFs", name, vrf),
 		fmt.Sprintf("take it out (ip link set %s nomaster), or use an interface that is in no VRF", name))
 }
 
@@ -70,7 +70,7 @@ func bypassVRF(l *finding.List, object, name, vrf string) {
 	if vrf == name {
 		return
 	}
-	l.Add(finding.Error, object,
+	l.AddAs("bypass-vrf", finding.Error, object,
 		fmt.Sprintf("interface %q is in the VRF %s: to the kernel, what comes in by it came in by %s", name, vrf, vrf),
 		fmt.Sprintf("name %s in its place", vrf))
 }
@@ -88,13 +88,13 @@ func judgeOrigins(l *finding.List, c *config.Config, n int, s config.Service, f 
 		if s.Forge.Address == config.ForgeNever || !slices.Contains(f.Local, o.Addr()) {
 			continue
 		}
-		l.Add(finding.Error, key(c, "services[%d].origins[%d]", n, i),
+		l.AddAs("origin-here", finding.Error, key(c, "services[%d].origins[%d]", n, i),
 			fmt.Sprintf("service %s would send mail back to the gateway: %s is its own address, and a forged connection to it gets no reply", s.Name, o.Addr()),
 			"name the address of a server behind the gateway")
 	}
 	for i, t := range s.Intercept {
 		if t.Prefix.IsSingleIP() && slices.Contains(f.Local, t.Prefix.Addr()) {
-			l.Add(finding.Error, key(c, "services[%d].intercept[%d]", n, i),
+			l.AddAs("target-here", finding.Error, key(c, "services[%d].intercept[%d]", n, i),
 				fmt.Sprintf("service %s would intercept mail for the gateway: %s is its own address", s.Name, t.Prefix.Addr()),
 				"put it under listen, or name an origin's address")
 		}
@@ -106,7 +106,7 @@ func judgeOrigins(l *finding.List, c *config.Config, n int, s config.Service, f 
 func judgeListen(l *finding.List, c *config.Config, n int, s config.Service, f Facts) {
 	for i, t := range s.Listen {
 		if !slices.ContainsFunc(f.Local, t.Prefix.Contains) {
-			l.Add(finding.Warning, key(c, "services[%d].listen[%d]", n, i),
+			l.AddAs("listen-elsewhere", finding.Warning, key(c, "services[%d].listen[%d]", n, i),
 				fmt.Sprintf("no address of this gateway is in %s, so no connection to it arrives here", t.Prefix),
 				"add the address to an interface, or put it under intercept if it is an origin's")
 		}
@@ -121,19 +121,20 @@ func JudgeForwarding(c *config.Config, f Facts) finding.List {
 		return nil
 	}
 	for _, family := range families(intercepts(c)) {
-		for _, name := range c.Interfaces.Client {
+		names := slices.DeleteFunc(slices.Clone(c.Interfaces.Client), func(name string) bool {
 			forwarded, known := f.Forwarding[name]
-			if !known || slices.Contains(forwarded, family) {
-				continue
-			}
-			sysctl := "net.ipv4.ip_forward"
-			if family == IPv6 {
-				sysctl = "net.ipv6.conf.all.forwarding"
-			}
-			l.Add(finding.Error, key(c, "kernel.forward_rules"),
-				fmt.Sprintf("connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no %s that comes in by %s", family, name),
-				fmt.Sprintf("sysctl -w %s=1 (and in /etc/sysctl.d, or it is lost at boot), or set kernel.forward_rules to skip", sysctl))
+			return !known || slices.Contains(forwarded, family)
+		})
+		if len(names) == 0 {
+			continue
 		}
+		sysctl := "net.ipv4.ip_forward"
+		if family == IPv6 {
+			sysctl = "net.ipv6.conf.all.forwarding"
+		}
+		l.AddAs("forwarding-off", finding.Error, key(c, "kernel.forward_rules"),
+			fmt.Sprintf("connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no %s that comes in by %s", family, strings.Join(names, ", ")),
+			fmt.Sprintf("sysctl -w %s=1 # and write it into /etc/sysctl.d, or it is lost at boot; or set kernel.forward_rules to skip", sysctl))
 	}
 	return l
 }

@@ -130,6 +130,9 @@ func Beside(have, want []Item) ([]Item, bool, error) {
 		if found {
 			continue
 		}
+		if _, is := h.(Loop); is {
+			continue // new connections alone take that way, and must not need what is not wanted
+		}
 		if b, is := h.(Binding); is {
 			if h, is = left(b, want); !is {
 				continue

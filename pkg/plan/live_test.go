@@ -88,7 +88,7 @@ func TestBeside(t *testing.T) {
 		marks, mx, origin("198.51.100.1/32"), rule(1), Role{Interface: "ext0", Side: ClientSide},
 		bound("192.0.2.1/32", "mx"), bound("192.0.2.2/32", "mx"), bound("203.0.113.7/32", "mx"),
 		Binding{Prefix: netip.MustParsePrefix("192.0.2.9/32"), Port: 25, Service: "mx", Addressed: true},
-		TC{Interface: "ext0", Side: ClientSide},
+		TC{Interface: "ext0", Side: ClientSide}, Loop{Mark: 8},
 	}
 	other := Settings{ClientMark: 4, OriginMark: 2, Heartbeat: time.Second}
 	want := []Item{other, mail, rule(4), bound("192.0.2.1/32", "mail"), bound("203.0.113.0/24", "mail")}

@@ -2,6 +2,7 @@ package watch
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -9,8 +10,10 @@ import (
 )
 
 // judge divides the changes that lead to what is wanted into those that are ours to
-// make and those that are only told.
-func (v *view) judge(changes []plan.Change) {
+// make and those that are only told. unmounted is why there can be no pins, "" where there
+// can.
+func (v *view) judge(changes []plan.Change, unmounted string) {
+	pinless := false
 	for _, c := range changes {
 		_, objects := c.Item.(plan.Objects)
 		old, _ := c.Old.(plan.Objects)
@@ -19,12 +22,31 @@ func (v *view) judge(changes []plan.Change) {
 			v.changes, v.findings = nil, append(v.findings, "another release of portreeve has attached the kernel side: start a watcher of that release")
 			return
 		case objects && c.Op == plan.Add:
-			v.changes, v.findings = nil, append(v.findings, "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again")
-			return
+			pinless = true
 		case mends(c):
 			v.changes = append(v.changes, c)
 		}
 	}
+	if !pinless {
+		return
+	}
+	if unmounted == "" {
+		unmounted = "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again"
+	}
+	v.findings = append(v.findings, unmounted)
+	v.changes = slices.DeleteFunc(v.changes, func(c plan.Change) bool { return !standsAlone(c.Item) })
+}
+
+// standsAlone reports whether an item can be put back where there are no pins. An inspector
+// goes on without those, but not without its rules and routes.
+func standsAlone(i plan.Item) bool {
+	switch i := i.(type) {
+	case plan.Rule, plan.Route, plan.Link, plan.Table, plan.BaseChain, plan.Chain:
+		return true
+	case plan.Filter:
+		return !i.AsksProgram()
+	}
+	return false
 }
 
 // mends reports whether a change puts back what is ours. What is there and not wanted
@@ -56,7 +78,6 @@ func isGone(i plan.Item) bool {
 // on this machine means to take away.
 type effort struct {
 	made map[string][]time.Time // by what was put back
-	now  func() time.Time       // nil: time.Now
 }
 
 // A thing is put back so often in such a time.
@@ -66,25 +87,24 @@ const (
 )
 
 // spare says why a change is not made now; "" where it is.
-func (e *effort) spare(c plan.Change) string {
-	now := time.Now()
-	if e.now != nil {
-		now = e.now()
-	}
+func (e *effort) spare(c plan.Change, now time.Time) string {
 	key := c.Item.Key()
-	var recent []time.Time
-	for _, t := range e.made[key] {
-		if now.Sub(t) < repairTime {
-			recent = append(recent, t)
-		}
+	recent := slices.DeleteFunc(e.made[key], func(t time.Time) bool { return now.Sub(t) >= repairTime })
+	if len(recent) == 0 {
+		delete(e.made, key)
+		return ""
 	}
-	if len(recent) >= mostRepairs {
-		e.made[key] = recent
-		return fmt.Sprintf("%s was put back %d times within a minute: something on this machine takes it away, and has to be told not to", c.Item, len(recent))
+	e.made[key] = recent
+	if len(recent) < mostRepairs {
+		return ""
 	}
+	return fmt.Sprintf("%s was put back %d times within a minute: something on this machine takes it away, and has to be told not to", c.Item, len(recent))
+}
+
+// count takes down a change that was made.
+func (e *effort) count(c plan.Change, now time.Time) {
 	if e.made == nil {
 		e.made = map[string][]time.Time{}
 	}
-	e.made[key] = append(recent, now)
-	return ""
+	e.made[c.Item.Key()] = append(e.made[c.Item.Key()], now)
 }

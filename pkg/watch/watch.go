@@ -27,10 +27,15 @@ const (
 	// every is the time between two looks while nothing is heard: not all changes
 	// are told, those of iptables-legacy and of TCX programs are not.
 	every = 3 * time.Second
-	// quiet is the time between something heard and the look: changes come in groups.
-	quiet = 200 * time.Millisecond
-	// again is the time to the next look while somebody else has the lock.
+	// quiet is how long nothing is heard before a look: changes come in groups, and what
+	// is put back in the middle of one is flushed again. longest bounds that.
+	quiet   = 200 * time.Millisecond
+	longest = 2 * time.Second
+	// again is the time to the next look while somebody else has the lock, or after
+	// something failed.
 	again = 500 * time.Millisecond
+	// passing is how long something fails before it is told.
+	passing = 5 * time.Second
 )
 
 // Side is the kernel side, opened for one look or repair.
@@ -40,6 +45,9 @@ type Side struct {
 	Pins   Pins  // what is pinned, held since the last look
 	Notes  Notes // for whoever asks how it stands
 	Close  func() error
+
+	// Unmounted says that there is no BPF file system for pins; "": there is.
+	Unmounted string
 }
 
 // Pins are the objects of the kernel side, held open. See steer.Kept.
@@ -81,12 +89,14 @@ type Watcher struct {
 	given    *apply.Given // what was attached, as read last; nil: nothing is
 	made     []plan.Item  // what the journal held then
 	findings []string     // that were told
+	failing  time.Time    // since when each look has failed; zero: the last has not
 	effort   effort
+	now      func() time.Time
 }
 
 // New returns a watcher, which does nothing before Run.
 func New(o Options) *Watcher {
-	return &Watcher{Options: o, heard: make(chan struct{}, 1)}
+	return &Watcher{Options: o, heard: make(chan struct{}, 1), now: time.Now}
 }
 
 // Hear tells that something may have changed. It never blocks, and is safe for
@@ -98,7 +108,8 @@ func (w *Watcher) Hear() {
 	}
 }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends, and then looks once more: the next watcher does not know
+// what this one does, such as what was in a run directory that was wiped a moment ago.
 func (w *Watcher) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if w.Alive != nil {
@@ -106,6 +117,7 @@ func (w *Watcher) Run(ctx context.Context) {
 		}
 		w.wait(ctx, w.Look())
 	}
+	w.Look()
 }
 
 // wait waits for the next look.
@@ -119,32 +131,51 @@ func (w *Watcher) wait(ctx context.Context, pause time.Duration) {
 		return
 	case <-w.heard:
 	}
-	select {
-	case <-ctx.Done():
-	case <-time.After(quiet):
-	}
-	select {
-	case <-w.heard: // what came meanwhile is seen by the same look
-	default:
+	end := time.After(longest)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-end:
+			return
+		case <-time.After(quiet):
+			return
+		case <-w.heard:
+		}
 	}
 }
 
 // Look looks once, mends what it can, and returns how long to wait for the next look.
 func (w *Watcher) Look() time.Duration {
-	wanting, err := w.look()
-	if err == nil && !wanting {
-		return every
-	}
-	if err == nil {
-		err = w.repair()
-	}
+	failed, err := w.lookAndMend()
 	switch {
+	case err == nil && !failed:
+		w.failing = time.Time{}
 	case errors.Is(err, apply.ErrLocked):
 		return again // whoever has it may be doing the same
+	case w.passes() && !errors.Is(err, errUnknown):
+		return again
 	case err != nil:
 		w.tell([]string{err.Error()})
 	}
 	return every
+}
+
+func (w *Watcher) lookAndMend() (failed bool, err error) {
+	wanting, err := w.look()
+	if err != nil || !wanting {
+		return false, err
+	}
+	return w.repair()
+}
+
+// passes reports whether what has failed may work in a moment: others may be at the same,
+// such as a reload. It is told if it stays.
+func (w *Watcher) passes() bool {
+	if w.failing.IsZero() {
+		w.failing = w.now()
+	}
+	return w.now().Sub(w.failing) < passing
 }
 
 // look reports whether something is to be mended. It changes nothing.
@@ -162,33 +193,38 @@ func (w *Watcher) look() (wanting bool, err error) {
 		return true, nil
 	}
 	w.tell(v.findings)
-	w.made = side.Runner.Journal.Items()
-	return false, errors.Join(side.Pins.Follow(), side.Notes.Looked(v.findings))
+	return false, side.Notes.Looked(v.findings)
 }
 
-// repair looks again, under the lock, and mends.
-func (w *Watcher) repair() (err error) {
+// repair looks again, under the lock, and mends. It reports whether something failed.
+func (w *Watcher) repair() (failed bool, err error) {
 	side, err := w.Open(true)
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, side.Close()) }()
 	v, err := w.view(side)
 	if err != nil || v == nil {
-		return err
+		return false, err
 	}
-	done, failed := w.mend(side, v)
+	done, failures := w.mend(side, v)
 	for _, text := range done {
 		w.Log.Warn("put back", "what", text)
 	}
-	findings := append(v.findings, failed...)
+	err = errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...))
+	failed = len(failures) > 0
+	if failed && w.passes() {
+		return true, err
+	}
+	findings := append(v.findings, failures...)
 	w.tell(findings)
-	return errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...), side.Notes.Looked(findings))
+	return failed, errors.Join(err, side.Notes.Looked(findings))
 }
 
 // view is what one look has found.
 type view struct {
 	forgotten bool          // the files of the run directory are gone
+	unsure    bool          // with them what was attached, which may be another configuration than is known here
 	lost      []string      // pins
 	changes   []plan.Change // that lead to what is wanted, and are ours to make
 	findings  []string      // what is not
@@ -203,7 +239,7 @@ func (w *Watcher) view(side *Side) (*view, error) {
 		return nil, errors.Join(err, w.rest(side))
 	}
 	if !w.Turn(true) {
-		return nil, side.Pins.Close()
+		return nil, side.Pins.Follow() // for its turn may come when they are lost
 	}
 	c, err := w.given.Config()
 	if err != nil {
@@ -217,11 +253,19 @@ func (w *Watcher) view(side *Side) (*view, error) {
 	if len(v.lost) > 0 {
 		return v, nil // what hangs on the pins is looked at when they are back
 	}
+	// Before anything is mended, which takes seconds: a watcher that has just taken its
+	// place holds nothing yet, and what nobody holds is lost with its pin.
+	if err := side.Pins.Follow(); err != nil {
+		v.findings = append(v.findings, err.Error())
+	}
 	changes, err := side.Runner.Changes(want)
 	if err != nil {
 		return nil, err
 	}
-	v.judge(changes)
+	if v.unsure && w.overruled(changes) {
+		return nil, errUnknown
+	}
+	v.judge(changes, side.Unmounted)
 	return v, nil
 }
 
@@ -240,16 +284,49 @@ func (w *Watcher) recall(side *Side, v *view) error {
 		w.given = nil
 	case kept:
 		w.given = &given
+		w.remember(side.Runner.Journal.Items(), v)
 	case w.given == nil:
-	case len(side.Runner.Journal.Items()) > 0:
+	case len(side.Runner.Journal.Items()) > 0 && !w.knows(side.Runner.Journal.Items()):
 		w.given = nil
-		return errors.New("it is not known which configuration is attached, so nothing can be put back; run portreeve attach again")
+		return errUnknown // an attach could not write what it was given
 	case !isThere(side.Runner):
 		w.given = nil // detached
 	default:
-		v.forgotten = true
+		v.forgotten, v.unsure = true, true
 	}
 	return nil
+}
+
+var errUnknown = errors.New("it is not known which configuration is attached, so nothing can be put back; run portreeve attach again")
+
+// knows reports whether the journal is as it was when what was attached was read last.
+func (w *Watcher) knows(made []plan.Item) bool {
+	return len(made) == len(w.made) && !slices.ContainsFunc(made, func(i plan.Item) bool { return !slices.Contains(w.made, i) })
+}
+
+// overruled reports whether the kernel side leads connections where nothing that is known
+// here does: another configuration was attached, by which an inspector works, and the run
+// directory was wiped before it was seen here. To put back the one before would stop mail.
+func (w *Watcher) overruled(changes []plan.Change) bool {
+	return slices.ContainsFunc(changes, func(c plan.Change) bool {
+		there := c.Old
+		if c.Op == plan.Remove {
+			there = c.Item
+		}
+		switch there.(type) {
+		case plan.Binding, plan.Service, plan.Settings:
+			return !slices.Contains(w.made, there)
+		}
+		return false
+	})
+}
+
+// remember holds what the journal has. Of what is attached it is never empty: then
+// somebody has removed it.
+func (w *Watcher) remember(made []plan.Item, v *view) {
+	if v.forgotten = len(made) == 0 && len(w.made) > 0; !v.forgotten {
+		w.made = made
+	}
 }
 
 // isThere reports whether the kernel holds anything of ours. What cannot be read may be.
@@ -269,8 +346,7 @@ func (w *Watcher) rest(side *Side) error {
 // mend does what is to be done, and returns what was done and what could not be.
 func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 	if v.forgotten {
-		err := errors.Join(side.Memory.Keep(*w.given), side.Runner.Journal.Settle(w.made))
-		done, failed = report(done, failed, "the files of the run directory", err)
+		done, failed = report(done, failed, "the files of the run directory", w.write(side, v.unsure))
 	}
 	if len(v.lost) > 0 {
 		restored, err := side.Pins.Restore()
@@ -280,13 +356,31 @@ func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 		w.Hear() // for what hangs on them
 	}
 	for _, c := range v.changes {
-		if text := w.effort.spare(c); text != "" {
+		if text := w.effort.spare(c, w.now()); text != "" {
 			failed = append(failed, text)
 			continue
 		}
-		done, failed = report(done, failed, c.String(), side.Runner.Mend(c))
+		err := side.Runner.Mend(c)
+		if err == nil {
+			w.effort.count(c, w.now())
+		}
+		done, failed = report(done, failed, c.String(), err)
 	}
 	return done, failed
+}
+
+// write writes the files of the run directory again. With them the lock may have gone that
+// an attach held: what that has written meanwhile counts.
+func (w *Watcher) write(side *Side, all bool) error {
+	if all {
+		if _, kept, err := side.Memory.Given(); kept || err != nil {
+			return err
+		}
+		if err := side.Memory.Keep(*w.given); err != nil {
+			return err
+		}
+	}
+	return side.Runner.Journal.Settle(w.made)
 }
 
 func report(done, failed []string, what string, err error) (did, didNot []string) {

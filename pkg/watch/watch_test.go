@@ -2,6 +2,7 @@ package watch
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +11,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -92,6 +95,8 @@ type bench struct {
 	locked bool
 	turn   bool
 	opened int // under the lock
+
+	unmounted string
 }
 
 func attached(t *testing.T) *bench {
@@ -142,7 +147,7 @@ func (b *bench) open(change bool) (*Side, error) {
 		b.opened++
 		os.MkdirAll(b.dir, 0o700) // as the lock does
 	}
-	return &Side{Runner: b.runner(), Memory: apply.NewMemory(b.path()), Pins: b.pins, Notes: b.notes, Close: func() error { return nil }}, nil
+	return &Side{Runner: b.runner(), Memory: apply.NewMemory(b.path()), Pins: b.pins, Notes: b.notes, Close: func() error { return nil }, Unmounted: b.unmounted}, nil
 }
 
 func (b *bench) look() time.Duration { return b.Look() }
@@ -194,7 +199,13 @@ func TestWatcherTellsWhatItCannot(t *testing.T) {
 	b := attached(t)
 	b.kernel.items = map[string]plan.Item{plan.Objects{}.Key(): plan.Objects{}}
 	b.kernel.fail[rule.Key()] = true
+	now := time.Now()
+	b.now = func() time.Time { return now }
 	b.look()
+	now = now.Add(passing)
+	if pause := b.look(); pause != every {
+		t.Errorf("the next look is after %s", pause)
+	}
 	if len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], "cannot put back + "+rule.String()+": ") {
 		t.Errorf("findings %q", b.notes.findings)
 	}
@@ -211,6 +222,51 @@ func TestWatcherTellsWhatItCannot(t *testing.T) {
 	b.whole()
 	if len(b.notes.findings) > 0 || !strings.Contains(b.log.String(), "is as it was attached") {
 		t.Errorf("findings %q, log %s", b.notes.findings, b.log)
+	}
+}
+
+// What fails while others change the same is tried again soon, and never told.
+func TestWatcherTellsNothingThatPasses(t *testing.T) {
+	b := attached(t)
+	b.kernel.items = map[string]plan.Item{plan.Objects{}.Key(): plan.Objects{}}
+	b.kernel.fail[rule.Key()] = true
+	for range mostRepairs {
+		if pause := b.look(); pause != again {
+			t.Errorf("the next look is after %s", pause)
+		}
+	}
+	delete(b.kernel.fail, rule.Key())
+	b.look()
+	b.whole()
+	if len(b.notes.findings) > 0 || strings.Contains(b.log.String(), "level=ERROR") {
+		t.Errorf("findings %q, log %s", b.notes.findings, b.log)
+	}
+}
+
+// A group of changes is seen by one look, behind its end; one that has none is seen too.
+func TestWatcherWaitsForTheEndOfChanges(t *testing.T) {
+	const step = quiet / 2
+	for _, c := range []struct{ group, want time.Duration }{
+		{0, quiet},
+		{6 * step, 6*step + quiet},
+		{2 * longest, longest},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := New(Options{})
+			var others sync.WaitGroup
+			others.Go(func() {
+				for heard := time.Duration(0); heard <= c.group; heard += step {
+					w.Hear()
+					time.Sleep(step)
+				}
+			})
+			begin := time.Now()
+			w.wait(t.Context(), time.Minute)
+			if took := time.Since(begin); took != c.want {
+				t.Errorf("changes for %s: looked after %s, want %s", c.group, took, c.want)
+			}
+			others.Wait()
+		})
 	}
 }
 
@@ -246,7 +302,7 @@ func TestWatcherWaitsForItsTurn(t *testing.T) {
 	b.turn = false
 	delete(b.kernel.items, rule.Key())
 	b.look()
-	if b.notes.repairs != nil || b.pins.held {
+	if b.notes.repairs != nil || !b.pins.held {
 		t.Errorf("%v, pins held %t", b.notes.repairs, b.pins.held)
 	}
 }
@@ -332,14 +388,86 @@ func TestWatcherOutlivesTheRunDirectory(t *testing.T) {
 	}
 }
 
+// Nor is another configuration undone, of which the run directory has lost every word
+// before the watcher has seen it.
+func TestWatcherDoesNotWorkAgainstWhatItHasNotSeen(t *testing.T) {
+	for _, there := range []plan.Item{
+		plan.Binding{Port: 25, Service: "other"},
+		plan.Service{Name: "other"},
+		plan.Settings{ClientMark: 5, OriginMark: 10, Heartbeat: time.Second},
+	} {
+		b := attached(t)
+		b.must(os.RemoveAll(b.dir))
+		b.kernel.items[there.Key()] = there
+		delete(b.kernel.items, rule.Key())
+		b.look()
+		if b.kernel.items[there.Key()] != there || b.kernel.items[rule.Key()] != nil || !strings.Contains(b.log.String(), "run portreeve attach again") {
+			t.Errorf("%s: log %s", there, b.log)
+		}
+		if _, kept, _ := apply.NewMemory(b.path()).Given(); kept {
+			t.Errorf("%s: the configuration before counts again", there)
+		}
+	}
+}
+
+// They come back, too, where the watcher ends before its next look.
+func TestWatcherLooksALastTime(t *testing.T) {
+	b := attached(t)
+	b.must(os.RemoveAll(b.dir))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	b.Watcher.Run(ctx)
+	if !b.runner().Journal.Holds(table) {
+		t.Error("it is not known any more who made the table")
+	}
+}
+
+// So does the journal where it alone was removed.
+func TestWatcherOutlivesTheJournal(t *testing.T) {
+	b := attached(t)
+	b.must(os.Remove(b.path() + ".journal"))
+	b.look()
+	if !b.runner().Journal.Holds(table) {
+		t.Error("it is not known any more who made the table")
+	}
+}
+
+// A watcher that has just begun holds the pins before it mends anything: meanwhile they
+// may get lost.
+func TestWatcherHoldsPinsFirst(t *testing.T) {
+	b := attached(t)
+	b.Watcher = New(b.Options)
+	b.pins.held = false
+	delete(b.kernel.items, rule.Key())
+	b.locked = true
+	b.look()
+	if !b.pins.held {
+		t.Error("they are not held")
+	}
+}
+
 // An attach that could not write what it was given is not undone by what was before.
 func TestWatcherDoesNotWorkAgainstAnAttach(t *testing.T) {
+	b := attached(t)
+	b.want = slices.DeleteFunc(slices.Clone(wanted), func(i plan.Item) bool { return i == plan.Item(rule) })
+	b.attach()
+	b.must(os.Remove(b.path() + ".config"))
+	b.look()
+	if b.kernel.items[rule.Key()] != nil || !strings.Contains(b.log.String(), "run portreeve attach again") {
+		t.Errorf("log %s", b.log)
+	}
+}
+
+// Where nothing was attached since, its file was removed, and comes back.
+func TestWatcherOutlivesTheConfiguration(t *testing.T) {
 	b := attached(t)
 	b.must(os.Remove(b.path() + ".config"))
 	delete(b.kernel.items, rule.Key())
 	b.look()
-	if b.kernel.items[rule.Key()] != nil || !strings.Contains(b.log.String(), "run portreeve attach again") {
-		t.Errorf("log %s", b.log)
+	b.look()
+	b.whole()
+	if _, kept, err := apply.NewMemory(b.path()).Given(); !kept || err != nil {
+		t.Errorf("what was attached is not remembered: %v", err)
 	}
 }
 
@@ -362,22 +490,42 @@ func TestWatcherRestoresPins(t *testing.T) {
 	b.whole()
 }
 
-// What it cannot mend without stopping mail it tells: lost pins that it does not hold, and
-// the programs of another release.
+// What it cannot mend without stopping mail it tells: the programs of another release, and
+// lost pins that it does not hold. Beside those it puts back what needs none.
 func TestWatcherTouchesNothingOfAnother(t *testing.T) {
-	for want, objects := range map[string][]plan.Item{
-		"the pins of the kernel side are lost": nil,
-		"another release":                      {plan.Objects{Fault: "programs of another build", Other: true}},
+	for want, c := range map[string]struct {
+		objects plan.Objects
+		put     []plan.Item
+	}{
+		"the pins of the kernel side are lost": {put: []plan.Item{table, rule, jump}},
+		"another release":                      {objects: plan.Objects{Fault: "programs of another build", Other: true}},
 	} {
 		b := attached(t)
 		b.kernel.items = map[string]plan.Item{}
-		for _, i := range objects {
-			b.kernel.items[i.Key()] = i
+		left := c.put
+		if c.objects.Other {
+			b.kernel.items[c.objects.Key()] = c.objects
+			left = []plan.Item{c.objects}
 		}
 		b.look()
-		if len(b.kernel.items) != len(objects) || len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], want) {
-			t.Errorf("%s: %v, %q", want, b.kernel.items, b.notes.findings)
+		b.want = left
+		b.whole()
+		if len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], want) {
+			t.Errorf("%s: %q", want, b.notes.findings)
 		}
+	}
+}
+
+// The same where the BPF file system is unmounted, which is told.
+func TestWatcherWorksWithoutPins(t *testing.T) {
+	b := attached(t)
+	b.kernel.items = map[string]plan.Item{}
+	b.unmounted = "no BPF file system"
+	b.look()
+	b.want = []plan.Item{table, rule, jump}
+	b.whole()
+	if diff := cmp.Diff([]string{b.unmounted}, b.notes.findings); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -385,11 +533,13 @@ func TestWatcherTouchesNothingOfAnother(t *testing.T) {
 func TestWatcherGivesUpForAWhile(t *testing.T) {
 	b := attached(t)
 	now := time.Now()
-	b.effort.now = func() time.Time { return now }
+	b.now = func() time.Time { return now }
 	for range mostRepairs + 3 {
 		delete(b.kernel.items, rule.Key())
 		b.look()
 	}
+	now = now.Add(passing)
+	b.look()
 	if len(b.notes.repairs) != mostRepairs || len(b.notes.findings) != 1 || !strings.Contains(b.notes.findings[0], fmt.Sprintf("put back %d times within a minute", mostRepairs)) {
 		t.Errorf("%d repairs, findings %q", len(b.notes.repairs), b.notes.findings)
 	}

@@ -59,6 +59,19 @@ func TestDrawHasEverything(t *testing.T) {
 	}
 }
 
+func TestSmallerEndsWithNothing(t *testing.T) {
+	for n := range 50 {
+		r, steps := Draw(9, n), 0
+		for next := r.Smaller(0); next != nil; next = next.Smaller(0) {
+			r = next
+			steps++
+		}
+		if len(r.Rules) > 0 || r.Exact || r.Open || r.Show(book) != "" {
+			t.Errorf("ruleset %d after %d steps:\n%s", n, steps, r.Show(book))
+		}
+	}
+}
+
 var everything = []any{
 	Whole, Inserted, Appended, Ban, Trailing, Limit, Over, Connlimit,
 	RawPrerouting, RawOutput, ManglePrerouting, MangleForward, NATPrerouting, NATPostrouting, Input, Forward, Output,

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,7 +17,7 @@ import (
 
 var (
 	rulesetsFlag = flag.Int("rulesets", 10, "how many `rulesets` are tried")
-	seedFlag     = flag.Uint64("seed", 9, "what they are drawn from; 0: the clock")
+	seedFlag     = flag.Uint64("seed", 18, "what they are drawn from; 0: the clock")
 	onlyFlag     = flag.Int("ruleset", -1, "try this one of the seed alone")
 	stagesFlag   = flag.Int("stages", 2, "how many are tried at once, each on a network of its own")
 )
@@ -41,16 +42,16 @@ const (
 	// long is for a second look, where the first one found something: a busy machine
 	// stops nobody for so long.
 	long = 900 * time.Millisecond
-	// patience is how long a ruleset may take in all.
+	// patience is how long a ruleset may take to be judged, twice.
 	patience = 2 * time.Minute
 	// enough is how many rulesets that cannot be tried end the test.
 	enough = 4
 	// listed is how many failures of a ruleset are.
 	listed = 8
-	// explained is how many of the rulesets that fail are made smaller.
-	explained = 6
-	// reductions is how often one of them is tried for that.
-	reductions = 24
+	// explained is how many of the rulesets that fail are made smaller, and explaining
+	// how long one of them is.
+	explained  = 4
+	explaining = time.Minute
 )
 
 // TestFirewalls tries random rulesets of administrators: whose verdict changes when
@@ -138,8 +139,7 @@ func (u *run) try(s *stage, r *Ruleset) error {
 		u.t.Logf("%s: failed once, and not with more patience: %s", r, once[0])
 		return nil
 	}
-	u.report(s, r, o, failures)
-	return nil
+	return u.report(s, r, o, failures)
 }
 
 // judge plays a ruleset and judges what came of it.
@@ -155,7 +155,7 @@ func (s *stage) judge(ctx context.Context, r *Ruleset, patience time.Duration) (
 }
 
 // report shows a ruleset that failed, and the least of it that still does.
-func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) {
+func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) (err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s\n%s", r, r.Show(s.book))
 	for _, f := range failures[:min(len(failures), listed)] {
@@ -166,11 +166,10 @@ func (u *run) report(s *stage, r *Ruleset, o *Outcome, failures []Failure) {
 	}
 	b.WriteString(shown(o.Findings))
 	if u.failed.Add(1) <= explained {
-		if less, f, found := s.reduce(u.t.Context(), r, failures); len(less.Rules) < len(r.Rules) {
-			fmt.Fprintf(&b, "the least that fails so:\n%s  %s\n%s", less.Show(s.book), f, shown(found))
-		}
+		err = s.explain(u.t.Context(), &b, r, failures)
 	}
 	u.t.Error(b.String())
+	return err
 }
 
 // shown lists the findings that warn.
@@ -184,25 +183,50 @@ func shown(findings []Finding) string {
 	return b.String()
 }
 
-// reduce takes rule by rule out of a ruleset for as long as it fails in the same way.
-func (s *stage) reduce(ctx context.Context, r *Ruleset, failures []Failure) (less *Ruleset, failure Failure, findings []Finding) {
-	less, failure = r, failures[0]
-	left := reductions
-	for n := len(r.Rules) - 1; n >= 0 && left > 0; n-- {
-		left--
-		smaller := less.Without(n)
-		o, again, err := s.judge(ctx, smaller, short)
-		if err != nil {
-			return less, failure, findings
-		}
-		for _, f := range again {
-			if f.alike(failures[0]) {
-				less, failure, findings = smaller, f, o.Findings
-				break
-			}
+// distinct are failures of different causes, as far as can be told.
+func distinct(failures []Failure) (some []Failure) {
+	for _, f := range failures {
+		if !slices.ContainsFunc(some, f.alike) {
+			some = append(some, f)
 		}
 	}
-	return less, failure, findings
+	return some
+}
+
+// explain shows the least of a ruleset that fails in each of the ways in which it does.
+func (s *stage) explain(ctx context.Context, b *strings.Builder, r *Ruleset, failures []Failure) error {
+	until := time.Now().Add(explaining)
+	for _, f := range distinct(failures) {
+		less, f, findings, err := s.reduce(ctx, r, f, until)
+		if err != nil {
+			return err
+		}
+		if less != r {
+			fmt.Fprintf(b, "less that fails so:\n%s  %s\n%s", less.Show(s.book), f, shown(findings))
+		}
+	}
+	return nil
+}
+
+// reduce makes a ruleset smaller, step by step, for as long as it fails in the same way.
+func (s *stage) reduce(ctx context.Context, r *Ruleset, failure Failure, until time.Time) (less *Ruleset, last Failure, findings []Finding, err error) {
+	less, last = r, failure
+	for n := 0; time.Now().Before(until); {
+		smaller := less.Smaller(n)
+		if smaller == nil {
+			break
+		}
+		o, again, err := s.judge(ctx, smaller, short)
+		if err != nil {
+			return less, last, findings, err
+		}
+		if i := slices.IndexFunc(again, failure.alike); i >= 0 {
+			less, last, findings = smaller, again[i], o.Findings
+		} else {
+			n++
+		}
+	}
+	return less, last, findings, nil
 }
 
 // tally counts what probes met, so that a run that tests nothing shows.

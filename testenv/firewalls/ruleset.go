@@ -9,6 +9,7 @@
 package firewalls
 
 import (
+	"maps"
 	"slices"
 	"strings"
 )
@@ -128,6 +129,7 @@ type Rule struct {
 	From    Host
 	Proto   string // tcp where Port is named and this is not
 	Port    int
+	Answers bool   // the port is the sender's
 	States  string // as iptables has them: NEW, "ESTABLISHED,RELATED"
 	SYN     bool
 	User    int // of the socket that sends, plus one
@@ -138,6 +140,14 @@ type Rule struct {
 	Via     bool // in a chain of its own, for port 25, as fail2ban has it
 	Apart   bool // in a table of nft of its own, as fail2ban has it
 	Do      Action
+}
+
+// side is a word for the port of the receiver, or for that of the sender.
+func (one *Rule) side(receiver, sender string) string {
+	if one.Answers {
+		return sender
+	}
+	return receiver
 }
 
 // MarkValue is what rules write into the mark and look for in it.
@@ -213,6 +223,61 @@ func (r *Ruleset) Without(n int) *Ruleset {
 	without := *r
 	without.Rules = slices.Delete(slices.Clone(r.Rules), n, n+1)
 	return &without
+}
+
+// Smaller is the ruleset without one thing, the n-th of those that it could lack: all
+// rules of a chain first, then each, then what is beside rules. nil: there are not so
+// many.
+func (r *Ruleset) Smaller(n int) *Ruleset {
+	all := slices.Concat(r.lessChains(), r.lessRules(), r.lessSettings())
+	if n >= len(all) {
+		return nil
+	}
+	return all[n]
+}
+
+// lessChains lack the rules of a chain that has several.
+func (r *Ruleset) lessChains() (all []*Ruleset) {
+	for _, h := range Hooks {
+		less := *r
+		less.Rules = r.only(func(one *Rule) bool { return one.Hook != h })
+		if len(r.Rules)-len(less.Rules) > 1 {
+			all = append(all, &less)
+		}
+	}
+	return all
+}
+
+func (r *Ruleset) lessRules() (all []*Ruleset) {
+	for n := len(r.Rules) - 1; n >= 0; n-- {
+		all = append(all, r.Without(n))
+	}
+	return all
+}
+
+// lessSettings have an open chain more, or one less that is wrapped, or forge and fail
+// as is usual.
+func (r *Ruleset) lessSettings() (all []*Ruleset) {
+	for _, h := range Hooks {
+		if r.Closed[h] {
+			less := *r
+			less.Closed = maps.Clone(r.Closed)
+			delete(less.Closed, h)
+			all = append(all, &less)
+		}
+		if r.Wrapped[h] {
+			less := *r
+			less.Wrapped = maps.Clone(r.Wrapped)
+			delete(less.Wrapped, h)
+			all = append(all, &less)
+		}
+	}
+	if r.Exact || r.Open {
+		less := *r
+		less.Exact, less.Open = false, false
+		all = append(all, &less)
+	}
+	return all
 }
 
 func (r *Ruleset) only(wanted func(*Rule) bool) (kept []Rule) {

@@ -46,6 +46,9 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
 
+	"finds":  command(finds),  // CODE…: doctor complains of these, and calls nothing else an error; prints its words
+	"remedy": command(remedy), // CODE: type doctor's remedy on the gateway as printed, and the finding is gone
+
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
 	"silent":  command(silent),  // NODE ADDR:PORT: a SYN stays without an answer
@@ -72,6 +75,12 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"syn":       command(syn),       // relayed|forwarded FROM TO:PORT LOW-HIGH: the next SYN towards TO
 	"fragments": command(fragments), // FROM: fragments from it were captured
 	"oversize":  command(oversize),  // SIZE: no captured packet is larger
+
+	"installed": command(installed), // ROOT PROGRAM…: the gateway has these programs of .build/roots/ROOT for exec and start
+	"flow":      command(flow),      // start ADDR:PORT… | stop: mail that never stops for more than ten seconds
+	"banned":    command(banned),    // start FROM ADDR:PORT… [FROM ADDR:PORT…]… | stop: clients that try all the time, and are never answered
+
+	"watcher": command(signalWatcher), // SIGNAL active|standby: to a watcher on the gateway, once it is there
 
 	"snapshot": command(snapshot), // NAME
 	"same":     command(same),     // NAME: the gateway is as it was
@@ -180,10 +189,15 @@ func start(s *stage, ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	return s.start(args[0], node, args[2:], []string{
+	return s.start(args[0], node, args[2:], s.environ(ts))
+}
+
+// environ is the environment of a command of the story's.
+func (s *stage) environ(ts *testscript.TestScript) []string {
+	return []string{
 		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"),
 		"PORTREEVE_BPFFS=" + s.env.BPFFS, "PORTREEVE_RUN_DIR=" + s.env.RunDir,
-	})
+	}
 }
 
 func await(s *stage, ts *testscript.TestScript, args []string) error {

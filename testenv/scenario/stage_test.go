@@ -42,6 +42,8 @@ type stage struct {
 	foreign     []*testenv.ForeignTCX
 	meddling    func() error // ends the program of `meddle`; nil: there is none
 	load        *loading
+	flowing     *flowing
+	barring     *barring
 	authorities map[string]*pki.Authority // by directory
 	steady      *peer.Client
 	midway      *halfSent
@@ -64,6 +66,12 @@ func (s *stage) close() error {
 	var failures []error
 	if s.load != nil {
 		failures = append(failures, s.load.end())
+	}
+	if s.barring != nil {
+		failures = append(failures, s.barring.end())
+	}
+	if s.flowing != nil {
+		failures = append(failures, s.flowing.end())
 	}
 	for _, p := range s.processes {
 		failures = append(failures, p.kill())

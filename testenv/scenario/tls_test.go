@@ -203,7 +203,7 @@ func halfway(s *stage, _ *testscript.TestScript, args []string) error {
 	return errors.Join(err, end)
 }
 
-// keyless kills the only child of a process.
+// keyless kills the child of a process that holds its keys.
 func keyless(s *stage, _ *testscript.TestScript, args []string) error {
 	if len(args) != 1 {
 		return usage("keyless NAME")
@@ -212,9 +212,9 @@ func keyless(s *stage, _ *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	out, err := exec.Command("pgrep", "--parent", strconv.Itoa(p.cmd.Process.Pid)).Output()
+	out, err := exec.Command("pgrep", "--parent", strconv.Itoa(p.cmd.Process.Pid), "--exact", "portreeve-keys").Output()
 	if err != nil {
-		return fmt.Errorf("%s has no child: %w", args[0], err)
+		return fmt.Errorf("%s holds no keys: %w", args[0], err)
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(out)))
 	if err != nil {

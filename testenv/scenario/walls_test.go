@@ -15,9 +15,6 @@ import (
 // once the others are gone.
 func TestWalls(t *testing.T) { tell(t, "testdata/walls") }
 
-// TestKept: what others take away of the kernel side is put back.
-func TestKept(t *testing.T) { tell(t, "testdata/kept") }
-
 // walled is silent for the client, and has the wall count what it stopped: silence
 // alone may come from a broken network.
 func walled(s *stage, ts *testscript.TestScript, args []string) error {

@@ -1,0 +1,182 @@
+package netfilter
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// Unmet is a rule that a packet would meet if it left by one interface, and does
+// not, for it leaves by another.
+type Unmet struct {
+	Rule
+	Way   []string // the chains that lead to it
+	Twin  string   // the same rule for the other interface, as its tool shows rules; empty: it cannot be written
+	twin  string   // without what names its place
+	inNFT bool     // it is written as nft shows rules
+}
+
+// Unmet returns the rules of a hook that a packet would meet, and does not, for it
+// goes as another one, by another interface. Rules that have a twin in the same chain
+// are none, and neither are those that accept what no later rule stops.
+func (s *Survey) Unmet(hook string, would, goes Packet) []Unmet {
+	var found []Unmet
+	for _, c := range s.hooked(hook, would) {
+		w := unmetWalk{survey: s, would: would, goes: goes}
+		w.chain(c, surely, surely, nil)
+		stopped := c.dropping && !w.accepted
+		for _, u := range slices.Backward(w.found) {
+			accepts := u.entry.action == accept
+			if !u.met && (!accepts || stopped) {
+				found = append(found, u.Unmet)
+			}
+			stopped = stopped || !accepts
+		}
+	}
+	slices.Reverse(found)
+	return found
+}
+
+// unmetWalk leads a packet through chains as it would leave and as it does.
+type unmetWalk struct {
+	survey      *Survey
+	would, goes Packet
+	found       []candidate
+	accepted    bool // what follows is not met by the packet as it leaves
+}
+
+// candidate is an unmet rule, or one that is met and may stop the packet.
+type candidate struct {
+	Unmet
+	met bool
+}
+
+// chain walks a chain to which jumps lead that concern the packet, as it would leave
+// and as it does, so far.
+func (w *unmetWalk) chain(c *chain, would, goes fit, way []string) {
+	if c.ours() || slices.Contains(way, c.Chain) {
+		return
+	}
+	way = append(slices.Clone(way), c.Chain)
+	for _, e := range c.entries {
+		if w.accepted {
+			return
+		}
+		m, met := min(would, e.match(w.would).fit), min(goes, e.match(w.goes).fit)
+		if next, leads := w.survey.chain(c.Place, e.to); leads && met != never {
+			w.chain(next, m, met, way)
+			continue
+		}
+		switch {
+		case met == surely && e.action == accept:
+			w.accepted = true
+		case met != never && e.action.stops():
+			w.found = append(w.found, candidate{Unmet{Rule: Rule{Place: c.Place, entry: e}}, true})
+		case met == never && m != never && e.asks(outName) && (e.action != goOn || e.writes != nil):
+			for _, u := range w.survey.twin(c, e, w.would.Out, w.goes.Out, way) {
+				w.found = append(w.found, candidate{u, false})
+			}
+		}
+		if m == surely && (e.action.final() || e.action == leave) {
+			would = never // what follows it does not meet
+		}
+	}
+}
+
+// twin is the rule with its twin's text, unless that is there.
+func (s *Survey) twin(c *chain, e entry, out, instead string, way []string) []Unmet {
+	u := Unmet{Rule: Rule{Place: c.Place, entry: e, survey: s}, Way: way}
+	text, found := u.spec()
+	if found {
+		u.twin = twinSpec(text, out, instead)
+	} else if text, found = u.line(); found && typable(text) {
+		u.twin, u.inNFT = twinLine(withoutCounts(text), out, instead), true
+	}
+	if u.twin == "" {
+		return []Unmet{u}
+	}
+	for _, other := range c.entries {
+		if s.shows(c, other) == u.twin {
+			return nil
+		}
+	}
+	u.Twin = u.twin
+	if !u.inNFT {
+		u.Twin = fmt.Sprintf("%s -t %s -A %s %s", u.command(), u.Table, u.Chain, u.twin)
+	}
+	return []Unmet{u}
+}
+
+// shows is a rule as a twin is written.
+func (s *Survey) shows(c *chain, e entry) string {
+	r := Rule{Place: c.Place, entry: e, survey: s}
+	if text, found := r.spec(); found {
+		return text
+	}
+	text, _ := r.line()
+	return withoutCounts(text)
+}
+
+// twinSpec writes a rule of iptables for another interface.
+func twinSpec(spec, out, instead string) string {
+	args := strings.Split(spec, " ")
+	for i := range len(args) - 1 {
+		if args[i] == "-o" && !(i > 0 && args[i-1] == "!") {
+			args[i+1] = instead
+			return strings.Join(args, " ")
+		}
+	}
+	return ""
+}
+
+var outWord = regexp.MustCompile(`\boif(name)? ("[^"]*"|\{[^}]*\})`)
+
+// twinLine writes a rule of nftables for another interface. What a named set or a
+// verdict map decides has no such twin.
+func twinLine(line, out, instead string) string {
+	if !outWord.MatchString(line) || strings.Contains(line, "vmap") {
+		return ""
+	}
+	return outWord.ReplaceAllString(line, `oifname "`+instead+`"`)
+}
+
+// Follow is the command that puts the twin right behind its rule.
+func (u Unmet) Follow() string {
+	switch {
+	case u.twin == "":
+		return ""
+	case u.inNFT:
+		return nftCommand("add rule %s %s handle %d %s", u.nftTable(), u.Chain, u.entry.handle, u.twin)
+	}
+	return fmt.Sprintf("%s -t %s -I %s %d %s", u.command(), u.Table, u.Chain, u.entry.number+1, u.twin)
+}
+
+// Entered are the chains that a packet is sure to come to at a hook, in order.
+func (s *Survey) Entered(hook string, p Packet) []string {
+	var names []string
+	for _, c := range s.hooked(hook, p) {
+		names = append(names, s.enteredFrom(c, p, nil)...)
+	}
+	return names
+}
+
+func (s *Survey) enteredFrom(c *chain, p Packet, way []string) []string {
+	if slices.Contains(way, c.Chain) {
+		return nil
+	}
+	way = append(slices.Clone(way), c.Chain)
+	names := []string{c.Chain}
+	for _, e := range c.entries {
+		if e.match(p).fit != surely {
+			continue
+		}
+		if next, leads := s.chain(c.Place, e.to); leads {
+			names = append(names, s.enteredFrom(next, p, way)...)
+		}
+		if e.action.final() || e.action == leave || e.action == goTo {
+			break
+		}
+	}
+	return names
+}
