@@ -22,7 +22,7 @@ var initScript string
 // the programs that tests call, with their configuration. What else a shell
 // script wants comes from busybox.
 var guestPackages = []string{
-	"bash", "conntrack", "coreutils", "dash", "findutils", "grep", "iproute2", "iptables", "kmod", "libxtables12", "mawk",
+	"bash", "conntrack", "coreutils", "dash", "findutils", "grep", "ipset", "iproute2", "iptables", "kmod", "libxtables12", "mawk",
 	"netbase", "nftables", "procps", "sed", "strace", "util-linux",
 }
 
