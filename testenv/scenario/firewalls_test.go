@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestRealFirewalls tells the stories with firewalld, ufw and fail2ban, from Debian's
@@ -275,7 +276,7 @@ func (d *door) excuse(text string) {
 	}
 }
 
-// knockOnce says what came of one try; "" for nothing.
+// knockOnce says what came of one try; "" for nothing, or a refusal by a firewall.
 func (s *stage) knockOnce(ctx context.Context, from netip.Addr, to netip.AddrPort) string {
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
@@ -284,7 +285,7 @@ func (s *stage) knockOnce(ctx context.Context, from netip.Addr, to netip.AddrPor
 	case err == nil:
 		conn.Close()
 		return "connected"
-	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES):
 		return ""
 	}
 	return err.Error()
