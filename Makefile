@@ -94,6 +94,7 @@ install: build ## install program, manual and reference configuration below PREF
 	install -d $(DESTDIR)$(PREFIX)/share/man/man8
 	bin/portreeve man $(DESTDIR)$(PREFIX)/share/man/man8
 	install -D -m 644 pkg/config/reference.yaml $(DESTDIR)$(PREFIX)/share/doc/portreeve/reference.yaml
+	install -D -m 644 pkg/doctor/findings.md $(DESTDIR)$(PREFIX)/share/doc/portreeve/findings.md
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	bin/portreeve completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/portreeve
 

@@ -44,7 +44,7 @@ static __always_inline int client_take(struct __sk_buff *skb, const struct setti
 {
 	if (!set->loop_mark || back)
 		return client_mark(skb, set, reason);
-	skb->mark |= set->loop_mark;
+	begin_loop(skb, set);
 	count(REASON_LOOP_OUT);
 	return TC_NEXT;
 }

@@ -26,6 +26,23 @@ static __always_inline bool is_back(const struct __sk_buff *skb, const struct se
 	return skb->tc_index == LOOP_BACK && skb->mark & set->loop_mark;
 }
 
+/*
+ * Sends a packet round. It may have a socket here: of a connection that has just
+ * ended (TIME_WAIT), when a client uses its port again, or that of the handshake,
+ * when it repeats its SYN. The kernel finds such a socket before it routes
+ * (early demux), and does not forward what has one. It does not look for any where
+ * a packet bears the description of a tunnel; this one is empty, and the route takes
+ * its place. What has a socket so goes the same way, and no ban is evaded by a port
+ * that was used before.
+ */
+static __always_inline void begin_loop(struct __sk_buff *skb, const struct settings *set)
+{
+	__u64 none = 0; /* the oldest form of a key, of 8 bytes, which all kernels take */
+
+	bpf_skb_set_tunnel_key(skb, &none, sizeof(none), 0);
+	skb->mark |= set->loop_mark;
+}
+
 /* Takes the bit off; the frame's address is that of our link, so that the kernel took it for another host's. */
 static __always_inline void end_loop(struct __sk_buff *skb, const struct settings *set)
 {

@@ -90,7 +90,7 @@ func (s *Snapshot) files(e *Env) error {
 		s.sections["bpf pins"], err = tree(e.BPFFS)
 	}
 	if err == nil {
-		s.sections["run directory"], err = tree(e.RunDir)
+		s.sections["run directory"], err = tree(e.RunDir, ".watch") // there while a watcher works
 	}
 	if err != nil {
 		return fmt.Errorf("snapshot: %w", err)
@@ -98,11 +98,12 @@ func (s *Snapshot) files(e *Env) error {
 	return nil
 }
 
-// tree lists a directory and what is below; nothing where it does not exist.
-func tree(dir string) (string, error) {
+// tree lists a directory and what is below, but for files with some endings; nothing
+// where it does not exist.
+func tree(dir string, without ...string) (string, error) {
 	var list strings.Builder
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
-		if err == nil {
+		if err == nil && !slices.Contains(without, filepath.Ext(path)) {
 			fmt.Fprintln(&list, "."+strings.TrimPrefix(path, dir))
 		}
 		return err

@@ -131,13 +131,16 @@ func statePath(runDir string) (string, error) {
 	return filepath.Join(runDir, strconv.FormatUint(cookie, 10)), nil
 }
 
-// tables are the routing tables that may hold rules of ours: that of the
-// settings and those of the journal.
+// tables are the routing tables that may hold rules of ours: those of the settings and
+// those of the journal. A rule may be there whose route is gone.
 func tables(k config.Kernel, j *apply.Journal) []uint32 {
 	known := []uint32{k.Table, k.LoopTable}
 	for _, i := range j.Items() {
-		if r, is := i.(plan.Route); is {
-			known = append(known, r.Table)
+		switch i := i.(type) {
+		case plan.Route:
+			known = append(known, i.Table)
+		case plan.Rule:
+			known = append(known, i.Table)
 		}
 	}
 	return known

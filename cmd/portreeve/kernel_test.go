@@ -1,10 +1,16 @@
 package main
 
 import (
+	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/apply"
+	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // A namespace that gets the inode of one that is no more does not get its
@@ -36,4 +42,24 @@ func TestStateIsOfOneNamespaceOnly(t *testing.T) {
 		seen[st.Ino] = path
 	}
 	t.Fatal("the kernel gave no inode twice")
+}
+
+// A rule is found by its table, also where its route is gone.
+func TestTablesOfTheJournal(t *testing.T) {
+	j, err := apply.OpenJournal(filepath.Join(t.TempDir(), "1.journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range []plan.Item{
+		plan.Route{Family: plan.IPv4, Table: 3}, plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 1, Table: 4, Priority: 5},
+	} {
+		if err := j.Intend(i); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := tables(config.Kernel{Table: 1, LoopTable: 2}, j)
+	slices.Sort(got)
+	if want := []uint32{1, 2, 3, 4}; !slices.Equal(got, want) {
+		t.Errorf("tables %v, want %v", got, want)
+	}
 }

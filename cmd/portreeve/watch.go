@@ -110,11 +110,13 @@ func boundTo(ctx context.Context, pipe *os.File) context.Context {
 	return ctx
 }
 
-// beatEvery is how often a watcher that gets on says so to the one that stands by, and
-// beatLimit how long that waits for it.
+// beatEvery is how often a watcher that gets on says so to the one that stands by,
+// beatLimit how long that waits for it, and beatGrace how long it then waits once more:
+// it may have been stopped itself, alone or with the whole machine.
 const (
 	beatEvery = time.Second
-	beatLimit = 5 * time.Second
+	beatLimit = 3 * time.Second
+	beatGrace = 2 * time.Second
 	// lookLimit is how long one look may take before the watcher counts as stuck: it
 	// waits for the lock of iptables at the most.
 	lookLimit = time.Minute
@@ -130,11 +132,9 @@ func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
 		process = -1
 	}
 	defer pipe.Close()
-	context.AfterFunc(ctx, func() { pipe.SetReadDeadline(time.Now()) })
-	word := make([]byte, 16)
+	context.AfterFunc(ctx, func() { pipe.Close() })
 	for ctx.Err() == nil {
-		pipe.SetReadDeadline(time.Now().Add(beatLimit))
-		_, err := pipe.Read(word)
+		err := awaitBeat(pipe)
 		switch {
 		case ctx.Err() != nil:
 			return false
@@ -150,6 +150,18 @@ func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
 	return false
 }
 
+// awaitBeat waits for a beat. The error is os.ErrDeadlineExceeded where none comes.
+func awaitBeat(pipe *os.File) (err error) {
+	word := make([]byte, 16)
+	for _, patience := range []time.Duration{beatLimit, beatGrace} {
+		pipe.SetReadDeadline(time.Now().Add(patience))
+		if _, err = pipe.Read(word); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+	}
+	return err
+}
+
 // watcher is the watcher's hold on the kernel side.
 type watcher struct {
 	kernel   config.Kernel
@@ -157,7 +169,7 @@ type watcher struct {
 	pins     *steer.Kept     // nil before the BPF file system was seen
 	lifeline *os.File        // nil: it ends with nobody else
 	known    plan.Facts      // that do not change
-	asked    bool            // known is set
+	asked    *config.Kernel  // what known was asked for; nil: it was not
 	turn     *apply.Lock     // nil: another watcher works, or there is nothing to do
 	log      *slog.Logger
 	progress atomic.Int64 // Unix time of the last look
@@ -232,12 +244,12 @@ func (noPins) Repaired(...string) error   { return nil }
 // plan returns what a configuration asks for now, but for what hangs on interfaces that
 // are missing.
 func (w *watcher) plan(c *config.Config) ([]plan.Item, []string, error) {
-	if !w.asked {
+	if w.asked == nil || *w.asked != c.Kernel {
 		known, err := features(c)
 		if err != nil {
 			return nil, nil, err
 		}
-		w.known, w.asked = known, true
+		w.known, w.asked = known, &c.Kernel
 	}
 	f := w.known
 	if err := look(&f); err != nil {

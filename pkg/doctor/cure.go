@@ -29,10 +29,13 @@ func readRulesets() []Ruleset {
 	return all
 }
 
+// cures are what is to be done about rules.
+type cures struct{ *gateway }
+
 // keep says, behind a command, in which file the same has to be written: without
 // that it lasts until the next reload.
-func (e *exam) keep(p netfilter.Place) string {
-	for _, r := range e.m.Rulesets {
+func (c cures) keep(p netfilter.Place) string {
+	for _, r := range c.m.Rulesets {
 		if r.holds(p) {
 			return " # and write it into " + r.File + ", or the next reload undoes it"
 		}
@@ -53,28 +56,28 @@ func (r Ruleset) holds(p netfilter.Place) bool {
 
 // cure is what to do about a rule that does harm: what the program that made it keeps,
 // else the rule's own command.
-func (e *exam) cure(g group) string {
-	if command := e.managed(g); command != "" {
+func (c cures) cure(g group) string {
+	if command := c.managed(g); command != "" {
 		return command
 	}
 	if g.harm == diverts && g.leg.client() {
-		return g.Removal() + " # to serve the address where it points to, name that origin under origins" + e.keepAlso(g.Place)
+		return g.Removal() + " # to serve the address where it points to, name that origin under origins" + c.keepAlso(g.Place)
 	}
 	if g.harm == setsMark {
 		return "set kernel.client_mark, origin_mark and loop_mark to bits that nobody else uses"
 	}
-	return strings.Join(e.commands(g), " && ") + e.keep(g.Place)
+	return strings.Join(c.commands(g), " && ") + c.keep(g.Place)
 }
 
 // keepAlso is keep behind another remark.
-func (e *exam) keepAlso(p netfilter.Place) string {
-	return strings.Replace(e.keep(p), " # and", "; and", 1)
+func (c cures) keepAlso(p netfilter.Place) string {
+	return strings.Replace(c.keep(p), " # and", "; and", 1)
 }
 
 // commands let the packets of a group pass a rule: those that bear marks of ours by
 // those, others by where they go. Rules that concern every packet, and policies,
 // leave the rest to others; others are made to spare them.
-func (e *exam) commands(g group) []string {
+func (c cures) commands(g group) []string {
 	var marks uint32
 	for _, t := range g.members {
 		marks |= t.mark

@@ -33,7 +33,7 @@ type Machine struct {
 	Alive      steer.Alive   // the inspector, where attached
 	Links      []route.Link
 	Rules      []route.PolicyRule
-	Table      []route.TableRoute // what is in our table
+	Table      []route.TableRoute // what is in our tables
 	Sysctl     func(path ...string) string
 	Listeners  []netip.AddrPort
 	Networkd   Networkd
@@ -62,7 +62,7 @@ type Route struct {
 
 // Examine returns the findings about a machine, by topic.
 func Examine(c *config.Config, m Machine) finding.List {
-	e := &exam{c: c, m: m}
+	e := begin(c, m)
 	e.kernel()
 	e.attachment()
 	e.inspector()
@@ -81,13 +81,13 @@ func Examine(c *config.Config, m Machine) finding.List {
 	e.neighbours()
 	e.probes()
 	e.files()
-	e.tls()
+	tlsTopic{e}.judge()
 	return e.report()
 }
 
 // transit reports whether some service intercepts.
-func (e *exam) transit() bool {
-	for _, s := range e.c.Services {
+func (g *gateway) transit() bool {
+	for _, s := range g.c.Services {
 		if len(s.Intercept) > 0 {
 			return true
 		}
@@ -97,8 +97,8 @@ func (e *exam) transit() bool {
 
 // forges reports whether some service's origin legs bear the client's
 // address.
-func (e *exam) forges() bool {
-	for _, s := range e.c.Services {
+func (g *gateway) forges() bool {
+	for _, s := range g.c.Services {
 		if s.Forge.Address != config.ForgeNever {
 			return true
 		}
@@ -129,13 +129,13 @@ func (e *exam) kernel() {
 }
 
 // datapath says how TC programs are attached, and why so.
-func (e *exam) datapath() string {
+func (g *gateway) datapath() string {
 	switch {
-	case e.c.Kernel.Datapath == config.DatapathClsact:
+	case g.c.Kernel.Datapath == config.DatapathClsact:
 		return "clsact filters, as kernel.datapath asks for"
-	case e.c.Kernel.Datapath == config.DatapathTCX:
+	case g.c.Kernel.Datapath == config.DatapathTCX:
 		return "TCX links, as kernel.datapath asks for"
-	case e.m.Facts.TCX:
+	case g.m.Facts.TCX:
 		return "TCX links, which this kernel has"
 	}
 	return "clsact filters, for this kernel has no TCX links (Linux 6.6 and later)"
@@ -227,10 +227,10 @@ func (e *exam) links() {
 }
 
 // interfaces are those of the configuration, each once.
-func (e *exam) interfaces() []string {
+func (g *gateway) interfaces() []string {
 	var names []string
 	seen := map[string]bool{}
-	for _, list := range [][]string{e.c.Interfaces.Client, e.c.Interfaces.Origin, e.c.Interfaces.Bypass} {
+	for _, list := range [][]string{g.c.Interfaces.Client, g.c.Interfaces.Origin, g.c.Interfaces.Bypass} {
 		for _, name := range list {
 			if !seen[name] {
 				names = append(names, name)

@@ -207,10 +207,10 @@ func testFindings(t *testing.T) {
 			"interface dmz0: it has no address; a gateway routes by its addresses: give it one, or name the VLAN or bridge above it"},
 		"foreign rule in our table": {func(_ *config.Config, m *Machine) {
 			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 7000, Table: 2525})
-		}, finding.Error, "rule IPv4 pref 7000 lookup 2525 proto 0: it leads to routing table 2525, which is portreeve's; set kernel.table to a number that ip rule and ip route show table all do not show"},
+		}, finding.Error, "rule IPv4 pref 7000 lookup 2525 proto 0: it leads to routing table 2525, which is portreeve's; set kernel.table (or loop_table) to a number that ip rule and ip route show table all do not show"},
 		"foreign route in our table": {func(_ *config.Config, m *Machine) {
 			m.Table = append(m.Table, route.TableRoute{Family: plan.IPv4, Table: 2525, Type: "unicast", To: netip.MustParsePrefix("192.0.2.0/24")})
-		}, finding.Error, "route unicast 192.0.2.0/24 table 2525 proto 0: it is in routing table 2525, which is portreeve's; set kernel.table to a free number"},
+		}, finding.Error, "route unicast 192.0.2.0/24 table 2525 proto 0: it is in routing table 2525, which is portreeve's; set kernel.table (or loop_table) to a free number"},
 		"foreign use of a mark": {func(_ *config.Config, m *Machine) {
 			m.Rules = append(m.Rules, route.PolicyRule{Family: plan.IPv4, Priority: 7000, Mark: 0x03000000, Mask: 0xff000000, Table: 7})
 		}, finding.Warning, "rule IPv4 pref 7000 fwmark 0x3000000/0xff000000 lookup 7 proto 0: it looks at mark bits 0x7000000, which portreeve sets; set kernel.client_mark, kernel.origin_mark and kernel.loop_mark to bits that nobody else uses"},
@@ -226,17 +226,14 @@ func testFindings(t *testing.T) {
 			"sysctl net.ipv4.conf.all.src_valid_mark: harmless, for the rules of portreeve name their interface"},
 		"tcp_fwmark_accept": {func(*config.Config, *Machine) {}, finding.Info,
 			"sysctl net.ipv4.tcp_fwmark_accept: harmless, for the rules of portreeve name their interface"},
-		"no forwarding": {func(_ *config.Config, m *Machine) {
-			m.Sysctl = func(path ...string) string {
-				return map[bool]string{true: "0", false: "1"}[path[len(path)-1] == "ip_forward"]
-			}
-		}, finding.Error, "sysctl net.ipv4.ip_forward: it is 0: new connections to mx do not pass FORWARD, and do not come to the inspector; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d"},
+		"no forwarding": {func(_ *config.Config, m *Machine) { m.Facts.Forwarding = map[string][]plan.Family{"ext0": {plan.IPv6}} }, finding.Error,
+			"gw.yaml: kernel.forward_rules: connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no IPv4 that comes in by ext0; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d, or it is lost at boot; or set kernel.forward_rules to skip"},
 		"no forwarding, no loop": {func(c *config.Config, m *Machine) {
 			c.Kernel.ForwardRules = config.ForwardSkip
 			m.Sysctl = func(path ...string) string {
 				return map[bool]string{true: "0", false: "1"}[path[len(path)-1] == "ip_forward"]
 			}
-		}, finding.Warning, "sysctl net.ipv4.ip_forward: it is 0, so service mx cannot fail open: the kernel forwards no IPv4; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d"},
+		}, finding.Warning, "sysctl net.ipv4.ip_forward: it is 0, so service mx cannot fail open: the kernel forwards no IPv4; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d, or it is lost at boot"},
 		"networkd drops routes": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRoutes: true} }, finding.Warning,
 			"systemd-networkd: it may remove foreign routes when it starts, portreeve's among them if it manages lo; set ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/portreeve.conf, section [Network]; portreeve attach puts the route back"},
 		"networkd drops rules": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRules: true} }, finding.Info,

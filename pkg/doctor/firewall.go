@@ -40,7 +40,7 @@ func (e *exam) troubles(wanted *netfilter.Survey) {
 	}
 	for _, g := range grouped(lasting) {
 		e.remark(remark{about: g.about(), Finding: finding.Finding{
-			Severity: g.severity(), Code: g.code(), Object: g.Place.String(), Text: g.text(), Remedy: e.cure(g),
+			Severity: g.severity(), Code: g.code(), Object: g.Place.String(), Text: g.text(), Remedy: cures{e.gateway}.cure(g),
 		}})
 	}
 	cured := func(t trouble) bool { return slices.ContainsFunc(lasting, t.same) }
@@ -54,18 +54,18 @@ func (e *exam) troubles(wanted *netfilter.Survey) {
 
 // concernsClients reports whether clients may have the sources that a rule chooses. In
 // a network that only another interface of the gateway is in there are none.
-func (e *exam) concernsClients(r netfilter.Rule) bool {
+func (g *gateway) concernsClients(r netfilter.Rule) bool {
 	sources := r.Sources()
-	return len(sources) == 0 || slices.ContainsFunc(sources, func(p netip.Prefix) bool { return !e.elsewhere(p) })
+	return len(sources) == 0 || slices.ContainsFunc(sources, func(p netip.Prefix) bool { return !g.elsewhere(p) })
 }
 
 // elsewhere reports whether a prefix is in a network of an interface that clients do
 // not come by.
-func (e *exam) elsewhere(p netip.Prefix) bool {
-	for _, l := range e.m.Links {
+func (g *gateway) elsewhere(p netip.Prefix) bool {
+	for _, l := range g.m.Links {
 		for _, n := range l.Addresses {
 			if n.Masked().Bits() <= p.Bits() && n.Masked().Contains(p.Addr()) {
-				return !slices.Contains(e.c.Interfaces.Client, l.Name)
+				return !slices.Contains(g.c.Interfaces.Client, l.Name)
 			}
 		}
 	}
@@ -91,15 +91,15 @@ func (e *exam) masqueraded() {
 // they are forwarded to a destination. A single host is tried: if it answers a forged
 // address it needs no such rule, and if a rule meets forged connections to it that rule
 // is to blame.
-func (e *exam) masqueradesOf(t config.Target) []netfilter.Meeting {
-	if t.Prefix.IsSingleIP() && (!e.unanswered(netip.AddrPortFrom(t.Prefix.Addr(), t.Port)) || e.rewritten(t)) {
+func (g *gateway) masqueradesOf(t config.Target) []netfilter.Meeting {
+	if t.Prefix.IsSingleIP() && (!g.unanswered(netip.AddrPortFrom(t.Prefix.Addr(), t.Port)) || g.rewritten(t)) {
 		return nil
 	}
 	var found []netfilter.Meeting
-	for _, out := range e.interfacesTo(t) {
+	for _, out := range g.interfacesTo(t) {
 		p := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), Out: out, To: t.Prefix, Port: t.Port, Flags: netfilter.SYN, State: netfilter.StateNew}
-		for _, m := range e.m.Firewall.Meet("postrouting", p) {
-			if m.Rewrites() && e.concernsClients(m.Rule) {
+		for _, m := range g.m.Firewall.Meet("postrouting", p) {
+			if m.Rewrites() && g.concernsClients(m.Rule) {
 				found = append(found, m)
 			}
 		}
@@ -108,10 +108,10 @@ func (e *exam) masqueradesOf(t config.Target) []netfilter.Meeting {
 }
 
 // rewritten reports whether forged connections to a destination get another source.
-func (e *exam) rewritten(t config.Target) bool {
-	for _, by := range e.interfacesTo(t) {
-		for _, w := range e.forwarded(t, by, true) {
-			if slices.ContainsFunc(e.follow(e.m.Firewall, w), func(t trouble) bool { return t.harm == rewrites }) {
+func (g *gateway) rewritten(t config.Target) bool {
+	for _, by := range g.interfacesTo(t) {
+		for _, w := range g.forwarded(t, by, true) {
+			if slices.ContainsFunc(g.follow(g.m.Firewall, w), func(t trouble) bool { return t.harm == rewrites }) {
 				return true
 			}
 		}
@@ -120,8 +120,8 @@ func (e *exam) rewritten(t config.Target) bool {
 }
 
 // unanswered reports whether an origin was tried, and its reply did not come back.
-func (e *exam) unanswered(o netip.AddrPort) bool {
-	for _, t := range e.m.Probes {
+func (g *gateway) unanswered(o netip.AddrPort) bool {
+	for _, t := range g.m.Probes {
 		if t.Origin == o {
 			return t.Lost()
 		}
@@ -145,7 +145,7 @@ func (e *exam) masqueradeRemark(s config.Service, t config.Target, m netfilter.M
 // Masquerades names the rules by which clients that are forged have been given another
 // source until now.
 func Masquerades(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
-	e := &exam{c: c, m: Machine{Links: links, Firewall: firewall}}
+	e := begin(c, Machine{Links: links, Firewall: firewall})
 	e.masqueraded()
 	return e.report()
 }

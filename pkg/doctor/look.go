@@ -38,8 +38,12 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	if m.Rules, err = route.PolicyRules(); err != nil {
 		return m, err
 	}
-	if m.Table, err = route.InTable(c.Kernel.Table); err != nil {
-		return m, err
+	for _, table := range (&gateway{c: c}).tables() {
+		routes, err := route.InTable(table)
+		if err != nil {
+			return m, err
+		}
+		m.Table = append(m.Table, routes...)
 	}
 	if m.Listeners, err = listeners(); err != nil {
 		return m, err

@@ -51,16 +51,16 @@ func managerOf(names []string) manager {
 
 // managed is what is to be told to the program that made a rule; "" if none is known,
 // or the program has no word for it.
-func (e *exam) managed(g group) string {
+func (c cures) managed(g group) string {
 	switch managerOf(g.Names()) {
 	case firewalld:
-		return e.firewalld(g)
+		return c.firewalld(g)
 	case ufw:
-		return e.ufw(g)
+		return c.ufw(g)
 	case docker:
-		return e.docker(g)
+		return c.docker(g)
 	case csf:
-		return e.csf(g)
+		return c.csf(g)
 	}
 	return ""
 }
@@ -98,23 +98,23 @@ func readZones(dir string) Zones {
 
 // zone is the zone of an interface: that whose chain its packets come to, else that of
 // the files.
-func (e *exam) zone(name string) string {
+func (g *gateway) zone(name string) string {
 	const prefix = "filter_IN_"
 	p := netfilter.Packet{Family: plan.IPv4, In: name, State: netfilter.StateNew, Flags: netfilter.SYN}
-	for _, chain := range e.m.Firewall.Entered("input", p) {
+	for _, chain := range g.m.Firewall.Entered("input", p) {
 		if zone, is := strings.CutPrefix(chain, prefix); is && !strings.Contains(zone, "_") {
 			return zone
 		}
 	}
-	if zone, named := e.m.Zones.Of[name]; named {
+	if zone, named := g.m.Zones.Of[name]; named {
 		return zone
 	}
-	return e.m.Zones.Default
+	return g.m.Zones.Default
 }
 
 // firewalld lets services and ports in by zone; replies, where they are not tracked, by
 // their source port; and what leaves by an interface by the zone of that.
-func (e *exam) firewalld(g group) string {
+func (c cures) firewalld(g group) string {
 	const reload = "firewall-cmd --reload"
 	options := map[string]bool{}
 	for _, t := range g.members {
@@ -122,13 +122,13 @@ func (e *exam) firewalld(g group) string {
 		case t.harm != stops || t.hook != "input" && t.leg != loopSYN:
 			return ""
 		case t.leg == loopSYN:
-			return e.loopZone()
+			return c.loopZone()
 		case t.leg == originReply:
-			options[fmt.Sprintf("--zone=%s --add-source-port=%d/tcp", e.zone(t.by), t.to.Port)] = true
+			options[fmt.Sprintf("--zone=%s --add-source-port=%d/tcp", c.zone(t.by), t.to.Port)] = true
 		case t.to.Port == 25:
-			options[fmt.Sprintf("--zone=%s --add-service=smtp", e.zone(t.by))] = true
+			options[fmt.Sprintf("--zone=%s --add-service=smtp", c.zone(t.by))] = true
 		default:
-			options[fmt.Sprintf("--zone=%s --add-port=%d/tcp", e.zone(t.by), t.to.Port)] = true
+			options[fmt.Sprintf("--zone=%s --add-port=%d/tcp", c.zone(t.by), t.to.Port)] = true
 		}
 	}
 	var commands []string
@@ -140,17 +140,17 @@ func (e *exam) firewalld(g group) string {
 
 // loopZone puts the loop link into the zone of the origin side, where firewalld looks
 // for what leaves by it.
-func (e *exam) loopZone() string {
-	return fmt.Sprintf("firewall-cmd --permanent --zone=%s --add-interface=%s && firewall-cmd --reload", e.zone(e.c.Interfaces.Origin[0]), plan.LoopLink)
+func (c cures) loopZone() string {
+	return fmt.Sprintf("firewall-cmd --permanent --zone=%s --add-interface=%s && firewall-cmd --reload", c.zone(c.c.Interfaces.Origin[0]), plan.LoopLink)
 }
 
 // outInterfaceOf is what makes a manager's rules that ask for the origin's interface
 // be about the loop link, too; "" where each rule needs its twin.
-func (e *exam) outInterfaceOf(chain []netfilter.Unmet) string {
+func (c cures) outInterfaceOf(chain []netfilter.Unmet) string {
 	names := append([]string{chain[0].Table}, chain[0].Way...)
 	switch managerOf(names) {
 	case firewalld:
-		return e.loopZone()
+		return c.loopZone()
 	case ufw:
 		return ufwRoutes(chain)
 	}
@@ -158,7 +158,7 @@ func (e *exam) outInterfaceOf(chain []netfilter.Unmet) string {
 }
 
 // ufw takes rules in its own language.
-func (e *exam) ufw(g group) string {
+func (c cures) ufw(g group) string {
 	if g.harm != stops || strings.Contains(g.Chain, "-user-") {
 		return "" // it was told to drop them: see the rule
 	}
@@ -233,7 +233,7 @@ func ufwRoute(args []string) (string, bool) {
 }
 
 // docker writes its rules anew, but for those in DOCKER-USER.
-func (e *exam) docker(g group) string {
+func (c cures) docker(g group) string {
 	if g.harm == diverts && g.Chain == "DOCKER" {
 		return "publish the container's port on another port, or another address (docker run -p 127.0.0.1:2525:25), and name it under origins: Docker makes its rules anew"
 	}
@@ -241,11 +241,11 @@ func (e *exam) docker(g group) string {
 		return ""
 	}
 	tool, _, _ := strings.Cut(g.Place.String(), " ")
-	return fmt.Sprintf("%s -t filter -I DOCKER-USER -m mark ! --mark 0x0/0x%x -j ACCEPT", tool, e.c.Kernel.LoopMark)
+	return fmt.Sprintf("%s -t filter -I DOCKER-USER -m mark ! --mark 0x0/0x%x -j ACCEPT", tool, c.c.Kernel.LoopMark)
 }
 
 // csf is told by its file.
-func (e *exam) csf(g group) string {
+func (c cures) csf(g group) string {
 	const file = "/etc/csf/csf.conf && csf -r"
 	switch {
 	case g.harm != stops:

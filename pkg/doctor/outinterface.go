@@ -17,7 +17,7 @@ const mostTwins = 20
 // outInterfaces names rules of FORWARD that ask for the origin's interface: new
 // connections of transit leave by the loop link, and do not meet them.
 func (e *exam) outInterfaces(wanted *netfilter.Survey) {
-	if !e.loops() {
+	if !plan.Loops(e.c) {
 		return
 	}
 	var unmet []netfilter.Unmet
@@ -36,10 +36,10 @@ func (e *exam) outInterfaces(wanted *netfilter.Survey) {
 }
 
 // unmetBy are the rules that new connections to a target do not meet.
-func (e *exam) unmetBy(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
-	goes := e.intercepted(t, by)[0].at("forward")
+func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
+	goes := g.intercepted(t, by)[0].at("forward")
 	var unmet []netfilter.Unmet
-	for _, w := range e.uninspected(t, by) {
+	for _, w := range g.uninspected(t, by) {
 		if w.leg == openSYN {
 			unmet = append(unmet, wanted.Unmet("forward", w.at("forward"), goes)...)
 		}
@@ -81,8 +81,9 @@ func (e *exam) twins(chain []netfilter.Unmet) {
 	for _, u := range chain {
 		rules = append(rules, "`"+u.Rule.String()+"`")
 	}
-	remedy := strings.Join(commands, " && ") + e.keep(chain[0].Place)
-	if command := e.outInterfaceOf(chain); command != "" {
+	cure := cures{e.gateway}
+	remedy := strings.Join(commands, " && ") + cure.keep(chain[0].Place)
+	if command := cure.outInterfaceOf(chain); command != "" {
 		remedy = command
 	} else if len(unwritten) > 0 {
 		remedy = fmt.Sprintf("let %s be about %s, too", list(unwritten), plan.LoopLink)

@@ -11,9 +11,13 @@ import (
 
 // exam is one examination; each topic adds its remarks.
 type exam struct {
-	c       *config.Config
-	m       Machine
+	*gateway
 	remarks []remark
+}
+
+// begin begins an examination.
+func begin(c *config.Config, m Machine) *exam {
+	return &exam{gateway: &gateway{c: c, m: m}}
 }
 
 // remark is a finding before it is known what others say.

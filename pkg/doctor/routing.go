@@ -31,7 +31,7 @@ func (e *exam) rules() {
 		case e.ours(r):
 		case slices.Contains(e.tables(), r.Table):
 			e.problem("rule-into-table", object, fmt.Sprintf("it leads to routing table %d, which is portreeve's", r.Table),
-				"set kernel.table to a number that ip rule and ip route show table all do not show")
+				"set kernel.table (or loop_table) to a number that ip rule and ip route show table all do not show")
 		case r.Mask&e.marks() != 0:
 			e.warn("rule-mark-bits", object, fmt.Sprintf("it looks at mark bits 0x%x, which portreeve sets", r.Mask&e.marks()),
 				"set kernel.client_mark, kernel.origin_mark and kernel.loop_mark to bits that nobody else uses")
@@ -42,21 +42,17 @@ func (e *exam) rules() {
 	}
 	for _, r := range e.m.Table {
 		if !r.Ours {
-			e.problem("route-in-table", "route "+r.String(), fmt.Sprintf("it is in routing table %d, which is portreeve's", k.Table), "set kernel.table to a free number")
+			e.problem("route-in-table", "route "+r.String(), fmt.Sprintf("it is in routing table %d, which is portreeve's", r.Table), "set kernel.table (or loop_table) to a free number")
 		}
 	}
 }
 
 // tables are those that are portreeve's.
-func (e *exam) tables() []uint32 {
-	k := e.c.Kernel
-	switch {
-	case !e.loops():
-		return []uint32{k.Table}
-	case k.LoopTable != 0:
-		return []uint32{k.Table, k.LoopTable}
+func (g *gateway) tables() []uint32 {
+	if plan.Loops(g.c) {
+		return []uint32{g.c.Kernel.Table, g.c.Kernel.LoopTable}
 	}
-	return []uint32{k.Table, k.Table + 1}
+	return []uint32{g.c.Kernel.Table}
 }
 
 // byKernel is the protocol of our rules and routes.
@@ -64,17 +60,17 @@ const byKernel = 2
 
 // ours tells our rules by what Build makes, and those of another file by what all of
 // them have in common: the interface that they name may not be in this one.
-func (e *exam) ours(r route.PolicyRule) bool {
-	k := e.c.Kernel
+func (g *gateway) ours(r route.PolicyRule) bool {
+	k := g.c.Kernel
 	one := r.Mark == k.ClientMark || r.Mark == k.OriginMark || r.Mark == k.LoopMark
-	shaped := r.In != "" && r.Mark == r.Mask && one && slices.Contains(e.tables(), r.Table)
-	return shaped && (r.Protocol == byKernel || slices.Contains(e.interfaces(), r.In)) || e.leftover(r)
+	shaped := r.In != "" && r.Mark == r.Mask && one && slices.Contains(g.tables(), r.Table)
+	return shaped && (r.Protocol == byKernel || slices.Contains(g.interfaces(), r.In)) || g.leftover(r)
 }
 
 // leftover reports whether attach would remove the rule: it is ours, of a file with
 // other marks or another table.
-func (e *exam) leftover(r route.PolicyRule) bool {
-	return slices.ContainsFunc(e.m.Drift, func(c plan.Change) bool {
+func (g *gateway) leftover(r route.PolicyRule) bool {
+	return slices.ContainsFunc(g.m.Drift, func(c plan.Change) bool {
 		old, is := c.Item.(plan.Rule)
 		return is && c.Op == plan.Remove && old.Interface == r.In && old.Mark == r.Mark && old.Table == r.Table
 	})
@@ -82,8 +78,8 @@ func (e *exam) leftover(r route.PolicyRule) bool {
 
 // catches reports whether a rule without a mark of ours could match packets
 // that come in by one of our interfaces.
-func (e *exam) catches(r route.PolicyRule) bool {
-	if r.In != "" && !slices.Contains(e.interfaces(), r.In) {
+func (g *gateway) catches(r route.PolicyRule) bool {
+	if r.In != "" && !slices.Contains(g.interfaces(), r.In) {
 		return false
 	}
 	return r.Out == "" && r.Mask == 0 && r.Table != 0
@@ -110,8 +106,8 @@ func (e *exam) sysctls() {
 
 // rpFilter is the mode in force: the kernel takes the higher of the interface's
 // and that of all.
-func (e *exam) rpFilter(name string) int {
-	mode := max(e.m.Sysctl("net", "ipv4", "conf", "all", "rp_filter"), e.m.Sysctl("net", "ipv4", "conf", name, "rp_filter"))
+func (g *gateway) rpFilter(name string) int {
+	mode := max(g.m.Sysctl("net", "ipv4", "conf", "all", "rp_filter"), g.m.Sysctl("net", "ipv4", "conf", name, "rp_filter"))
 	switch mode {
 	case "1":
 		return 1
@@ -121,13 +117,13 @@ func (e *exam) rpFilter(name string) int {
 	return 0
 }
 
-// forwarding judges whether the kernel forwards what it has to: new connections of
-// transit on their way to the loop link, and what services that fail open leave to it.
+// forwarding judges whether the kernel forwards what services that fail open leave to
+// it. What has to pass FORWARD on its way to the inspector is judged by plan.
 func (e *exam) forwarding() {
 	needs := map[plan.Family]string{}
 	for _, s := range e.c.Services {
 		for _, t := range s.Intercept {
-			if s.Fail == config.FailOpen || e.loops() {
+			if s.Fail == config.FailOpen && !plan.Loops(e.c) {
 				needs[plan.FamilyOf(t.Prefix.Addr())] = s.Name
 			}
 		}
@@ -140,12 +136,9 @@ func (e *exam) forwarding() {
 		{plan.IPv6, []string{"net", "ipv6", "conf", "all", "forwarding"}},
 	} {
 		name := strings.Join(f.path, ".")
-		switch service, needed := needs[f.family]; {
-		case !needed || e.m.Sysctl(f.path...) != "0":
-		case e.loops():
-			e.problem("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0: new connections to %s do not pass FORWARD, and do not come to the inspector", service), "sysctl -w "+name+"=1 # and write it into /etc/sysctl.d")
-		default:
-			e.warn("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0, so service %s cannot fail open: the kernel forwards no %s", service, f.family), "sysctl -w "+name+"=1 # and write it into /etc/sysctl.d")
+		if service, open := needs[f.family]; open && e.m.Sysctl(f.path...) == "0" {
+			e.warn("forwarding-off", "sysctl "+name, fmt.Sprintf("it is 0, so service %s cannot fail open: the kernel forwards no %s", service, f.family),
+				"sysctl -w "+name+"=1 # and write it into /etc/sysctl.d, or it is lost at boot")
 		}
 	}
 }
@@ -177,9 +170,9 @@ func (e *exam) routeRemark(addr netip.Addr, code, text, remedy string) remark {
 }
 
 // portsOf names the origins at an address, for findings that explain each other.
-func (e *exam) portsOf(addr netip.Addr) []string {
+func (g *gateway) portsOf(addr netip.Addr) []string {
 	var all []string
-	for _, o := range plan.Hosts(e.c.Services...) {
+	for _, o := range plan.Hosts(g.c.Services...) {
 		if o.Addr() == addr {
 			all = append(all, aboutOrigin(o)...)
 		}
@@ -224,16 +217,16 @@ func ipOption(a netip.Addr) string {
 
 // catchesForged reports whether a rule asks for the source of clients, and sends what
 // is forged with it to an origin to a table.
-func (e *exam) catchesForged(r route.PolicyRule, origin netip.Addr) bool {
-	own := r.From.IsValid() && r.From.IsSingleIP() && slices.Contains(e.m.Facts.Local, r.From.Addr())
-	return r.From.IsValid() && !own && r.Table != 0 && r.Table != localTable && e.meets(r, origin) && !e.elsewhere(r.From)
+func (g *gateway) catchesForged(r route.PolicyRule, origin netip.Addr) bool {
+	own := r.From.IsValid() && r.From.IsSingleIP() && slices.Contains(g.m.Facts.Local, r.From.Addr())
+	return r.From.IsValid() && !own && r.Table != 0 && r.Table != localTable && g.meets(r, origin) && !g.elsewhere(r.From)
 }
 
 // meets reports whether what the inspector sends to an origin meets a rule, whatever
 // its source is.
-func (e *exam) meets(r route.PolicyRule, origin netip.Addr) bool {
+func (g *gateway) meets(r route.PolicyRule, origin netip.Addr) bool {
 	return !r.Inverted && r.Family == plan.FamilyOf(origin) && r.In == "" && r.Out == "" &&
-		(!r.To.IsValid() || r.To.Contains(origin)) && e.c.Kernel.OriginMark&r.Mask == r.Mark
+		(!r.To.IsValid() || r.To.Contains(origin)) && g.c.Kernel.OriginMark&r.Mask == r.Mark
 }
 
 // leadsTo is the interface of a table's route to an address; "" if it has none.

@@ -20,8 +20,11 @@ import (
 // before its end.
 const renewBefore = 14 * 24 * time.Hour
 
-// tls judges certificates, origins and what is published.
-func (e *exam) tls() {
+// tlsTopic is the part of an examination that is about TLS.
+type tlsTopic struct{ *exam }
+
+// judge judges certificates, origins and what is published.
+func (e tlsTopic) judge() {
 	seen := map[config.Certificate]bool{}
 	for _, s := range e.c.Services {
 		for _, d := range s.TLS.Domains {
@@ -47,7 +50,7 @@ func (e *exam) tls() {
 }
 
 // certificate judges a certificate by itself.
-func (e *exam) certificate(c config.Certificate) {
+func (e tlsTopic) certificate(c config.Certificate) {
 	object := "certificate " + c.Chain
 	shown := e.m.TLS.Certificates[c]
 	if shown.Err != nil {
@@ -76,7 +79,7 @@ func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
 
 // offer judges what an origin offers, for one of the services whose it is. What is
 // the same for several is told once.
-func (e *exam) offer(s config.Service, origin netip.AddrPort) {
+func (e tlsTopic) offer(s config.Service, origin netip.AddrPort) {
 	object := fmt.Sprintf("origin %s", origin)
 	judgement := e.m.TLS.Judgements[Judge{s.Name, origin}]
 	if judgement.Policy != nil {
@@ -103,7 +106,7 @@ func (e *exam) offer(s config.Service, origin netip.AddrPort) {
 }
 
 // noTLS says what it means that an origin offers no TLS.
-func (e *exam) noTLS(s config.Service, object string) {
+func (e tlsTopic) noTLS(s config.Service, object string) {
 	switch {
 	case s.TLS.Origin.Require:
 		e.problem("origin-no-tls", object, "it offers no TLS, which service "+s.Name+" requires: no mail gets through", "offer STARTTLS there")
@@ -116,7 +119,7 @@ func (e *exam) noTLS(s config.Service, object string) {
 }
 
 // policy says why sessions of a service refuse an origin's certificate.
-func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, refused error) {
+func (e tlsTopic) policy(s config.Service, object string, leaf *x509.Certificate, refused error) {
 	if refused == nil {
 		return
 	}
@@ -140,12 +143,12 @@ func (e *exam) policy(s config.Service, object string, leaf *x509.Certificate, r
 
 // names compares how an origin calls itself, which clients read, with the
 // certificate that they are shown.
-func (e *exam) names(s config.Service, object string, o Offer) {
-	if !s.TLS.Terminates() || e.presented(s, "") == nil {
+func (e tlsTopic) names(s config.Service, object string, o Offer) {
+	if !s.TLS.Terminates() || e.m.TLS.presented(s, "") == nil {
 		return
 	}
 	for _, name := range []string{o.Greeting, o.Hello} {
-		if name == "" || e.shownFor(s, name) != nil {
+		if name == "" || e.m.TLS.shownFor(s, name) != nil {
 			continue
 		}
 		e.warn("origin-name", object, fmt.Sprintf("it calls itself %s, for which clients are shown no certificate; some (Exchange) compare the two", name),
@@ -156,9 +159,9 @@ func (e *exam) names(s config.Service, object string, o Offer) {
 
 // shownFor returns the chain that clients see who ask for a name, nil when it is
 // for others.
-func (e *exam) shownFor(s config.Service, name string) []*x509.Certificate {
+func (t TLS) shownFor(s config.Service, name string) []*x509.Certificate {
 	for _, c := range s.TLS.Certificates {
-		chain := e.m.TLS.Certificates[c].Chain
+		chain := t.Certificates[c].Chain
 		if len(chain) > 0 && chain[0].VerifyHostname(name) == nil {
 			return chain
 		}
@@ -167,12 +170,12 @@ func (e *exam) shownFor(s config.Service, name string) []*x509.Certificate {
 }
 
 // presented returns the chain that a client sees who asks for a name.
-func (e *exam) presented(s config.Service, name string) []*x509.Certificate {
-	if chain := e.shownFor(s, name); chain != nil {
+func (t TLS) presented(s config.Service, name string) []*x509.Certificate {
+	if chain := t.shownFor(s, name); chain != nil {
 		return chain
 	}
 	for _, c := range s.TLS.Certificates {
-		if chain := e.m.TLS.Certificates[c].Chain; len(chain) > 0 {
+		if chain := t.Certificates[c].Chain; len(chain) > 0 {
 			return chain
 		}
 	}
@@ -180,7 +183,7 @@ func (e *exam) presented(s config.Service, name string) []*x509.Certificate {
 }
 
 // domain compares what a domain publishes with what clients are shown.
-func (e *exam) domain(s config.Service, name string) {
+func (e tlsTopic) domain(s config.Service, name string) {
 	object := "domain " + name
 	d, looked := e.m.TLS.Domains[name]
 	switch {
@@ -225,7 +228,7 @@ func noneForClients(s config.Service) bool {
 }
 
 // sts judges an MTA-STS policy: a sender that knows it delivers to nobody else.
-func (e *exam) sts(s config.Service, object, name string, d Domain) {
+func (e tlsTopic) sts(s config.Service, object, name string, d Domain) {
 	policy := d.STS
 	say := e.warn
 	if policy.Mode == "enforce" {
@@ -248,7 +251,7 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 		case !slices.Contains(ours, mx):
 		case noneForClients(s):
 			say("sts-no-tls", object, fmt.Sprintf("its MTA-STS policy (%s) asks for TLS, which mode %s does not offer to clients", policy.Mode, s.TLS.Mode), "write mode: mirror or mode: passthrough")
-		case s.TLS.Terminates() && e.presented(s, mx) != nil && e.shownFor(s, mx) == nil:
+		case s.TLS.Terminates() && e.m.TLS.presented(s, mx) != nil && e.m.TLS.shownFor(s, mx) == nil:
 			say("sts-certificate", object, fmt.Sprintf("its MTA-STS policy (%s) asks %s for a certificate with that name, and clients are shown none", policy.Mode, mx), "get a certificate for "+mx)
 		}
 	}
@@ -256,7 +259,7 @@ func (e *exam) sts(s config.Service, object, name string, d Domain) {
 
 // dane judges the TLSA records of a mail server against what clients are shown.
 // They bind senders only where DNSSEC vouches for them.
-func (e *exam) dane(s config.Service, object, mx string, records Records) {
+func (e tlsTopic) dane(s config.Service, object, mx string, records Records) {
 	if len(records.List) == 0 {
 		return
 	}
@@ -274,7 +277,7 @@ func (e *exam) dane(s config.Service, object, mx string, records Records) {
 		e.warn("dane-useless", object, fmt.Sprintf("none of the TLSA records of %s is of use for SMTP: senders use TLS and look at no certificate", mx), "publish records of usage 3 or 2")
 		return
 	}
-	chain := e.presented(s, mx)
+	chain := e.m.TLS.presented(s, mx)
 	if chain == nil || !s.TLS.Terminates() {
 		return // why is told with the certificate, or it is the origin's own
 	}

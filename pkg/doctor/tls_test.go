@@ -162,8 +162,8 @@ func testTLSFindings(t *testing.T) {
 	} {
 		l := order(t, good)
 		k.spoil(&l)
-		e := &exam{c: secured(t, k.section), m: Machine{TLS: l, Now: time.Now()}}
-		e.tls()
+		e := begin(secured(t, k.section), Machine{TLS: l, Now: time.Now()})
+		tlsTopic{e}.judge()
 		var bad []string
 		for _, f := range noted(e.report()) {
 			if f.Severity > 0 {
@@ -254,8 +254,8 @@ func TestServicesOfOneOrigin(t *testing.T) {
 		}
 		return &trust.Policy{}, nil
 	})
-	e := &exam{c: c, m: Machine{TLS: seen, Now: time.Now()}}
-	e.tls()
+	e := begin(c, Machine{TLS: seen, Now: time.Now()})
+	tlsTopic{e}.judge()
 	want := []string{
 		"offers TLS 1.3, ",
 		"its key is none of those under tls.origin.pins of service pins:",

@@ -7,6 +7,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // harm is what a rule does to packets of ours.
@@ -34,7 +35,7 @@ type trouble struct {
 func (t trouble) same(o trouble) bool { return t.harm == o.harm && t.Rule.Same(o.Rule) }
 
 // follow returns what happens to packets on their way.
-func (e *exam) follow(s *netfilter.Survey, w way) []trouble {
+func (g *gateway) follow(s *netfilter.Survey, w way) []trouble {
 	var found []trouble
 	untracked, writer := false, netfilter.Meeting{}
 	var lost, doubt uint32
@@ -49,7 +50,7 @@ func (e *exam) follow(s *netfilter.Survey, w way) []trouble {
 			if m.Loses()&w.mark != 0 {
 				writer = m
 			}
-			if t, is := e.harmOf(w, st.hook, m); is {
+			if t, is := g.harmOf(w, st.hook, m); is {
 				found = append(found, t)
 			}
 		}
@@ -77,7 +78,7 @@ func blameWriter(found []trouble, writer netfilter.Meeting, mark uint32) []troub
 
 // harmOf tells the harm that a rule does to packets on a way, if it does any. Whom
 // the administrator bans is his affair.
-func (e *exam) harmOf(w way, hook string, m netfilter.Meeting) (trouble, bool) {
+func (g *gateway) harmOf(w way, hook string, m netfilter.Meeting) (trouble, bool) {
 	t := trouble{way: w, hook: hook, sure: m.Sure && !m.Choosing, Meeting: m}
 	plausible := !m.Choosing && (m.Sure || m.Fits || m.Specific)
 	routed := hook == "ingress" || hook == "prerouting"
@@ -93,11 +94,11 @@ func (e *exam) harmOf(w way, hook string, m netfilter.Meeting) (trouble, bool) {
 		return t, w.leg == addressedSYN || w.leg == loopSYN || w.leg == originSYN || m.TPROXY()
 	case m.Rewrites():
 		t.harm = rewrites
-		return t, (w.leg == loopSYN || w.leg == originSYN && w.forged) && e.concernsClients(m.Rule)
+		return t, (w.leg == loopSYN || w.leg == originSYN && w.forged) && g.concernsClients(m.Rule)
 	case m.Loses()&w.mark != 0:
 		t.harm = takesMark
 		return t, routed
-	case m.Sets()&e.marks() != 0:
+	case m.Sets()&g.marks() != 0:
 		t.harm = setsMark
 		t.sure = false
 		return t, routed
@@ -106,10 +107,10 @@ func (e *exam) harmOf(w way, hook string, m netfilter.Meeting) (trouble, bool) {
 }
 
 // marks are all bits that portreeve uses.
-func (e *exam) marks() uint32 {
-	k := e.c.Kernel
+func (g *gateway) marks() uint32 {
+	k := g.c.Kernel
 	all := k.ClientMark | k.OriginMark
-	if e.loops() {
+	if plan.Loops(g.c) {
 		all |= k.LoopMark
 	}
 	return all

@@ -17,7 +17,7 @@ import (
 // be stopped once the kernel side is attached, with the words of the
 // configuration that keep it.
 func Stopped(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
-	e := &exam{c: c, m: Machine{Links: links, Firewall: firewall}}
+	e := begin(c, Machine{Links: links, Firewall: firewall})
 	e.stopped()
 	return e.report()
 }
@@ -49,8 +49,8 @@ func (e *exam) unlisted() {
 func isRouted(p netip.Prefix) bool { return !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsLoopback() }
 
 // listed are all interfaces of the configuration.
-func (e *exam) listed() []string {
-	i := e.c.Interfaces
+func (g *gateway) listed() []string {
+	i := g.c.Interfaces
 	return slices.Concat(i.Client, i.Origin, i.Bypass)
 }
 
@@ -79,12 +79,12 @@ func (e *exam) diversionsInto() {
 
 // diverting are the rules that take connections away from a service, or would without
 // ours.
-func (e *exam) diverting() []netfilter.Meeting {
+func (g *gateway) diverting() []netfilter.Meeting {
 	var all []netfilter.Meeting
-	for _, s := range e.c.Services {
+	for _, s := range g.c.Services {
 		for n, t := range slices.Concat(s.Listen, s.Intercept) {
 			p := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), In: netfilter.AnyInterface, To: t.Prefix, ToHere: n < len(s.Listen), Port: t.Port, State: netfilter.StateNew, Flags: netfilter.SYN}
-			all = append(all, slices.DeleteFunc(e.m.Firewall.Meet("prerouting", p), func(m netfilter.Meeting) bool { return !m.Diverts() })...)
+			all = append(all, slices.DeleteFunc(g.m.Firewall.Meet("prerouting", p), func(m netfilter.Meeting) bool { return !m.Diverts() })...)
 		}
 	}
 	return all

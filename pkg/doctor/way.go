@@ -58,6 +58,12 @@ func (w way) at(hook string) netfilter.Packet {
 	return netfilter.Packet{}
 }
 
+// gateway is a machine with what it shall do.
+type gateway struct {
+	c *config.Config
+	m Machine
+}
+
 // mostTargets is how many targets of a service are followed: of more, the first.
 const mostTargets = 256
 
@@ -72,29 +78,23 @@ func some(targets []config.Target, f plan.Family) []config.Target {
 	return all
 }
 
-// loops reports whether new connections of transit pass FORWARD on their way to the
-// inspector.
-func (e *exam) loops() bool {
-	return e.transit() && e.c.Kernel.ForwardRules == config.ForwardHonour
-}
-
 // ways are those of all packets that mail needs.
-func (e *exam) ways() []way {
+func (g *gateway) ways() []way {
 	var all []way
 	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
-		for _, s := range e.c.Services {
+		for _, s := range g.c.Services {
 			for _, t := range some(s.Listen, f) {
-				all = append(all, e.each(e.c.Interfaces.Client, t, e.addressed)...)
+				all = append(all, g.each(g.c.Interfaces.Client, t, g.addressed)...)
 			}
 			for _, t := range some(s.Intercept, f) {
-				all = append(all, e.each(e.c.Interfaces.Client, t, e.intercepted)...)
+				all = append(all, g.each(g.c.Interfaces.Client, t, g.intercepted)...)
 				if s.Fail == config.FailOpen {
-					all = append(all, e.each(e.c.Interfaces.Client, t, e.uninspected)...)
+					all = append(all, g.each(g.c.Interfaces.Client, t, g.uninspected)...)
 				}
 			}
 			for _, t := range some(plan.Destinations(s), f) {
-				for _, by := range e.interfacesTo(t) {
-					all = append(all, e.forwarded(t, by, s.Forge.Address != config.ForgeNever)...)
+				for _, by := range g.interfacesTo(t) {
+					all = append(all, g.forwarded(t, by, s.Forge.Address != config.ForgeNever)...)
 				}
 			}
 		}
@@ -102,7 +102,7 @@ func (e *exam) ways() []way {
 	return all
 }
 
-func (e *exam) each(interfaces []string, t config.Target, ways func(config.Target, string) []way) []way {
+func (g *gateway) each(interfaces []string, t config.Target, ways func(config.Target, string) []way) []way {
 	var all []way
 	for _, by := range interfaces {
 		all = append(all, ways(t, by)...)
@@ -112,31 +112,31 @@ func (e *exam) each(interfaces []string, t config.Target, ways func(config.Targe
 
 // interfacesTo are those that packets to an origin leave by: of one address that of
 // its route, of several all on the origin side.
-func (e *exam) interfacesTo(t config.Target) []string {
-	if r, asked := e.m.Routes[t.Prefix.Addr()]; asked && t.Prefix.IsSingleIP() && slices.Contains(e.c.Interfaces.Origin, r.Interface) {
+func (g *gateway) interfacesTo(t config.Target) []string {
+	if r, asked := g.m.Routes[t.Prefix.Addr()]; asked && t.Prefix.IsSingleIP() && slices.Contains(g.c.Interfaces.Origin, r.Interface) {
 		return []string{r.Interface}
 	}
-	return e.c.Interfaces.Origin
+	return g.c.Interfaces.Origin
 }
 
 // addressed are the ways of connections to an address of the gateway. What comes in
 // bears no mark.
-func (e *exam) addressed(t config.Target, by string) []way {
+func (g *gateway) addressed(t config.Target, by string) []way {
 	in := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), In: by, To: t.Prefix, ToHere: true, Port: t.Port}
-	out := e.reply(t, by)
+	out := g.reply(t, by)
 	out.FromHere, out.State = true, netfilter.StateEstablished
 	return []way{
 		{leg: addressedSYN, to: t, by: by, steps: arrives(in, netfilter.SYN, netfilter.StateNew)},
 		{leg: addressedLater, to: t, by: by, steps: arrives(in, netfilter.ACK, netfilter.StateEstablished)},
-		{leg: addressedReply, to: t, by: by, mark: e.c.Kernel.ClientMark, steps: leaves(out)},
+		{leg: addressedReply, to: t, by: by, mark: g.c.Kernel.ClientMark, steps: leaves(out)},
 	}
 }
 
 // reply is a packet of ours to a client.
-func (e *exam) reply(t config.Target, by string) netfilter.Packet {
+func (g *gateway) reply(t config.Target, by string) netfilter.Packet {
 	return netfilter.Packet{
-		Family: plan.FamilyOf(t.Prefix.Addr()), Out: by, From: t.Prefix, SourcePort: t.Port, Mark: e.c.Kernel.ClientMark,
-		Flags: netfilter.SYNACK, Sent: true, User: e.m.User, Group: e.m.Group,
+		Family: plan.FamilyOf(t.Prefix.Addr()), Out: by, From: t.Prefix, SourcePort: t.Port, Mark: g.c.Kernel.ClientMark,
+		Flags: netfilter.SYNACK, Sent: true, User: g.m.User, Group: g.m.Group,
 	}
 }
 
@@ -157,20 +157,20 @@ func leaves(p netfilter.Packet) []step {
 
 // intercepted are the ways of connections of transit. Our rules keep the client legs
 // untracked.
-func (e *exam) intercepted(t config.Target, by string) []way {
-	mark := e.c.Kernel.ClientMark
+func (g *gateway) intercepted(t config.Target, by string) []way {
+	mark := g.c.Kernel.ClientMark
 	in := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), In: by, To: t.Prefix, Port: t.Port, Mark: mark}
-	out := e.reply(t, by)
+	out := g.reply(t, by)
 	out.State = netfilter.StateEstablished
 	ways := []way{
 		{leg: steeredSYN, to: t, by: by, mark: mark, steps: arrives(in, netfilter.SYN, netfilter.StateNew)},
 		{leg: steeredLater, to: t, by: by, mark: mark, steps: arrives(in, netfilter.ACK, netfilter.StateEstablished)},
 		{leg: transitReply, to: t, by: by, mark: mark, steps: leaves(out)},
 	}
-	if !e.loops() {
+	if !plan.Loops(g.c) {
 		return ways
 	}
-	in.Mark, in.Flags = e.c.Kernel.LoopMark, netfilter.SYN
+	in.Mark, in.Flags = g.c.Kernel.LoopMark, netfilter.SYN
 	loop := way{leg: loopSYN, to: t, by: by, mark: in.Mark, steps: passes(in, plan.LoopLink)}
 	return append([]way{loop}, ways...)
 }
@@ -187,9 +187,9 @@ func passes(p netfilter.Packet, out string) []step {
 }
 
 // uninspected are the ways of connections that are forwarded as if we were not here.
-func (e *exam) uninspected(t config.Target, by string) []way {
+func (g *gateway) uninspected(t config.Target, by string) []way {
 	var all []way
-	for _, out := range e.interfacesTo(t) {
+	for _, out := range g.interfacesTo(t) {
 		p := netfilter.Packet{Family: plan.FamilyOf(t.Prefix.Addr()), In: by, Out: out, To: t.Prefix, Port: t.Port, Flags: netfilter.SYN, State: netfilter.StateNew}
 		r := netfilter.Packet{Family: p.Family, In: out, Out: by, From: t.Prefix, SourcePort: t.Port, Flags: netfilter.SYNACK, State: netfilter.StateEstablished}
 		all = append(all,
@@ -201,14 +201,14 @@ func (e *exam) uninspected(t config.Target, by string) []way {
 
 // forwarded are the ways of a connection to an origin. Its other end is the client's
 // address, or the gateway's own.
-func (e *exam) forwarded(t config.Target, by string, forged bool) []way {
-	mark := e.c.Kernel.OriginMark
+func (g *gateway) forwarded(t config.Target, by string, forged bool) []way {
+	mark := g.c.Kernel.OriginMark
 	out := netfilter.Packet{
 		Family: plan.FamilyOf(t.Prefix.Addr()), Out: by, FromHere: !forged, To: t.Prefix, Port: t.Port, Mark: mark,
-		Flags: netfilter.SYN, State: netfilter.StateNew, Sent: true, User: e.m.User, Group: e.m.Group,
+		Flags: netfilter.SYN, State: netfilter.StateNew, Sent: true, User: g.m.User, Group: g.m.Group,
 	}
 	in := netfilter.Packet{Family: out.Family, In: by, From: t.Prefix, ToHere: !forged, SourcePort: t.Port, Mark: mark}
-	if own := e.m.Routes[t.Prefix.Addr()].Source; own.IsValid() && !forged {
+	if own := g.m.Routes[t.Prefix.Addr()].Source; own.IsValid() && !forged {
 		out.From, in.To = netfilter.Single(own), netfilter.Single(own)
 	}
 	return []way{

@@ -437,9 +437,11 @@ func (e entry) match(p Packet) match {
 	m := match{fit: surely}
 	for _, c := range e.conditions {
 		f := c.fit(p)
-		m.fit = min(m.fit, f)
+		if m.fit = min(m.fit, f); f == never {
+			break
+		}
 		m.strange = m.strange || f == maybe && p.strange(c.field)
-		m.specific = m.specific || f != never && c.specific() && !p.strange(c.field)
+		m.specific = m.specific || c.specific() && !p.strange(c.field)
 	}
 	return m
 }

@@ -19,6 +19,7 @@ type line struct {
 	handle uint64 // nftables' number of the rule
 	bare   bool   // it has no condition, and ends a packet's way, logs it, or does nothing
 	to     string // a bare rule leads to this chain
+	logs   bool   // whatever its conditions, it does no more than log
 }
 
 // base is a base chain, as far as the place of our jumps depends on it.
@@ -45,26 +46,46 @@ func newBase(lines []line, chain func(name string) ([]line, error)) (base, error
 		}
 		b.run = i
 	}
-	return b, b.passEmpty(chain)
+	return b, b.trim(chain)
 }
 
-// passEmpty begins the run behind chains in which nothing is: others put their bans
-// into them, which hold at once only before our jump.
-func (b *base) passEmpty(chain func(string) ([]line, error)) error {
-	for ; b.run < len(b.lines); b.run++ {
-		l := b.lines[b.run]
-		if l.jump != "" {
-			continue
-		}
-		if l.to == "" {
-			return nil
-		}
-		inside, err := chain(l.to)
-		if err != nil || len(inside) > 0 {
+// trim begins the run behind chains in which nothing is, and takes one for none that
+// only logs: others put their bans there, which hold at once only before our jump.
+func (b *base) trim(chain func(string) ([]line, error)) error {
+	begin := len(b.lines)
+	ends := false
+	for i := len(b.lines) - 1; i >= b.run; i-- {
+		does, stops, err := effect(b.lines[i], chain)
+		if err != nil {
 			return err
 		}
+		ends = ends || stops
+		if does && ends {
+			begin = i
+		}
 	}
+	b.run = begin
 	return nil
+}
+
+// effect reports whether a line of the run, or one that it leads to, does anything to a
+// packet, and whether that is more than to log it.
+func effect(l line, chain func(string) ([]line, error)) (does, stops bool, err error) {
+	if l.jump != "" {
+		return false, false, nil
+	}
+	if l.to == "" {
+		return true, !l.logs, nil
+	}
+	lines, err := chain(l.to)
+	for _, next := range lines {
+		d, s, failed := effect(next, chain)
+		if failed != nil {
+			return false, false, failed
+		}
+		does, stops = does || d, stops || s
+	}
+	return does, stops, err
 }
 
 // allBare reports whether a rule is bare, and all those that it leads to.
@@ -81,6 +102,9 @@ func allBare(l line, way []string, chain func(string) ([]line, error)) (bool, er
 	}
 	way = append(slices.Clone(way), l.to)
 	for _, next := range lines {
+		if next.logs {
+			continue
+		}
 		if all, err := allBare(next, way, chain); !all || err != nil {
 			return false, err
 		}
@@ -277,13 +301,44 @@ func readBase(c *nftables.Chain) (b base, err error) {
 // nothing to it.
 var bareTargets = []string{"ACCEPT", "DROP", "REJECT", "RETURN", "LOG", "NFLOG", "ULOG", "AUDIT", "TRACE"}
 
+// logTargets are those of them that log.
+var logTargets = []string{"LOG", "NFLOG", "ULOG"}
+
+// onlyLogs reports whether a rule of nftables does no more than log, under whatever
+// conditions. What may do something else is not known to do nothing.
+func onlyLogs(r *nftables.Rule) bool {
+	logs := false
+	for _, e := range r.Exprs {
+		switch e := e.(type) {
+		case *expr.Log:
+			logs = true
+		case *expr.Target:
+			if logs = slices.Contains(logTargets, e.Name); !logs {
+				return false
+			}
+		case *expr.Meta:
+			if e.SourceRegister {
+				return false
+			}
+		case *expr.Ct:
+			if e.SourceRegister {
+				return false
+			}
+		case *expr.Match, *expr.Counter, *expr.Limit, *expr.Cmp, *expr.Bitwise, *expr.Range:
+		default:
+			return false
+		}
+	}
+	return logs
+}
+
 // lineOf reads a rule of nftables. Only what is known to be no condition is none:
 // the library leaves out what it does not know, but not what compares it.
 func lineOf(r *nftables.Rule) line {
 	if j, found := readJump(r); found && j.ours {
 		return line{jump: j.target, handle: r.Handle}
 	}
-	l := line{handle: r.Handle, bare: len(r.Exprs) > 0}
+	l := line{handle: r.Handle, bare: len(r.Exprs) > 0, logs: onlyLogs(r)}
 	for _, e := range r.Exprs {
 		switch e := e.(type) {
 		case *expr.Counter, *expr.Log, *expr.Reject:
@@ -363,6 +418,8 @@ func (r rule) line(chains []string) line {
 	switch {
 	case len(args) == 0:
 		return line{bare: true}
+	case slices.Contains(logTargets, r.target()) && !slices.Contains(chains, r.target()):
+		return line{bare: args[0] == "-j", logs: true}
 	case len(args) < 2 || args[0] != "-j" && args[0] != "-g":
 		return line{}
 	case slices.Contains(chains, args[1]):

@@ -121,19 +121,20 @@ func JudgeForwarding(c *config.Config, f Facts) finding.List {
 		return nil
 	}
 	for _, family := range families(intercepts(c)) {
-		for _, name := range c.Interfaces.Client {
+		names := slices.DeleteFunc(slices.Clone(c.Interfaces.Client), func(name string) bool {
 			forwarded, known := f.Forwarding[name]
-			if !known || slices.Contains(forwarded, family) {
-				continue
-			}
-			sysctl := "net.ipv4.ip_forward"
-			if family == IPv6 {
-				sysctl = "net.ipv6.conf.all.forwarding"
-			}
-			l.Add(finding.Error, key(c, "kernel.forward_rules"),
-				fmt.Sprintf("connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no %s that comes in by %s", family, name),
-				fmt.Sprintf("sysctl -w %s=1 (and in /etc/sysctl.d, or it is lost at boot), or set kernel.forward_rules to skip", sysctl))
+			return !known || slices.Contains(forwarded, family)
+		})
+		if len(names) == 0 {
+			continue
 		}
+		sysctl := "net.ipv4.ip_forward"
+		if family == IPv6 {
+			sysctl = "net.ipv6.conf.all.forwarding"
+		}
+		l.AddAs("forwarding-off", finding.Error, key(c, "kernel.forward_rules"),
+			fmt.Sprintf("connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no %s that comes in by %s", family, strings.Join(names, ", ")),
+			fmt.Sprintf("sysctl -w %s=1 # and write it into /etc/sysctl.d, or it is lost at boot; or set kernel.forward_rules to skip", sysctl))
 	}
 	return l
 }

@@ -171,16 +171,14 @@ func (f Firewall) openings(family Family) []string {
 // wall drops what would begin a connection to an origin past the inspector.
 // The program judges as the wall at the origin side's egress does; the rule asks
 // it for all interfaces, so that one that is new is no way round. The loop link
-// alone is none: what leaves by it comes back or is lost.
+// alone is none: what leaves by it comes back or is lost. Without the loop the rule
+// is the same, for that of one configuration may stand beside the loop of another,
+// while an inspector takes over or after an attach that was killed.
 func (f Firewall) wall(family Family) []string {
 	if f.Match == "" || !f.transit(family) {
 		return nil
 	}
-	past := ""
-	if f.loop(family) {
-		past = "! -o " + f.Link + " "
-	}
-	return []string{past + "-m bpf " + pinned + " " + f.Match + " -j DROP"}
+	return []string{"! -o " + LoopLink + " -m bpf " + pinned + " " + f.Match + " -j DROP"}
 }
 
 // forward lets through what a policy of FORWARD would drop: new connections on

@@ -106,7 +106,7 @@ iptables-legacy -t filter -I OUTPUT -m comment --comment portreeve -j PORTREEVE-
 iptables-legacy -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING
 iptables-legacy -t raw -I OUTPUT -m comment --comment portreeve -j PORTREEVE-OUTPUT
 iptables-legacy -t raw -I PREROUTING -m comment --comment portreeve -j PORTREEVE-PREROUTING
-iptables-legacy -t filter -A PORTREEVE-FORWARD -m bpf --object-pinned /a/b -j DROP
+iptables-legacy -t filter -A PORTREEVE-FORWARD ! -o portreeve0 -m bpf --object-pinned /a/b -j DROP
 `},
 		{"transit in IPv4 by the loop, forged in both families, fails open", func(f *Firewall) {
 			f.Legacy = true

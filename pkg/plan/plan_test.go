@@ -224,7 +224,7 @@ func TestJudgeWarnsOfNoWall(t *testing.T) {
 // SYNs that shall meet FORWARD have to be forwarded, in each family and by each
 // interface of the client side.
 func TestJudgeForwarding(t *testing.T) {
-	const v4 = "portreeve.yaml: kernel.forward_rules: connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no IPv4 that comes in by ext0; sysctl -w net.ipv4.ip_forward=1 (and in /etc/sysctl.d, or it is lost at boot), or set kernel.forward_rules to skip"
+	const v4 = "portreeve.yaml: kernel.forward_rules: connections to addresses under intercept have to meet the rules of FORWARD, and the kernel forwards no IPv4 that comes in by ext0; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d, or it is lost at boot; or set kernel.forward_rules to skip"
 	addressed := `  - {name: mx, listen: ["172.16.40.1:25"], origins: ["172.16.20.254:25"]}` + "\n"
 	for _, test := range []struct {
 		services  string

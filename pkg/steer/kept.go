@@ -24,6 +24,7 @@ type keptObject struct {
 	id     uint64
 	pin    func(path string) error
 	closes func() error
+	ended  func() bool // nil: it has no end of its own
 }
 
 // Keep returns what keeps the objects of the hand's network namespace; nothing yet.
@@ -85,7 +86,7 @@ func openKept(dir pinDir, name string) (keptObject, error) {
 		if err != nil {
 			return keptObject{}, err
 		}
-		return keptObject{uint64(id), clone.Pin, clone.Close}, nil
+		return keptObject{id: uint64(id), pin: clone.Pin, closes: clone.Close}, nil
 	}
 	m, err := ebpf.LoadPinnedMap(dir.pin(name), nil)
 	if err != nil {
@@ -101,7 +102,7 @@ func openKept(dir pinDir, name string) (keptObject, error) {
 	if err != nil {
 		return keptObject{}, err
 	}
-	return keptObject{uint64(id), clone.Pin, clone.Close}, nil
+	return keptObject{id: uint64(id), pin: clone.Pin, closes: clone.Close}, nil
 }
 
 func openKeptLink(dir pinDir, name string) (keptObject, error) {
@@ -118,18 +119,31 @@ func openKeptLink(dir pinDir, name string) (keptObject, error) {
 	if err != nil {
 		return keptObject{}, err
 	}
-	return keptObject{uint64(info.ID), clone.Pin, clone.Close}, nil
+	return keptObject{id: uint64(info.ID), pin: clone.Pin, closes: clone.Close, ended: func() bool {
+		now, err := clone.Info()
+		return err != nil || !runs(now)
+	}}, nil
 }
 
-// Lost names the pins that are gone, of objects that are kept.
+// Lost names the pins that are gone, of objects that are kept. That of a link which was
+// ended was removed with it. The kernel does not say that of links at FORWARD, so these
+// are lost only with others: by itself each of them can be made anew.
 func (k *Kept) Lost() []string {
-	var lost []string
-	for name := range k.objects {
-		if _, err := os.Lstat(k.steer.dir().pin(name)); errors.Is(err, fs.ErrNotExist) {
+	var lost, perhaps []string
+	for name, o := range k.objects {
+		_, err := os.Lstat(k.steer.dir().pin(name))
+		switch {
+		case !errors.Is(err, fs.ErrNotExist):
+		case strings.HasPrefix(name, linkPrefix+bpfProgSteerForward):
+			perhaps = append(perhaps, name)
+		case o.ended == nil || !o.ended():
 			lost = append(lost, name)
 		}
 	}
-	return lost
+	if len(lost) == 0 {
+		return nil
+	}
+	return append(lost, perhaps...)
 }
 
 // Restore pins what is kept and lost again, and returns the names. It changes nothing
@@ -149,7 +163,9 @@ func (k *Kept) Restore() ([]string, error) {
 	if err := k.steer.Close(); err != nil {
 		return nil, err
 	}
-	if len(lost) == len(k.objects) {
+	if there, err := k.steer.dir().exists(); err != nil {
+		return nil, err
+	} else if !there {
 		if err := k.restoreAll(); err != nil {
 			return nil, err
 		}
@@ -193,6 +209,9 @@ func (k *Kept) restoreAll() error {
 		return err
 	}
 	for name, o := range k.objects {
+		if o.ended != nil && o.ended() && !strings.HasPrefix(name, linkPrefix+bpfProgSteerForward) {
+			continue
+		}
 		if err := o.pin(aside.pin(name)); err != nil {
 			return errors.Join(fmt.Errorf("pin %s again: %w", name, err), aside.removeAll())
 		}

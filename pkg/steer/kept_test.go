@@ -3,11 +3,14 @@ package steer
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/plan"
 )
 
 // What is kept can be pinned again, whatever became of the pins, and an inspector goes
@@ -94,5 +97,21 @@ func TestWatcherNotes(t *testing.T) {
 	}
 	if len(w.Findings) != 1 || w.Findings[0].Text != "two" {
 		t.Errorf("findings %v", w.Findings)
+	}
+}
+
+// What an attach has taken away is not lost.
+func TestKeptKnowsWhatWasEnded(t *testing.T) {
+	s, _, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	k := s.Keep()
+	t.Cleanup(func() { must(t, k.Close()) })
+	must(t, k.Follow())
+	apply(t, s, slices.DeleteFunc(slices.Clone(want), func(i plan.Item) bool {
+		return i.Kind() == plan.KindTC || i.Kind() == plan.KindForward || i.Kind() == plan.KindLookup
+	}))
+	if lost := k.Lost(); lost != nil {
+		t.Errorf("lost: %v", lost)
 	}
 }

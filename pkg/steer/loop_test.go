@@ -14,8 +14,6 @@ const (
 	redirect = 7 // TC_ACT_REDIRECT
 )
 
-// loopHook is the egress of our own link.
-var loopHook = plan.TC{Side: plan.LoopSide, Egress: true}
 
 // With the loop a SYN that would be taken is sent round first; everything else is
 // as without.

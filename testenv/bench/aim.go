@@ -38,7 +38,22 @@ func (r *Results) judge() {
 	if r.Idle != nil {
 		r.judgeIdle()
 	}
+	r.judgeConnect()
 	r.judgePackets()
+}
+
+// judgeConnect takes the worse of what FORWARD costs, without and with a firewall
+// that tracks.
+func (r *Results) judgeConnect() {
+	if r.Connect == nil {
+		return
+	}
+	for _, tracked := range []bool{false, true} {
+		s := r.Connect.series("portreeve", tracked)
+		if s != nil && s.Skip != nil {
+			r.aim(Aim{What: fmt.Sprintf("µs of connect(2) by way of FORWARD%s", tracking(tracked)), AtMost: 5, Measured: s.Skip.Median})
+		}
+	}
 }
 
 func (r *Results) judgeIdle() {
@@ -70,8 +85,8 @@ func (r *Results) judgePackets() {
 }
 
 // perPacket returns what all programs together took for a packet of one kind. Each
-// packet meets one of the two TC programs, and the first of a connection
-// steer_lookup besides.
+// packet meets steer_client or steer_origin where it comes in, and others on its
+// way. What has gone round by steer_loop meets steer_client twice.
 func (r *Results) perPacket(traffic string) float64 {
 	var took, packets float64
 	for _, p := range r.Packets {
@@ -79,8 +94,11 @@ func (r *Results) perPacket(traffic string) float64 {
 			continue
 		}
 		took += p.Net * float64(p.Runs)
-		if p.Program != "steer_lookup" {
+		switch p.Program {
+		case "steer_client", "steer_origin":
 			packets += float64(p.Runs)
+		case "steer_loop":
+			packets -= float64(p.Runs)
 		}
 	}
 	if packets == 0 {

@@ -109,7 +109,7 @@ func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
 	}
 	defer func() { err = errors.Join(err, running.stop()) }()
 	fmt.Printf("process %d and its children; load on %s until interrupted\n", running.pid, running.target)
-	if s.messages == 0 {
+	if s.messages == 0 && !s.connect {
 		if _, err := s.hold(ctx, running); err != nil {
 			return err
 		}

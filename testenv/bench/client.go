@@ -101,7 +101,8 @@ func (c *client) run(ctx context.Context, to netip.AddrPort, sessions, parallel 
 // order makes the client do something, in the way of the section's work, and
 // waits for its report.
 func (c *client) order(ctx context.Context, o ends.Order) (ends.Report, error) {
-	o.Sources, o.Messages, o.Octets, o.Pipelined, o.Secure = c.sources, c.work.messages, c.work.octets, c.work.pipelined, c.work.secure
+	o.Sources, o.Messages, o.Octets = c.sources, c.work.messages, c.work.octets
+	o.Pipelined, o.Secure, o.Connect = c.work.pipelined, c.work.secure, c.work.connect
 	if err := json.NewEncoder(c.in).Encode(o); err != nil {
 		return ends.Report{}, c.complain(err)
 	}

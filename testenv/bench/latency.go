@@ -126,5 +126,5 @@ func quantiles(name string, all []ends.Times, part func(ends.Times) time.Duratio
 		figures[i] = float64(part(t).Nanoseconds()) / 1000
 	}
 	slices.Sort(figures)
-	return Quantiles{Name: name, Median: median(figures), P99: figures[(len(figures)*99+99)/100-1]}
+	return Quantiles{Name: name, Median: median(figures), P99: quantile(figures, 99)}
 }

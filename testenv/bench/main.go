@@ -5,9 +5,10 @@
 // It owns the measuring: a network of namespaces, a load and an origin in it,
 // subjects that take turns, and sections of results: the CPU time of the whole
 // machine per session, per pipelined message and per octet of large ones, memory
-// of idle sessions, latency, and the run time of the BPF programs per packet. It
-// never judges: aims stand beside the figures, and no figure makes it fail. It
-// removes everything that it made, also when interrupted.
+// of idle sessions, latency, the time that connect(2) takes, and the run time of
+// the BPF programs per packet. It never judges: aims stand beside the figures, and
+// no figure makes it fail. It removes everything that it made, also when
+// interrupted.
 package main
 
 import (

@@ -66,8 +66,9 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 	checkIdle(t, r.Idle)
 	checkIdle(t, r.TLSIdle)
 	checkLatency(t, r.Latency)
+	checkConnect(t, r.Connect)
 	checkPackets(t, r.Packets)
-	if len(r.Aims) != 8 {
+	if len(r.Aims) != 10 {
 		t.Errorf("aims: %+v", r.Aims)
 	}
 	leftNothing(t)
@@ -116,6 +117,23 @@ func checkLatency(t *testing.T, l *Latency) {
 		}
 		if len(s.Steps) != ends.Steps {
 			t.Errorf("%s: %d steps", s.Name, len(s.Steps))
+		}
+	}
+}
+
+// checkConnect checks that every way was measured without and with a rule that
+// tracks. That each was the way that it is named after, the section checks itself.
+func checkConnect(t *testing.T, c *Connect) {
+	t.Helper()
+	if len(c.Ways) != 2*len(ways) {
+		t.Errorf("%d ways of %d", len(c.Ways), 2*len(ways))
+	}
+	for _, s := range c.Ways {
+		if s.P10 <= 0 || s.Median < s.P10 || s.P90 < s.Median || len(s.Rounds) != 1 {
+			t.Errorf("%s: %+v", s, s)
+		}
+		if (s.Direct == nil) != (s.Name == directWay) || (s.Skip == nil) != (s.Name == skipWay) {
+			t.Errorf("%s: compared with direct %v, with skip %v", s, s.Direct, s.Skip)
 		}
 	}
 }

@@ -38,7 +38,7 @@ func measurePackets(ctx context.Context, o *options, w work, r *Results) error {
 // countPackets measures the run time of the BPF programs per packet. It has a
 // phase of its own because the statistics slow the programs down.
 func (s *stage) countPackets(ctx context.Context) ([]Packets, error) {
-	running, err := s.startInspector(ctx, bothWaysConfig)
+	running, err := s.startInspector(ctx, s.env.Gateway4, bothWaysConfig)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,13 @@ services:
 `
 	bothWaysConfig = addressedConfig + `    intercept: ["%[3]s:%[2]d"]
 `
+	transitConfig = `interfaces: {client: [ext0], origin: [dmz0]}
+services:
+  - name: mx
+    intercept: ["%[3]s:%[2]d"]
+`
+	skipConfig = transitConfig + `kernel: {forward_rules: skip}
+`
 	secureConfig = addressedConfig + `    tls:
       certificates: [{chain: %[4]s.pem, key: %[4]s.key}]
       client: {implicit: true}
@@ -28,15 +35,19 @@ services:
 )
 
 func startPortreeve(ctx context.Context, s *stage) (*serving, error) {
-	if s.secure {
-		return s.startInspector(ctx, secureConfig)
+	switch {
+	case s.secure:
+		return s.startInspector(ctx, s.env.Gateway4, secureConfig)
+	case s.connect:
+		return s.startInspector(ctx, s.env.Origin4, transitConfig)
 	}
-	return s.startInspector(ctx, addressedConfig)
+	return s.startInspector(ctx, s.env.Gateway4, addressedConfig)
 }
 
 // startInspector attaches and runs portreeve with a configuration, and waits
-// until it carries a session. Its records go to a file, as to a log on disk.
-func (s *stage) startInspector(ctx context.Context, format string) (*serving, error) {
+// until it carries a session that is addressed to at. Its records go to a file,
+// as to a log on disk.
+func (s *stage) startInspector(ctx context.Context, at netip.Addr, format string) (*serving, error) {
 	config, err := s.writeConfig("portreeve.yaml", format)
 	if err != nil {
 		return nil, err
@@ -55,7 +66,7 @@ func (s *stage) startInspector(ctx context.Context, format string) (*serving, er
 	if err != nil {
 		return nil, err
 	}
-	target := netip.AddrPortFrom(s.env.Gateway4, smtpPort)
+	target := netip.AddrPortFrom(at, smtpPort)
 	return &serving{target: target, pid: inspector.cmd.Process.Pid, stop: inspector.terminate, count: s.carried},
 		s.awaitGreeting(ctx, inspector, s.env.Client, target)
 }

@@ -17,6 +17,7 @@ type Results struct {
 	Idle     *Idle      `json:"idle,omitempty"`
 	TLSIdle  *Idle      `json:"tls_idle,omitempty"`
 	Latency  *Latency   `json:"latency,omitempty"`
+	Connect  *Connect   `json:"connect,omitempty"`
 	Packets  []Packets  `json:"packets,omitempty"`
 	Aims     []Aim      `json:"aims,omitempty"`
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -58,6 +59,7 @@ func TestTableWarnsOfOthers(t *testing.T) {
 		for name, r := range map[string]*Results{
 			"sections": {Sections: []*Section{c}},
 			"latency":  {Latency: &Latency{Subjects: []*LatencySeries{{Others: c.Subjects[0].Rounds[0].others()}}}},
+			"connect":  {Connect: &Connect{Ways: []*ConnectSeries{{Others: c.Subjects[0].Rounds[0].others()}}}},
 		} {
 			var text strings.Builder
 			if err := r.print(&text); err != nil {
@@ -92,9 +94,15 @@ func sample() *Results {
 	}
 	idle.compare()
 	latency.conclude()
+	connect := &Connect{Connections: 3, Rounds: 1, Sources: 16}
+	connect.find(directWay, false).add([]time.Duration{15000, 14000, 16100}, 0)
+	connect.find("portreeve", false).add([]time.Duration{21000, 20000, 19000}, 0)
+	connect.find(skipWay, false).add([]time.Duration{18000, 17000, 16500}, 0)
+	connect.find("portreeve", true).add([]time.Duration{21000, 20000, 19000}, 0)
+	connect.conclude()
 	r := &Results{
 		Machine:  Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
-		Sections: []*Section{small, large, groups}, Idle: idle, Latency: latency,
+		Sections: []*Section{small, large, groups}, Idle: idle, Latency: latency, Connect: connect,
 		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6, 79.6}, {"forwarded", false, counting, 2000, 20, 0}},
 	}
 	r.judge()
@@ -144,6 +152,17 @@ The kernel's memory is that of all slabs of the machine.
 direct     10 / 14  +0     2 / 2     2 / 2  2 / 2  2 / 2  2 / 2  2 / 2    2 / 2
 portreeve  21 / 21  +10    2 / 2     2 / 2  2 / 2  2 / 2  2 / 2  2 / 2    9 / 9
 
+1 × 3 connections to the origin's address, one at a time, from 16 addresses: µs of connect(2)
+
+                                10 %  median  90 %  beyond direct                  beyond skip  
+direct                          14.0  15.0    16.1                                 -2.0         (-2.0 to -2.0)
+portreeve                       19.0  20.0    21.0  +5.0           (+5.0 to +5.0)  +3.0         (+3.0 to +3.0)
+portreeve, forward_rules: skip  16.5  17.0    18.0  +2.0           (+2.0 to +2.0)               
+portreeve, tracked              19.0  20.0    21.0                                              
+
+Differences are of the medians of the same round; behind them the least and the most of all rounds.
+Tracked: the gateway has a rule -m conntrack --ctstate INVALID -j DROP in FORWARD.
+
 packets              program       runs  ns/run  of it its own
 ours: transit        steer_client  1000  100     80
 not ours: forwarded  (nothing)     2000  20      0
@@ -155,6 +174,7 @@ portreeve                                   aim    measured
 throughput of large messages, × haproxy     ≥ 1    1.20
 resident KiB per idle session               ≤ 10   6.00
 the same, × haproxy                         ≤ 1    1.50
+µs of connect(2) by way of FORWARD          ≤ 5    3.00
 ns of steering per packet that is not ours  ≤ 60   0.00
 ns of steering per packet of ours           ≤ 170  79.60
 `
@@ -176,10 +196,35 @@ func TestQuantiles(t *testing.T) {
 	}
 }
 
+// A round in which the whole machine was slow must not make a difference wrong.
+func TestDifferencesAreOfTheSameRound(t *testing.T) {
+	c := &Connect{}
+	for _, slow := range []time.Duration{0, 100, 1} {
+		c.find(skipWay, true).add([]time.Duration{(10 + slow) * time.Microsecond}, 0)
+		c.find("portreeve", true).add([]time.Duration{(14 + slow) * time.Microsecond}, 0)
+	}
+	c.conclude()
+	s := c.find("portreeve", true)
+	if s.Direct != nil || s.Skip == nil || *s.Skip != (Spread{4, 4, 4}) {
+		t.Errorf("beyond direct %v, beyond skip %v", s.Direct, s.Skip)
+	}
+}
+
+func TestCountersOfStatus(t *testing.T) {
+	got, err := counters([]byte(`{"attached":true,"counters":[{"reason":"client-syn","count":7,"meaning":"x"}]}`))
+	if want := map[string]uint64{"client-syn": 7}; err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if _, err := counters([]byte("not attached\n")); err == nil {
+		t.Error("what is no JSON was read")
+	}
+}
+
 func TestCostPerPacket(t *testing.T) {
 	r := &Results{Packets: []Packets{
 		{"transit", true, counting, 30, 70, 0}, {"transit", true, "steer_client", 10, 90, 20},
 		{"transit", true, "steer_lookup", 2, 170, 100}, {"transit", true, "steer_origin", 30, 80, 10},
+		{"transit", true, "steer_loop", 2, 150, 80}, {"transit", true, "steer_wall", 30, 75, 5},
 		{"forwarded", false, "steer_client", 10, 90, 20}, {"elsewhere", false, "steer_client", 10, 90, 25},
 	}}
 	r.judge()
@@ -187,7 +232,7 @@ func TestCostPerPacket(t *testing.T) {
 	for _, a := range r.Aims {
 		got = append(got, a.Measured)
 	}
-	if want := []float64{25, (10*20 + 2*100 + 30*10) / 40.}; !slices.Equal(got, want) {
+	if want := []float64{25, (10*20 + 2*100 + 30*10 + 2*80 + 30*5) / 38.}; !slices.Equal(got, want) {
 		t.Errorf("%v, want %v", got, want)
 	}
 }

@@ -16,6 +16,7 @@ type work struct {
 	pipelined bool
 	ours      bool // client and origin are ours instead of Postfix's
 	secure    bool // TLS from the first octet on, anew on both sides of the subject
+	connect   bool // nothing is said: connections to the origin's own address that end as soon as they are there
 }
 
 // section is one part of the results.
@@ -73,6 +74,12 @@ func allSections() []section {
 			full:    work{rounds: 4, sessions: 2000, parallel: 1, messages: 1, octets: 4096, ours: true},
 			short:   work{rounds: 1, sessions: 500, parallel: 1, messages: 1, octets: 4096, ours: true},
 			measure: measureLatency,
+		},
+		{
+			name:    "connect",
+			full:    work{rounds: 8, sessions: 3000, parallel: 1, ours: true, connect: true},
+			short:   work{rounds: 1, sessions: 1000, parallel: 1, ours: true, connect: true},
+			measure: measureConnect,
 		},
 		{
 			name:    "packets",

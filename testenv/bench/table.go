@@ -26,6 +26,7 @@ func (r *Results) print(out io.Writer) error {
 	r.Idle.print(w)
 	r.TLSIdle.print(w)
 	r.Latency.print(w)
+	r.Connect.print(w)
 	r.printPackets(w)
 	r.printAims(w)
 	r.warn(w)
@@ -160,6 +161,28 @@ func (l *Latency) print(w io.Writer) {
 // String returns one column.
 func (q Quantiles) String() string { return fmt.Sprintf("%.0f / %.0f", q.Median, q.P99) }
 
+// print writes how long connections take to be there.
+func (c *Connect) print(w io.Writer) {
+	if c == nil {
+		return
+	}
+	fmt.Fprintf(w, "\n%d × %d connections to the origin's address, one at a time, from %d addresses: µs of connect(2)\n\n", c.Rounds, c.Connections, c.Sources)
+	fmt.Fprintln(w, "\t10 %\tmedian\t90 %\tbeyond direct\t\tbeyond skip\t")
+	for _, s := range c.Ways {
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%s\t%s\n", s, s.P10, s.Median, s.P90, s.Direct.beyond(), s.Skip.beyond())
+	}
+	fmt.Fprintln(w, "\nDifferences are of the medians of the same round; behind them the least and the most of all rounds.\nTracked: the gateway has a rule "+
+		"-m conntrack --ctstate INVALID -j DROP in FORWARD.")
+}
+
+// beyond returns the columns of a difference.
+func (s *Spread) beyond() string {
+	if s == nil {
+		return "\t"
+	}
+	return fmt.Sprintf("%+.1f\t(%+.1f to %+.1f)", s.Median, s.Least, s.Most)
+}
+
 // others returns the greatest part of the machine's CPU that other programs
 // used in any measurement.
 func (r *Results) others() (worst float64) {
@@ -172,6 +195,11 @@ func (r *Results) others() (worst float64) {
 	}
 	if r.Latency != nil {
 		for _, s := range r.Latency.Subjects {
+			worst = max(worst, s.Others)
+		}
+	}
+	if r.Connect != nil {
+		for _, s := range r.Connect.Ways {
 			worst = max(worst, s.Others)
 		}
 	}

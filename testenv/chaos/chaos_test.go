@@ -112,12 +112,16 @@ func (r *run) happen(s *stage) error {
 func (r *run) over() bool { return *withinFlag > 0 && time.Since(r.began) > *withinFlag }
 
 // one lets one operation happen, or two at once, and waits until mail flows again.
-func (r *run) one(s *stage) (err error) {
-	var all []begun
-	if all, err = s.beginSome(); err != nil {
+func (r *run) one(s *stage) error {
+	since := time.Now()
+	all, err := s.beginSome()
+	if err != nil {
 		return err
 	}
 	stops := slices.ContainsFunc(all, func(b begun) bool { return b.stops || b.lifts && s.strict }) // with the ban the way of neighbours is gone
+	if missing, _ := s.ledger.Flows(since); !stops && len(missing) > 0 && time.Since(since) > *limitFlag {
+		s.ledger.Fail("for %s no mail by %v during: %s", time.Since(since), missing, named(all))
+	}
 	held := time.Duration(s.rand.IntN(4000)) * time.Millisecond
 	if !stops && s.chance(50) {
 		r.await(s, all)

@@ -157,17 +157,17 @@ func (l *Ledger) Refused(number int, what string, code int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	e := l.letters[number]
-	l.tally[fmt.Sprintf("%s: told %dyz", what, code/100)]++
+	l.tally[fmt.Sprintf("told %dyz at %s", code/100, what)]++
 	if code/100 == 5 && e.kind.honest() {
 		l.fail("letter %d (%s, %s) was refused for good at %s: %d", number, e.kind, e.way, what, code)
 	}
 }
 
-// Lost is told of a connection that ended, or could not be made.
-func (l *Ledger) Lost(string) {
+// Lost is told where a connection ended, or could not be made.
+func (l *Ledger) Lost(what string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.tally["connection lost or not made"]++
+	l.tally["lost at "+what]++
 }
 
 func (l *Ledger) flow(e *entry) {

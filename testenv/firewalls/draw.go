@@ -339,13 +339,18 @@ func (d *drawer) invalid() {
 	d.add(Rule{Hook: pick(d, Input, Forward, Output), States: "INVALID", Do: Drop})
 }
 
-// notrack keeps a port out of connection tracking.
+// notrack keeps a port out of connection tracking, in both directions: an answer to
+// what is not tracked would count as new, be dropped as such or get another address,
+// and that is no ban of anybody.
 func (d *drawer) notrack() {
-	r := Rule{Hook: pick(d, RawPrerouting, RawPrerouting, RawOutput), Port: pick(d, 25, 25, OtherPort), Do: NoTrack}
-	if r.Hook == RawPrerouting && d.chance(40) {
+	r := Rule{Hook: RawPrerouting, Port: pick(d, 25, 25, OtherPort), Do: NoTrack}
+	if d.chance(40) {
 		r.In = "ext0"
 	}
 	d.add(r)
+	for _, hook := range []Hook{RawPrerouting, RawOutput} {
+		d.add(Rule{Hook: hook, Port: r.Port, Answers: true, Do: NoTrack})
+	}
 }
 
 // dnat leads a port elsewhere.

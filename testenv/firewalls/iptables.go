@@ -184,7 +184,7 @@ func (one *Rule) iptables(f Family, a Addresses) []string {
 		say("-p %s", protocolWord(p, f))
 	}
 	if one.Port != 0 {
-		say("--dport %d", one.Port)
+		say(one.side("--dport", "--sport")+" %d", one.Port)
 	}
 	if one.SYN {
 		say("--syn")

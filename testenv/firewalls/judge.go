@@ -95,8 +95,10 @@ func (o *Outcome) kind(r *Ruleset, p Probe) Kind {
 		}
 	case relaxed.Through < asItIs.Through:
 		return Unsteady
-	case with.Through > relaxed.Through:
+	case with.Through > relaxed.Through+p.grace():
 		return Lifted
+	case with.Through < relaxed.Through && o.banned(p):
+		return ""
 	case with.Through < asItIs.Through:
 		return Stopped
 	case with.Through < relaxed.Through && r.Flavour != NFT:
@@ -105,6 +107,29 @@ func (o *Outcome) kind(r *Ruleset, p Probe) Kind {
 		return Uninspected
 	}
 	return ""
+}
+
+// grace is how much more may get through: who is counted by the time gets more when he
+// takes longer.
+func (p Probe) grace() int {
+	if p.Times > 1 {
+		return 1
+	}
+	return 0
+}
+
+// banned reports whether the client of a transit connection is banned from the gateway
+// itself, by a rule of INPUT. It is the administrator's, and may stop him here, too.
+func (o *Outcome) banned(p Probe) bool {
+	if p.Way != Transit {
+		return false
+	}
+	for q, v := range o.Relaxed {
+		if q.Way == Addressed && q.From == p.From && v.Through == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // offer is what every server of the tests offers and no inspector lets pass.

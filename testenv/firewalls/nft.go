@@ -205,7 +205,7 @@ func (one *Rule) nft(f Family, a Addresses) []string {
 		say("meta l4proto %s", protocolWord(p, f))
 	}
 	if one.Port != 0 {
-		say("%s dport %d", one.protocol(), one.Port)
+		say("%s %s %d", one.protocol(), one.side("dport", "sport"), one.Port)
 	}
 	if one.SYN {
 		say("tcp flags & (fin | syn | rst | ack) == syn")

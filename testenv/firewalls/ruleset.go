@@ -129,6 +129,7 @@ type Rule struct {
 	From    Host
 	Proto   string // tcp where Port is named and this is not
 	Port    int
+	Answers bool   // the port is the sender's
 	States  string // as iptables has them: NEW, "ESTABLISHED,RELATED"
 	SYN     bool
 	User    int // of the socket that sends, plus one
@@ -139,6 +140,14 @@ type Rule struct {
 	Via     bool // in a chain of its own, for port 25, as fail2ban has it
 	Apart   bool // in a table of nft of its own, as fail2ban has it
 	Do      Action
+}
+
+// side is a word for the port of the receiver, or for that of the sender.
+func (one *Rule) side(receiver, sender string) string {
+	if one.Answers {
+		return sender
+	}
+	return receiver
 }
 
 // MarkValue is what rules write into the mark and look for in it.

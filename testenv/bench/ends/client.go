@@ -28,7 +28,11 @@ func (c *client) carryOut(o Order) Report {
 		err = o.check()
 	}
 	var r Report
-	if err == nil {
+	switch {
+	case err != nil:
+	case o.Connect:
+		r.Connects, err = connectAll(o)
+	default:
 		r.Times, err = c.converse(o)
 	}
 	if err != nil {
@@ -41,7 +45,9 @@ func (o Order) check() error {
 	switch {
 	case o.Sessions < 0 || o.Sessions > 0 && o.Parallel < 1:
 		return fmt.Errorf("%d sessions, %d at once", o.Sessions, o.Parallel)
-	case !o.Hold && o.Sessions > 0 && o.Messages < 1:
+	case o.Connect && (o.Hold || o.Timed || o.Messages > 0 || o.Parallel > 1):
+		return errors.New("who only connects says nothing, and does it one at a time")
+	case !o.Connect && !o.Hold && o.Sessions > 0 && o.Messages < 1:
 		return fmt.Errorf("%d messages", o.Messages)
 	case o.Timed && (o.Pipelined || o.Messages != 1):
 		return errors.New("only sessions with one message, step by step, can be timed")

@@ -75,12 +75,14 @@ type Order struct {
 	Secure    bool // inside TLS, from the first octet on, whoever the server is
 	Hold      bool // stop after EHLO and keep the sessions, until the next order
 	Timed     bool // tell how long each step took; only where Messages is 1 and nothing is pipelined
+	Connect   bool // say nothing: connect, one after the other, end it at once, and tell how long each connect(2) took
 }
 
 // Report is what became of an order.
 type Report struct {
-	Failure string  // empty: every session went as it should
-	Times   []Times // of each session, where they were asked for
+	Failure  string          // empty: every session went as it should
+	Times    []Times         // of each session, where they were asked for
+	Connects []time.Duration // of each connection, where nothing else was asked for
 }
 
 // Step is a part of a session that ends with a reply.

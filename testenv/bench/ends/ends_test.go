@@ -3,6 +3,7 @@ package ends
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/netip"
 	"os"
@@ -10,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestMain(m *testing.M) {
@@ -87,6 +90,53 @@ func TestTimesAreOfEveryStep(t *testing.T) {
 		if times.Whole() != sum {
 			t.Errorf("%v together, want %v", times.Whole(), sum)
 		}
+	}
+}
+
+// An origin that never accepts does for what only connects.
+func TestConnects(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := netip.MustParseAddrPort(listener.Addr().String())
+	o := Order{To: to, Sources: []netip.Addr{netip.MustParseAddr("127.0.0.8"), netip.MustParseAddr("127.0.0.9")},
+		Sessions: burst + 1, Parallel: 1, Connect: true}
+	c := &client{}
+	r := c.carryOut(o)
+	if r.Failure != "" || len(r.Connects) != o.Sessions || r.Times != nil {
+		t.Fatalf("%+v", r)
+	}
+	for n, took := range r.Connects {
+		if took <= 0 || took > connectPatience {
+			t.Errorf("connection %d took %v", n, took)
+		}
+	}
+	checkConnection(t, listener, o.Sources[0])
+	listener.Close()
+	if r := c.carryOut(o); r.Failure == "" {
+		t.Error("nobody listened, and all was well")
+	}
+	o.Messages = 1
+	if r := c.carryOut(o); r.Failure == "" {
+		t.Error("one that only connects was to say something")
+	}
+}
+
+// checkConnection checks where the first connection came from, and that it was
+// ended by a reset.
+func checkConnection(t *testing.T, listener net.Listener, from netip.Addr) {
+	t.Helper()
+	conn, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := conn.RemoteAddr().(*net.TCPAddr).AddrPort().Addr(); got != from {
+		t.Errorf("connected from %s, want %s", got, from)
+	}
+	if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNRESET) {
+		t.Errorf("read: %v, want a reset", err)
 	}
 }
 
