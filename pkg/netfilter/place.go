@@ -20,6 +20,7 @@ type line struct {
 	bare   bool   // it has no condition, and ends a packet's way, logs it, or does nothing
 	to     string // a bare rule leads to this chain
 	logs   bool   // whatever its conditions, it does no more than log
+	back   bool   // a bare rule leads back to where its chain was called
 }
 
 // base is a base chain, as far as the place of our jumps depends on it.
@@ -49,8 +50,9 @@ func newBase(lines []line, chain func(name string) ([]line, error)) (base, error
 	return b, b.trim(chain)
 }
 
-// trim begins the run behind chains in which nothing is, and takes one for none that
-// only logs: others put their bans there, which hold at once only before our jump.
+// trim begins the run behind chains in which nothing is, such as Docker's DOCKER-USER, and
+// takes one for none that only logs: others put their bans there, which hold at once only
+// before our jump.
 func (b *base) trim(chain func(string) ([]line, error)) error {
 	begin := len(b.lines)
 	ends := false
@@ -79,6 +81,9 @@ func effect(l line, chain func(string) ([]line, error)) (does, stops bool, err e
 	}
 	lines, err := chain(l.to)
 	for _, next := range lines {
+		if next.back {
+			break
+		}
 		d, s, failed := effect(next, chain)
 		if failed != nil {
 			return false, false, failed
@@ -349,11 +354,12 @@ func lineOf(r *nftables.Rule) line {
 			l.bare = l.bare && slices.Contains(bareTargets, e.Name)
 		case *expr.Verdict:
 			l.bare = l.bare && e.Kind != expr.VerdictQueue // a program decides by conditions of its own
-			l.to = e.Chain
+			l.to, l.back = e.Chain, e.Kind == expr.VerdictReturn
 		default:
 			l.bare = false
 		}
 	}
+	l.back = l.back && l.bare
 	return l
 }
 
@@ -425,7 +431,7 @@ func (r rule) line(chains []string) line {
 	case slices.Contains(chains, args[1]):
 		return line{bare: true, to: args[1]}
 	}
-	return line{bare: slices.Contains(bareTargets, args[1])}
+	return line{bare: slices.Contains(bareTargets, args[1]), back: args[1] == "RETURN"}
 }
 
 // targetOf returns the chain of ours that a jump leads to.

@@ -38,7 +38,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"postfix": command(startPostfix), // [SETTING…]: a real Postfix on the origin
 	"server":  command(startServer),  // postfix|exim|opensmtpd [SETTING…]: one of these, for log and mail
 	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…: an exact origin in its place
-	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway
+	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway, or on the origin
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
 	"got":     command(fakeGot),      // COUNT [FILE [PARAMETERS]]: wait for messages at the fake; the last is the file
@@ -78,7 +78,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"installed": command(installed), // ROOT PROGRAM…: the gateway has these programs of .build/roots/ROOT for exec and start
 	"flow":      command(flow),      // start ADDR:PORT… | stop: mail that never stops for more than ten seconds
-	"banned":    command(banned),    // start FROM ADDR:PORT… [FROM ADDR:PORT…]… | stop: clients that try all the time, and are never answered
+	"banned":    command(banned),    // start FROM ADDR:PORT[=WITNESS:PORT]… | stop: clients that try all the time, and are never answered, but when the witness, who is not ours, answers too
 
 	"watcher": command(signalWatcher), // SIGNAL active|standby: to a watcher on the gateway, once it is there
 
@@ -264,7 +264,11 @@ func local(s *stage, _ *testscript.TestScript, args []string) error {
 	if err != nil {
 		return usage("local ADDR:PORT")
 	}
-	listener, err := s.env.Gateway.Listen(at)
+	node := s.env.Gateway
+	if at.Addr() == s.env.Origin4 || at.Addr() == s.env.Origin6 {
+		node = s.env.Origin
+	}
+	listener, err := node.Listen(at)
 	if err == nil {
 		s.locals = append(s.locals, peer.Serve(peer.Behaviour{}, listener))
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -15,14 +16,19 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
 )
 
 // TestRealFirewalls tells the stories with firewalld, ufw and fail2ban, from Debian's
 // packages, and with rules as Docker writes them.
 func TestRealFirewalls(t *testing.T) { tell(t, "testdata/firewalls") }
 
-// runtimeDirectories are what systemd makes for the services.
-const runtimeDirectories = "/run/dbus /run/fail2ban"
+// missing is what the scripts of packages or systemd would have done, by root.
+var missing = map[string]string{
+	"firewalld": "mkdir /run/dbus",
+	"ufw":       "cp /usr/share/ufw/iptables/*.rules /usr/share/ufw/ufw.conf /etc/ufw/",
+	"fail2ban":  "mkdir /run/fail2ban",
+}
 
 // installed has the packages of a root on the gateway, with these programs of theirs
 // for exec and start. They share one file system, which lasts as long as the story.
@@ -35,7 +41,7 @@ func installed(s *stage, ts *testscript.TestScript, args []string) error {
 		return err
 	}
 	name := "root " + args[0]
-	words := []string{inRoot, args[0], s.work, "sh", "-c", "mkdir -p " + runtimeDirectories + "; exec sleep infinity"}
+	words := []string{inRoot, args[0], s.work, "sh", "-ec", missing[args[0]] + "; exec sleep infinity"}
 	if err := s.start(name, s.env.Gateway, words, os.Environ()); err != nil {
 		return err
 	}
@@ -78,7 +84,8 @@ type lane struct {
 	from    netip.Addr
 	to      netip.AddrPort
 	done    int
-	failed  []error
+	failed  int
+	failure error         // the last
 	longest time.Duration // from one message to the next
 }
 
@@ -131,7 +138,7 @@ func (l *lane) run(s *stage, ending chan struct{}) {
 		gap := time.Since(last)
 		l.longest = max(l.longest, gap)
 		if err != nil {
-			l.failed = append(l.failed, err)
+			l.failed, l.failure = l.failed+1, err
 		} else {
 			l.done++
 			last = time.Now()
@@ -148,7 +155,7 @@ func (l *lane) run(s *stage, ending chan struct{}) {
 }
 
 func (l *lane) String() string {
-	return fmt.Sprintf("%s to %s: %d messages, %d failures, %v without a message at most", l.from, l.to, l.done, len(l.failed), l.longest.Round(time.Millisecond))
+	return fmt.Sprintf("%s to %s: %d messages, %d failures, %v without a message at most", l.from, l.to, l.done, l.failed, l.longest.Round(time.Millisecond))
 }
 
 // end returns which clients' mail stood still.
@@ -158,24 +165,44 @@ func (f *flowing) end() error {
 	var stopped []error
 	for _, l := range f.lanes {
 		if l.longest > longestStop {
-			stopped = append(stopped, fmt.Errorf("%s; %w", l, errors.Join(l.failed...)))
+			stopped = append(stopped, fmt.Errorf("%s; the last failure: %v", l, l.failure))
 		}
 	}
 	return errors.Join(stopped...)
 }
 
-// barring are clients that try to get in all the time.
+// barring are clients that are banned, and try to get in all the time.
 type barring struct {
 	cancel context.CancelFunc
 	trying sync.WaitGroup
+	doors  []*door
+}
+
+// door is where one of them tries. Where a firewall drops its own bans for a moment,
+// such as ufw while it reloads, the witness shows when: a server that is no business of
+// ours, and banned by the same rule.
+type door struct {
+	from        netip.Addr
+	to, witness netip.AddrPort // witness: none if invalid
 
 	mu      sync.Mutex
 	tries   int
-	answers []string
+	answers []answer
+	excused []time.Time // when the witness answered
 }
 
-// knocks is the time between two tries of one who is banned.
-const knocks = 50 * time.Millisecond
+// answer is what somebody read who is banned.
+type answer struct {
+	at   time.Time
+	text string
+}
+
+// knocks is the time between two tries, and apart how long before or after its witness a
+// server may answer.
+const (
+	knocks = 50 * time.Millisecond
+	apart  = 10 * knocks
+)
 
 // banned has clients that are banned try all the time; nobody answers.
 func banned(s *stage, ts *testscript.TestScript, args []string) error {
@@ -184,14 +211,16 @@ func banned(s *stage, ts *testscript.TestScript, args []string) error {
 		return s.startBanned(args[1:])
 	case len(args) == 1 && args[0] == "stop" && s.barring != nil:
 		err := s.barring.end()
-		fmt.Fprintf(ts.Stdout(), "%d tries\n", s.barring.tries)
+		for _, d := range s.barring.doors {
+			fmt.Fprintln(ts.Stdout(), d)
+		}
 		s.barring = nil
 		return err
 	}
-	return usage("banned start FROM ADDR:PORT… [FROM ADDR:PORT…]… | banned stop")
+	return usage("banned start FROM ADDR:PORT[=WITNESS:PORT]… | banned stop")
 }
 
-// startBanned reads an address, and where it tries to get in.
+// startBanned reads an address, and where it tries to get in, and so on.
 func (s *stage) startBanned(words []string) error {
 	ctx, cancel := context.WithCancel(s.ctx)
 	s.barring = &barring{cancel: cancel}
@@ -201,41 +230,28 @@ func (s *stage) startBanned(words []string) error {
 			from = next
 			continue
 		}
-		to, err := netip.ParseAddrPort(word)
-		if err != nil || !from.IsValid() {
-			return usage("banned start FROM ADDR:PORT… [FROM ADDR:PORT…]…")
+		at, beside, _ := strings.Cut(word, "=")
+		to, err := netip.ParseAddrPort(at)
+		witness, none := netip.ParseAddrPort(beside)
+		if err != nil || beside != "" && none != nil || !from.IsValid() {
+			return usage("banned start FROM ADDR:PORT[=WITNESS:PORT]…")
 		}
-		client := from
-		s.barring.trying.Go(func() { s.barring.knock(ctx, s, client, to) })
+		d := &door{from: from, to: to, witness: witness}
+		s.barring.doors = append(s.barring.doors, d)
+		s.barring.trying.Go(func() { d.knock(ctx, s) })
 	}
 	return nil
 }
 
-// end returns who was answered.
-func (b *barring) end() error {
-	b.cancel()
-	b.trying.Wait()
-	if len(b.answers) > 0 {
-		return fmt.Errorf("%d answers, the first are\n%s", len(b.answers), strings.Join(b.answers[:min(len(b.answers), 10)], "\n"))
-	}
-	return nil
-}
-
-// knock sends a SYN every now and then.
-func (b *barring) knock(ctx context.Context, s *stage, from netip.Addr, to netip.AddrPort) {
-	began := time.Now()
+// knock tries every now and then.
+func (d *door) knock(ctx context.Context, s *stage) {
+	var open sync.WaitGroup
+	defer open.Wait()
 	for ctx.Err() == nil {
-		b.trying.Go(func() {
-			at := time.Since(began)
-			if answer := s.knockOnce(ctx, from, to); answer != "" {
-				b.mu.Lock()
-				defer b.mu.Unlock()
-				b.answers = append(b.answers, fmt.Sprintf("%s to %s after %v: %s", from, to, at.Round(time.Millisecond), answer))
-			}
-		})
-		b.mu.Lock()
-		b.tries++
-		b.mu.Unlock()
+		open.Go(func() { d.note(s.knockOnce(ctx, d.from, d.to)) })
+		if d.witness.IsValid() {
+			open.Go(func() { d.excuse(s.knockOnce(ctx, d.from, d.witness)) })
+		}
 		select {
 		case <-ctx.Done():
 		case <-time.After(knocks):
@@ -243,7 +259,24 @@ func (b *barring) knock(ctx context.Context, s *stage, from netip.Addr, to netip
 	}
 }
 
-// knockOnce says what came of one try; "" for nothing.
+func (d *door) note(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tries++
+	if text != "" {
+		d.answers = append(d.answers, answer{time.Now(), text})
+	}
+}
+
+func (d *door) excuse(text string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if text != "" {
+		d.excused = append(d.excused, time.Now())
+	}
+}
+
+// knockOnce says what came of one try; "" for nothing, or a refusal by a firewall.
 func (s *stage) knockOnce(ctx context.Context, from netip.Addr, to netip.AddrPort) string {
 	ctx, cancel := context.WithTimeout(ctx, silence)
 	defer cancel()
@@ -252,8 +285,44 @@ func (s *stage) knockOnce(ctx context.Context, from netip.Addr, to netip.AddrPor
 	case err == nil:
 		conn.Close()
 		return "connected"
-	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.EHOSTUNREACH), errors.Is(err, unix.EACCES):
 		return ""
 	}
 	return err.Error()
+}
+
+// end returns who was answered.
+func (b *barring) end() error {
+	b.cancel()
+	b.trying.Wait()
+	var failures []error
+	for _, d := range b.doors {
+		failures = append(failures, d.judge())
+	}
+	return errors.Join(failures...)
+}
+
+// judge looks for answers that the witness does not excuse.
+func (d *door) judge() error {
+	if d.witness.IsValid() && len(d.excused) == 0 {
+		return fmt.Errorf("%s: its witness never answered", d)
+	}
+	for _, a := range d.answers {
+		near := func(t time.Time) bool { return a.at.Sub(t).Abs() <= apart }
+		if !slices.ContainsFunc(d.excused, near) {
+			return fmt.Errorf("%s: at %s: %s", d, a.at.Format(time.StampMilli), a.text)
+		}
+	}
+	return nil
+}
+
+func (d *door) String() string {
+	text := fmt.Sprintf("%s to %s: %d tries, %d answers", d.from, d.to, d.tries, len(d.answers))
+	if len(d.answers) > 0 {
+		text += fmt.Sprintf(" from %s to %s", d.answers[0].at.Format(time.StampMilli), d.answers[len(d.answers)-1].at.Format(time.StampMilli))
+	}
+	if len(d.excused) > 0 {
+		text += fmt.Sprintf("; %s %d from %s to %s", d.witness, len(d.excused), d.excused[0].Format(time.StampMilli), d.excused[len(d.excused)-1].Format(time.StampMilli))
+	}
+	return text
 }
