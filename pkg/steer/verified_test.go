@@ -1,9 +1,11 @@
 package steer
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -28,6 +30,26 @@ func TestVerified(t *testing.T) {
 		t.Logf("%-20s %6d instructions followed", name, insns)
 		if !known || insns == 0 || insns > most {
 			t.Errorf("%s: %d instructions, want at most %d", name, insns, most)
+		}
+	}
+}
+
+// TestForwardCalls holds the programs in FORWARD to what their types may call on
+// every kernel. A call that is never reached counts as well: whether the verifier
+// sees that differs between kernels, and one that does not loads nothing.
+func TestForwardCalls(t *testing.T) {
+	may := []asm.BuiltinFunc{asm.FnMapLookupElem, asm.FnKtimeGetNs}
+	spec, err := loadBpf()
+	must(t, err)
+	for name, more := range map[string][]asm.BuiltinFunc{
+		bpfProgSteerForward:      {asm.FnProbeReadKernel, asm.FnDynptrRead},
+		bpfProgSteerForwardMatch: {asm.FnSkbLoadBytes, asm.FnSkbLoadBytesRelative},
+	} {
+		for _, ins := range spec.Programs[name].Instructions {
+			called := asm.BuiltinFunc(ins.Constant)
+			if ins.IsBuiltinCall() && !slices.Contains(may, called) && !slices.Contains(more, called) {
+				t.Errorf("%s calls %s", name, called)
+			}
 		}
 	}
 }
