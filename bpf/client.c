@@ -39,19 +39,27 @@ static __always_inline int client_dead(__u32 service, enum reason closed, enum r
 	return TC_SHOT;
 }
 
-/* Sends the beginning of a connection through FORWARD first, where it is to go there. */
-static __always_inline int client_take(struct __sk_buff *skb, const struct settings *set, bool back, enum reason reason)
+/* Sends the beginning of a connection through FORWARD first, where it is to go there. A tiny one shows no header. */
+static __always_inline int client_take(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
+				       const struct tcphdr *tcp, bool back, enum reason reason)
 {
-	if (!set->loop_mark || back)
+	if (!set->loop_mark)
 		return client_mark(skb, set, reason);
-	begin_loop(skb, set);
+	if (back) {
+		if (tcp)
+			remember_pass(ip, tcp);
+		return client_mark(skb, set, reason);
+	}
+	if (tcp && has_passed(skb, ip, tcp))
+		return client_mark(skb, set, reason);
+	skb->mark |= set->loop_mark;
 	count(REASON_LOOP_OUT);
 	return TC_NEXT;
 }
 
 /* Judges the beginning of a connection. */
 static __always_inline int client_new(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
-				      __u8 family, enum reason reason)
+				      const struct ip *ip, const struct tcphdr *tcp, enum reason reason)
 {
 	bool back = is_back(skb, set);
 	struct bpf_sock *sk;
@@ -60,13 +68,13 @@ static __always_inline int client_new(struct __sk_buff *skb, const struct settin
 		end_loop(skb, set);
 	if (b->flags & BINDING_BYPASS)
 		return client_leave(REASON_CLIENT_BYPASS);
-	sk = get_listener(b->service, family);
+	sk = get_listener(b->service, ip->family);
 	if (!sk)
 		return client_dead(b->service, REASON_CLIENT_ABSENT_CLOSED, REASON_CLIENT_ABSENT_OPEN);
 	bpf_sk_release(sk);
 	if (is_hung(set))
 		return client_dead(b->service, REASON_CLIENT_HUNG_CLOSED, REASON_CLIENT_HUNG_OPEN);
-	return client_take(skb, set, back, reason);
+	return client_take(skb, set, ip, tcp, back, reason);
 }
 
 /* A listener that has sent SYN cookies has no socket for the handshake: the ACK itself proves it. */
@@ -147,9 +155,9 @@ static __always_inline int client_tcp(struct cursor *c, const struct ip *ip, str
 	case SHOWN_HIDDEN:
 		return client_hidden(ip);
 	case SHOWN_TINY:
-		return client_new(c->skb, set, b, ip->family, REASON_CLIENT_TINY);
+		return client_new(c->skb, set, b, ip, NULL, REASON_CLIENT_TINY);
 	case SHOWN_SYN:
-		return client_new(c->skb, set, b, ip->family, REASON_CLIENT_SYN);
+		return client_new(c->skb, set, b, ip, tcp, REASON_CLIENT_SYN);
 	default:
 		return client_known(c->skb, set, b, ip, tcp);
 	}

@@ -15,7 +15,7 @@
  */
 #pragma once
 
-#include "maps.h"
+#include "flow.h"
 
 #define LOOP_BACK 0x7265
 #define PACKET_HOST 0
@@ -27,20 +27,53 @@ static __always_inline bool is_back(const struct __sk_buff *skb, const struct se
 }
 
 /*
- * Sends a packet round. It may have a socket here: of a connection that has just
- * ended (TIME_WAIT), when a client uses its port again, or that of the handshake,
- * when it repeats its SYN. The kernel finds such a socket before it routes
- * (early demux), and does not forward what has one. It does not look for any where
- * a packet bears the description of a tunnel; this one is empty, and the route takes
- * its place. What has a socket so goes the same way, and no ban is evaded by a port
- * that was used before.
+ * A SYN may have a socket here: of a connection that has just ended (TIME_WAIT),
+ * when a client uses its port again, or that of the handshake, when it repeats
+ * its SYN. The kernel finds such a socket before it routes (early demux), and
+ * does not forward what has one. So such a SYN is not sent round again within
+ * PASS_NS of the time when one with the same addresses and ports was let pass.
+ * What is not sent round does not count: a ban is late by so much at the most,
+ * for who uses the very port again.
  */
-static __always_inline void begin_loop(struct __sk_buff *skb, const struct settings *set)
-{
-	__u64 none = 0; /* the oldest form of a key, of 8 bytes, which all kernels take */
+#define PASS_NS 60000000000ULL /* as long as TIME_WAIT lasts */
 
-	bpf_skb_set_tunnel_key(skb, &none, sizeof(none), 0);
-	skb->mark |= set->loop_mark;
+static __always_inline void pass_key(struct pass *key, const struct ip *ip, const struct tcphdr *tcp)
+{
+	if (ip->family == AF_INET) {
+		map_ipv4(key->source, ip->v4->saddr);
+		map_ipv4(key->dest, ip->v4->daddr);
+	} else {
+		copy_ipv6(key->source, ip->v6->saddr);
+		copy_ipv6(key->dest, ip->v6->daddr);
+	}
+	key->source_port = tcp->source;
+	key->dest_port = tcp->dest;
+}
+
+static __always_inline void remember_pass(const struct ip *ip, const struct tcphdr *tcp)
+{
+	__u64 now = bpf_ktime_get_coarse_ns();
+	struct pass key;
+
+	pass_key(&key, ip, tcp);
+	bpf_map_update_elem(&passes, &key, &now, 0);
+}
+
+static __always_inline bool has_passed(struct __sk_buff *skb, const struct ip *ip, const struct tcphdr *tcp)
+{
+	struct bpf_sock *sk;
+	struct pass key;
+	const __u64 *at;
+
+	pass_key(&key, ip, tcp);
+	at = bpf_map_lookup_elem(&passes, &key);
+	if (likely(!at) || bpf_ktime_get_coarse_ns() - *at > PASS_NS)
+		return false;
+	sk = find_receiver(skb, ip, tcp->source, tcp->dest);
+	if (!sk)
+		return false;
+	bpf_sk_release(sk);
+	return true;
 }
 
 /* Takes the bit off; the frame's address is that of our link, so that the kernel took it for another host's. */

@@ -193,6 +193,22 @@ struct {
 	__type(value, __u64);
 } listeners SEC(".maps");
 
+/* A SYN that has been through FORWARD. */
+struct pass {
+	__be32 source[4];
+	__be32 dest[4];
+	__be16 source_port;
+	__be16 dest_port;
+};
+
+/* When it came back, by the coarse clock; those that are old or too many go by themselves. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 32768);
+	__type(key, struct pass);
+	__type(value, __u64);
+} passes SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, REASONS);

@@ -17,6 +17,7 @@
 #define BPF_MAP_TYPE_HASH 1
 #define BPF_MAP_TYPE_ARRAY 2
 #define BPF_MAP_TYPE_PERCPU_ARRAY 6
+#define BPF_MAP_TYPE_LRU_HASH 9
 #define BPF_MAP_TYPE_LPM_TRIE 11
 #define BPF_MAP_TYPE_SOCKMAP 15
 
@@ -177,7 +178,7 @@ extern int bpf_dynptr_from_skb(struct __sk_buff *skb, __u64 flags, struct bpf_dy
  */
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static __u64 (*bpf_ktime_get_ns)(void) = (void *)5;						     /* 4.1 */
-static long (*bpf_skb_set_tunnel_key)(struct __sk_buff *skb, const void *key, __u32 size, __u64 flags) = (void *)21; /* 4.3 */
+static long (*bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static long (*bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;				     /* 4.4 */
 static long (*bpf_skb_load_bytes)(const struct __sk_buff *skb, __u32 offset, void *to, __u32 len) = (void *)26; /* 4.5 */
 static long (*bpf_skb_change_type)(struct __sk_buff *skb, __u32 type) = (void *)32;		     /* 4.8 */

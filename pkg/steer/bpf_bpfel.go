@@ -51,6 +51,14 @@ type bpfOrigin struct {
 	Bits uint32
 }
 
+type bpfPass struct {
+	_          structs.HostLayout
+	Source     [4]uint32
+	Dest       [4]uint32
+	SourcePort uint16
+	DestPort   uint16
+}
+
 type bpfPorts struct {
 	_      structs.HostLayout
 	Bound  uint64
@@ -167,6 +175,7 @@ const (
 	bpfMapListeners          = "listeners"
 	bpfMapNotes              = "notes"
 	bpfMapOrigins            = "origins"
+	bpfMapPasses             = "passes"
 	bpfMapPorts              = "ports"
 	bpfMapRoles              = "roles"
 	bpfMapServices           = "services"
@@ -249,6 +258,7 @@ type bpfMapSpecs struct {
 	Listeners *ebpf.MapSpec `ebpf:"listeners"`
 	Notes     *ebpf.MapSpec `ebpf:"notes"`
 	Origins   *ebpf.MapSpec `ebpf:"origins"`
+	Passes    *ebpf.MapSpec `ebpf:"passes"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	Roles     *ebpf.MapSpec `ebpf:"roles"`
 	Services  *ebpf.MapSpec `ebpf:"services"`
@@ -289,6 +299,7 @@ type bpfMaps struct {
 	Listeners *ebpf.Map `ebpf:"listeners"`
 	Notes     *ebpf.Map `ebpf:"notes"`
 	Origins   *ebpf.Map `ebpf:"origins"`
+	Passes    *ebpf.Map `ebpf:"passes"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	Roles     *ebpf.Map `ebpf:"roles"`
 	Services  *ebpf.Map `ebpf:"services"`
@@ -305,6 +316,7 @@ func (m *bpfMaps) Close() error {
 		m.Listeners,
 		m.Notes,
 		m.Origins,
+		m.Passes,
 		m.Ports,
 		m.Roles,
 		m.Services,
