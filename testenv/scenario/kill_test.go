@@ -44,16 +44,16 @@ func TestKilledAtEachStep(t *testing.T) {
 		stride      int    // every step of a kind that there are few of
 		short       int    // stride of go test -short
 	}{
-		{"attach", "write", "auto", 2, 20},
-		{"attach", "bpf", "auto", 5, 15},
-		{"attach", "sendto,sendmsg", "auto", 4, 16},
+		{"attach", "write", "auto", 4, 40},
+		{"attach", "bpf", "auto", 7, 20},
+		{"attach", "sendto,sendmsg", "auto", 11, 44},
 		{"attach", "mkdirat,renameat,unlinkat", "auto", 1, 1},
-		{"attach", "sendto,sendmsg", "clsact", 7, 32},
-		{"detach", "write", "auto", 4, 20},
-		{"detach", "bpf", "auto", 6, 25},
-		{"detach", "sendto,sendmsg", "auto", 5, 16},
+		{"attach", "sendto,sendmsg", "clsact", 19, 80},
+		{"detach", "write", "auto", 7, 35},
+		{"detach", "bpf", "auto", 8, 30},
+		{"detach", "sendto,sendmsg", "auto", 13, 44},
 		{"detach", "mkdirat,renameat,unlinkat", "auto", 1, 8},
-		{"detach", "sendto,sendmsg", "clsact", 9, 32},
+		{"detach", "sendto,sendmsg", "clsact", 23, 80},
 	} {
 		if testing.Short() {
 			c.stride = c.short
