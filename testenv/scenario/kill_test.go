@@ -45,12 +45,12 @@ func TestKilledAtEachStep(t *testing.T) {
 		short       int    // stride of go test -short
 	}{
 		{"attach", "write", "auto", 4, 40},
-		{"attach", "bpf", "auto", 7, 20},
+		{"attach", "bpf", "auto", 11, 30},
 		{"attach", "sendto,sendmsg", "auto", 11, 44},
 		{"attach", "mkdirat,renameat,unlinkat", "auto", 1, 1},
 		{"attach", "sendto,sendmsg", "clsact", 19, 80},
 		{"detach", "write", "auto", 7, 35},
-		{"detach", "bpf", "auto", 8, 30},
+		{"detach", "bpf", "auto", 19, 60},
 		{"detach", "sendto,sendmsg", "auto", 13, 44},
 		{"detach", "mkdirat,renameat,unlinkat", "auto", 1, 8},
 		{"detach", "sendto,sendmsg", "clsact", 23, 80},
