@@ -4,7 +4,7 @@ GO ?= $(firstword $(shell command -v go) /usr/local/go/bin/go)
 PREFIX ?= /usr/local
 DESTDIR ?=
 # tests of one package may take this long
-TIMEOUT ?= 20m
+TIMEOUT ?= 30m
 # each fuzz target runs this long
 FUZZTIME ?= 30s
 BENCHFLAGS ?=
