@@ -212,17 +212,17 @@ func (w *watcher) open(change bool) (*watch.Side, error) {
 		if err != nil {
 			return nil, errors.Join(err, side.close())
 		}
-		w.pins = hand.Keep()
+		w.pins = steer.NewKept(hand)
 	}
-	opened.Pins, opened.Notes = w.pins, notes{side.steer}
+	opened.Pins, opened.Notes = w.pins, notes{steer.NewNotes(side.steer)}
 	return opened, nil
 }
 
 // notes are those of the kernel side, where it is attached.
-type notes struct{ *steer.Steer }
+type notes struct{ steer.Notes }
 
-func (n notes) Looked(findings []string) error { return unlessDetached(n.Steer.Looked(findings)) }
-func (n notes) Repaired(texts ...string) error { return unlessDetached(n.Steer.Repaired(texts...)) }
+func (n notes) Looked(findings []string) error { return unlessDetached(n.Notes.Looked(findings)) }
+func (n notes) Repaired(texts ...string) error { return unlessDetached(n.Notes.Repaired(texts...)) }
 
 func unlessDetached(err error) error {
 	if errors.Is(err, steer.ErrNotAttached) {

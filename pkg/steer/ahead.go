@@ -1,7 +1,6 @@
 package steer
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -18,15 +17,12 @@ func Ahead(iface string) ([]string, error) {
 		return nil, nil // an interface that is missing is told of elsewhere
 	}
 	var found []string
-	for hook, attach := range map[string]ebpf.AttachType{"ingress": ebpf.AttachTCXIngress, "egress": ebpf.AttachTCXEgress} {
-		q, err := link.QueryPrograms(link.QueryOptions{Target: int(ifindex), Attach: attach})
-		if errors.Is(err, ebpf.ErrNotSupported) {
-			return nil, nil
-		}
+	for hook, egress := range map[string]bool{"ingress": false, "egress": true} {
+		chain, err := chainOf(ifindex, egress)
 		if err != nil {
-			return nil, fmt.Errorf("list the TCX programs of %s: %w", iface, err)
+			return nil, err
 		}
-		found = append(found, aheadOfOurs(q.Programs, fmt.Sprintf("tcx %s dev %s", hook, iface))...)
+		found = append(found, aheadOfOurs(chain, fmt.Sprintf("tcx %s dev %s", hook, iface))...)
 	}
 	return found, nil
 }

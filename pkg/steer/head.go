@@ -14,11 +14,7 @@ import (
 
 // chainOf returns the programs at a TCX hook of an interface, in their order.
 func chainOf(ifindex uint32, egress bool) ([]link.AttachedProgram, error) {
-	hook := ebpf.AttachTCXIngress
-	if egress {
-		hook = ebpf.AttachTCXEgress
-	}
-	q, err := link.QueryPrograms(link.QueryOptions{Target: int(ifindex), Attach: hook})
+	q, err := link.QueryPrograms(link.QueryOptions{Target: int(ifindex), Attach: hookOf(egress)})
 	if errors.Is(err, ebpf.ErrNotSupported) {
 		return nil, nil
 	}
@@ -66,11 +62,7 @@ func (s *Steer) toHead(i plan.TC) error {
 	if err != nil {
 		return err
 	}
-	l2, err := hasL2(i.Interface)
-	if err != nil {
-		return err
-	}
-	program, err := tcProgram(i, l2)
+	program, err := programAt(i)
 	if err != nil {
 		return err
 	}

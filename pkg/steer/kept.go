@@ -27,8 +27,8 @@ type keptObject struct {
 	ended  func() bool // nil: it has no end of its own
 }
 
-// Keep returns what keeps the objects of the hand's network namespace; nothing yet.
-func (s *Steer) Keep() *Kept { return &Kept{steer: s, objects: map[string]keptObject{}} }
+// NewKept returns what keeps the objects of a hand's network namespace; nothing yet.
+func NewKept(s *Steer) *Kept { return &Kept{steer: s, objects: map[string]keptObject{}} }
 
 // Close lets all go.
 func (k *Kept) Close() error {
@@ -77,32 +77,31 @@ func openKept(dir pinDir, name string) (keptObject, error) {
 			return keptObject{}, err
 		}
 		defer p.Close()
-		info, err := p.Info()
-		if err != nil {
-			return keptObject{}, err
-		}
-		id, _ := info.ID()
-		clone, err := p.Clone()
-		if err != nil {
-			return keptObject{}, err
-		}
-		return keptObject{id: uint64(id), pin: clone.Pin, closes: clone.Close}, nil
+		return keptClone(p.Clone())
 	}
 	m, err := ebpf.LoadPinnedMap(dir.pin(name), nil)
 	if err != nil {
 		return keptObject{}, err
 	}
 	defer m.Close()
-	info, err := m.Info()
+	return keptClone(m.Clone())
+}
+
+// keptClone keeps a program or map without a pin.
+func keptClone[Info interface{ ID() (ID, bool) }, ID ~uint32](o interface {
+	Info() (Info, error)
+	Pin(path string) error
+	Close() error
+}, err error) (keptObject, error) {
 	if err != nil {
 		return keptObject{}, err
+	}
+	info, err := o.Info()
+	if err != nil {
+		return keptObject{}, errors.Join(err, o.Close())
 	}
 	id, _ := info.ID()
-	clone, err := m.Clone()
-	if err != nil {
-		return keptObject{}, err
-	}
-	return keptObject{id: uint64(id), pin: clone.Pin, closes: clone.Close}, nil
+	return keptObject{id: uint64(id), pin: o.Pin, closes: o.Close}, nil
 }
 
 func openKeptLink(dir pinDir, name string) (keptObject, error) {
@@ -125,6 +124,12 @@ func openKeptLink(dir pinDir, name string) (keptObject, error) {
 	}}, nil
 }
 
+// isForwardLink reports whether a pin is that of a link at FORWARD.
+func isForwardLink(name string) bool {
+	program, _, _ := parseLink(name)
+	return program == bpfProgSteerForward
+}
+
 // Lost names the pins that are gone, of objects that are kept. That of a link which was
 // ended was removed with it. The kernel does not say that of links at FORWARD, so these
 // are lost only with others: by itself each of them can be made anew.
@@ -134,7 +139,7 @@ func (k *Kept) Lost() []string {
 		_, err := os.Lstat(k.steer.dir().pin(name))
 		switch {
 		case !errors.Is(err, fs.ErrNotExist):
-		case strings.HasPrefix(name, linkPrefix+bpfProgSteerForward):
+		case isForwardLink(name):
 			perhaps = append(perhaps, name)
 		case o.ended == nil || !o.ended():
 			lost = append(lost, name)
@@ -209,7 +214,7 @@ func (k *Kept) restoreAll() error {
 		return err
 	}
 	for name, o := range k.objects {
-		if o.ended != nil && o.ended() && !strings.HasPrefix(name, linkPrefix+bpfProgSteerForward) {
+		if o.ended != nil && o.ended() && !isForwardLink(name) {
 			continue
 		}
 		if err := o.pin(aside.pin(name)); err != nil {

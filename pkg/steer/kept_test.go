@@ -33,7 +33,7 @@ func TestKeptIsPinnedAgain(t *testing.T) {
 			t.Cleanup(func() { i.Close() })
 			must(t, i.Beat(1))
 			must(t, i.Hold())
-			k := s.Keep()
+			k := NewKept(s)
 			t.Cleanup(func() { must(t, k.Close()) })
 			for range 2 { // what was pinned again can be lost again
 				must(t, k.Follow())
@@ -65,7 +65,7 @@ func TestKeptGivesWay(t *testing.T) {
 	s, _, _ := gateway(t)
 	want := everything(t)
 	apply(t, s, want)
-	k := s.Keep()
+	k := NewKept(s)
 	t.Cleanup(func() { must(t, k.Close()) })
 	must(t, k.Follow())
 	must(t, os.Remove(s.dir().pin(bpfMapStats)))
@@ -85,11 +85,12 @@ func TestWatcherNotes(t *testing.T) {
 	if diff := cmp.Diff(Watcher{Age: w.Age}, w); diff != "" {
 		t.Error(diff)
 	}
-	must(t, s.Looked([]string{"one", "two"}))
+	notes := NewNotes(s)
+	must(t, notes.Looked([]string{"one", "two"}))
 	for _, text := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i"} {
-		must(t, s.Repaired(text))
+		must(t, notes.Repaired(text))
 	}
-	must(t, s.Looked([]string{"two"}))
+	must(t, notes.Looked([]string{"two"}))
 	w, err = s.Watcher()
 	must(t, err)
 	if !w.Ever || w.Age > time.Minute || w.Repairs != 9 || len(w.Last) != 8 || w.Last[0].Text != "i" || w.Last[7].Text != "b" {
@@ -105,7 +106,7 @@ func TestKeptKnowsWhatWasEnded(t *testing.T) {
 	s, _, _ := gateway(t)
 	want := everything(t)
 	apply(t, s, want)
-	k := s.Keep()
+	k := NewKept(s)
 	t.Cleanup(func() { must(t, k.Close()) })
 	must(t, k.Follow())
 	apply(t, s, slices.DeleteFunc(slices.Clone(want), func(i plan.Item) bool {

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
@@ -65,6 +64,15 @@ func tcProgram(t plan.TC, l2 bool) (string, error) {
 		return programs[0], nil
 	}
 	return programs[1], nil
+}
+
+// programAt names the TC program for an item by what its interface is.
+func programAt(t plan.TC) (string, error) {
+	l2, err := hasL2(t.Interface)
+	if err != nil {
+		return "", err
+	}
+	return tcProgram(t, l2)
 }
 
 // tcOf returns the item of a TC program, without its interface; false for
@@ -206,16 +214,12 @@ func (s *Steer) addTC(i plan.TC) error {
 	if err != nil {
 		return err
 	}
-	l2, err := hasL2(i.Interface)
-	if err != nil {
-		return err
-	}
-	name, err := tcProgram(i, l2)
+	name, err := programAt(i)
 	if err != nil {
 		return err
 	}
 	if i.Clsact {
-		return s.addFilter(i, set.programs[name])
+		return s.filters.Add(i, set.programs[name].FD())
 	}
 	ifindex, err := ifaceIndex(i.Interface)
 	if err != nil {
@@ -226,106 +230,21 @@ func (s *Steer) addTC(i plan.TC) error {
 	})
 }
 
-func attachTCX(ifindex uint32, p *ebpf.Program, egress bool) (link.Link, error) {
-	hook := ebpf.AttachTCXIngress
+// hookOf is the TCX hook of a direction.
+func hookOf(egress bool) ebpf.AttachType {
 	if egress {
-		hook = ebpf.AttachTCXEgress
+		return ebpf.AttachTCXEgress
 	}
-	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: hook, Anchor: link.Head()})
+	return ebpf.AttachTCXIngress
 }
 
-var errNoFilters = errors.New("this command cannot change clsact filters")
-
-func (s *Steer) addFilter(i plan.TC, p *ebpf.Program) error {
-	if s.filters == nil {
-		return errNoFilters
-	}
-	return s.filters.Add(i, p.FD())
-}
-
-// strayFilters names the clsact filters that do not run the pinned program: they
-// have outlived it, or a replacement was interrupted.
-func (s *Steer) strayFilters(set *pinSet) ([]string, error) {
-	if s.filters == nil {
-		return nil, nil
-	}
-	filters, err := s.filters.Have()
-	if err != nil {
-		return nil, fmt.Errorf("read clsact filters: %w", err)
-	}
-	var faults []string
-	for _, f := range filters {
-		stray, err := s.isStray(f, set)
-		if err != nil {
-			return nil, err
-		}
-		if stray {
-			faults = append(faults, fmt.Sprintf("filter %s of %s runs another program", f.Filter(), f.Interface))
-		}
-	}
-	return faults, nil
-}
-
-// isStray reports whether a filter runs another program than the pinned one.
-func (s *Steer) isStray(f plan.TC, set *pinSet) (bool, error) {
-	l2, err := hasL2(f.Interface)
-	if errors.Is(err, unix.ENODEV) {
-		return false, nil // gone since
-	}
-	if err != nil {
-		return false, err
-	}
-	name, err := tcProgram(f, l2)
-	if err != nil {
-		return false, err
-	}
-	p := set.programs[name]
-	if p == nil {
-		return false, nil // which is a fault of its own
-	}
-	info, err := p.Info()
-	if err != nil {
-		return false, err
-	}
-	id, _ := info.ID()
-	runs, err := s.filters.Runs(f, uint32(id))
-	if err != nil {
-		return false, fmt.Errorf("read clsact filters: %w", err)
-	}
-	return !runs, nil
-}
-
-// replaceFilters installs new programs in place of all clsact filters of ours.
-func (s *Steer) replaceFilters(programs map[string]*ebpf.Program) error {
-	if s.filters == nil {
-		return nil
-	}
-	filters, err := s.filters.Have()
-	if err != nil {
-		return fmt.Errorf("read clsact filters: %w", err)
-	}
-	for _, f := range filters {
-		l2, err := hasL2(f.Interface)
-		if err != nil {
-			return err
-		}
-		name, err := tcProgram(f, l2)
-		if err != nil {
-			return err
-		}
-		if err := s.filters.Add(f, programs[name].FD()); err != nil {
-			return err
-		}
-	}
-	return nil
+func attachTCX(ifindex uint32, p *ebpf.Program, egress bool) (link.Link, error) {
+	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: hookOf(egress), Anchor: link.Head()})
 }
 
 // removeTC ends a TCX link, or removes a filter.
 func (s *Steer) removeTC(i plan.TC) error {
 	if i.Clsact {
-		if s.filters == nil {
-			return errNoFilters
-		}
 		return s.filters.Remove(i)
 	}
 	index, isGone := Gone(i.Interface)

@@ -67,7 +67,7 @@ func (s *Steer) faults(set *pinSet) (_ []string, other bool, _ error) {
 	if err != nil {
 		return nil, false, err
 	}
-	filters, err := s.strayFilters(set)
+	filters, err := strayFilters(s.filters, set)
 	return slices.Concat(faults, others, links, filters), len(others) > 0, err
 }
 
@@ -157,7 +157,7 @@ func (s *Steer) adoptFilters() error {
 		return err
 	}
 	defer set.Close()
-	return s.replaceFilters(set.programs)
+	return replaceFilters(s.filters, set.programs)
 }
 
 // buildSet loads everything and pins it in a directory.
@@ -254,7 +254,7 @@ func (s *Steer) replacePrograms(set *pinSet) error {
 	if err != nil {
 		return fmt.Errorf("replace the programs of links: %w", err)
 	}
-	if err := s.replaceFilters(coll.Programs); err != nil {
+	if err := replaceFilters(s.filters, coll.Programs); err != nil {
 		return err
 	}
 	for name, p := range coll.Programs {

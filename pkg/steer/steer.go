@@ -6,9 +6,10 @@
 // A [Steer] is one of the hands of apply: it says what the kernel holds and
 // carries out single changes to it. An [Inspector] is the running daemon's
 // side: it puts listeners into the kernel, keeps the heartbeat, and holds the links
-// lest somebody removes their pins. Both act in
-// the network namespace of the calling thread, and each namespace has a pin
-// directory of its own: <bpffs>/portreeve/<inode of the namespace>.
+// lest somebody removes their pins. A [Kept] is the watcher's: it holds all objects, and
+// pins them again; its [Notes] are in the kernel too. All act in the network namespace of
+// the calling thread, and each namespace has a pin directory of its own:
+// <bpffs>/portreeve/<inode of the namespace>.
 //
 // The kernel is the only state; nothing is remembered in files. The package
 // never touches what portreeve did not create, and never speaks netlink: clsact
@@ -24,20 +25,6 @@ import (
 
 // ErrNotAttached says that the network namespace has no pin directory.
 var ErrNotAttached = errors.New("nothing is attached in this network namespace; run portreeve attach")
-
-// Filters puts TC programs into clsact qdiscs, which takes netlink. An item's
-// Filter names them.
-type Filters interface {
-	// Have returns the filters of ours, each with Clsact set.
-	Have() ([]plan.TC, error)
-	// Runs reports whether a filter of ours, if it is there, runs the program of
-	// that number and no other.
-	Runs(t plan.TC, program uint32) (bool, error)
-	// Add installs a program as a filter, in place of one for the same item.
-	Add(t plan.TC, fd int) error
-	// Remove removes a filter; absent is success.
-	Remove(t plan.TC) error
-}
 
 // Steer reads and changes the BPF objects of one network namespace. It is not
 // safe for concurrent use; processes are kept apart by apply's lock.
@@ -58,11 +45,8 @@ func New(bpffs string) (*Steer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Steer{bpffs: bpffs, netns: netns}, nil
+	return &Steer{bpffs: bpffs, netns: netns, filters: noFilters{}}, nil
 }
-
-// UseFilters makes the hand able to attach TC programs through clsact.
-func (s *Steer) UseFilters(f Filters) { s.filters = f }
 
 // Name returns the hand's name in messages.
 func (s *Steer) Name() string { return "steer" }
@@ -114,12 +98,9 @@ func (s *Steer) Have() ([]plan.Item, error) {
 	if err != nil {
 		return nil, explain(err)
 	}
-	if s.filters == nil {
-		return items, nil
-	}
-	filters, err := s.filters.Have()
+	filters, err := haveFilters(s.filters)
 	if err != nil {
-		return nil, fmt.Errorf("read clsact filters: %w", err)
+		return nil, err
 	}
 	for _, f := range filters {
 		items = append(items, f)

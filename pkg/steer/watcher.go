@@ -85,9 +85,16 @@ func appendNote(list []Note, notes *ebpf.Map, at uint32, failed error) ([]Note, 
 	return append(list, Note{time.Unix(int64(v.When), 0), string(bytes.TrimRight(v.Text[:], "\x00"))}), nil
 }
 
+// Notes are what the watcher leaves for whoever asks. Only one may write them at a time.
+type Notes struct{ steer *Steer }
+
+// NewNotes returns the notes about the kernel side of a hand. Their errors are
+// ErrNotAttached where there is none.
+func NewNotes(s *Steer) Notes { return Notes{s} }
+
 // Looked writes that the watcher has just looked, and what it found and cannot mend.
-func (s *Steer) Looked(findings []string) error {
-	return s.noting(func(set *pinSet, v *bpfWatcher) error {
+func (n Notes) Looked(findings []string) error {
+	return n.change(func(set *pinSet, v *bpfWatcher) error {
 		now, err := machineTime()
 		if err != nil {
 			return err
@@ -109,8 +116,8 @@ func (s *Steer) Looked(findings []string) error {
 }
 
 // Repaired counts things that the watcher has put back, and writes what they were.
-func (s *Steer) Repaired(texts ...string) error {
-	return s.noting(func(set *pinSet, v *bpfWatcher) error {
+func (n Notes) Repaired(texts ...string) error {
+	return n.change(func(set *pinSet, v *bpfWatcher) error {
 		notes := set.maps[bpfMapNotes]
 		half := uint64(notes.MaxEntries() / 2)
 		for _, text := range texts {
@@ -123,9 +130,9 @@ func (s *Steer) Repaired(texts ...string) error {
 	})
 }
 
-// noting changes the state of the watcher, which is the only one to write it.
-func (s *Steer) noting(f func(*pinSet, *bpfWatcher) error) error {
-	return s.reading(func(set *pinSet) error {
+// change changes the state of the watcher.
+func (n Notes) change(f func(*pinSet, *bpfWatcher) error) error {
+	return n.steer.reading(func(set *pinSet) error {
 		var v bpfWatcher
 		if err := set.maps[bpfMapWatcher].Lookup(uint32(0), &v); err != nil {
 			return fmt.Errorf("read the state of the watcher: %w", err)

@@ -58,7 +58,7 @@ type Pins interface {
 	Close() error
 }
 
-// Notes is where the watcher leaves what it did. See steer.Steer.
+// Notes is where the watcher leaves what it did. See steer.Notes.
 type Notes interface {
 	Looked(findings []string) error
 	Repaired(texts ...string) error
