@@ -24,11 +24,6 @@ const lockWait = 10 * time.Second
 // noWait is for one who comes again.
 const noWait = 0
 
-// lockAtOnce opens the kernel side under the lock, if nobody else has it.
-func lockAtOnce(k config.Kernel, filters *netfilter.Hand) (*kernelSide, error) {
-	return lockKernel(k, filters, noWait)
-}
-
 // kernelSide is what the verbs about the kernel work with: the hands of this
 // network namespace, the journal of what they made, and what is remembered of why.
 type kernelSide struct {
@@ -42,49 +37,31 @@ type kernelSide struct {
 // openKernel opens the kernel side to look at it. With change it is locked
 // against other runners first.
 func openKernel(k config.Kernel, change bool) (*kernelSide, error) {
-	if !change {
-		return lookAtKernel(k, netfilter.New())
-	}
-	return lockKernel(k, netfilter.New(), lockWait)
+	return openKernelWith(netfilter.New(), k, change, lockWait)
 }
 
-// lookAtKernel opens the kernel side without a lock.
-func lookAtKernel(k config.Kernel, filters *netfilter.Hand) (*kernelSide, error) {
+// openKernelWith is openKernel with a hand on the packet filter that may know it
+// already, and with the time to wait for the lock.
+func openKernelWith(filters *netfilter.Hand, k config.Kernel, change bool, wait time.Duration) (*kernelSide, error) {
 	state, err := statePath(k.RunDir)
 	if err != nil {
 		return nil, err
 	}
 	s := &kernelSide{memory: apply.NewMemory(state), state: state}
-	return s, s.use(k, state, filters)
-}
-
-// lockKernel opens the kernel side under the lock.
-func lockKernel(k config.Kernel, filters *netfilter.Hand, wait time.Duration) (*kernelSide, error) {
-	state, err := statePath(k.RunDir)
-	if err != nil {
-		return nil, err
+	if change {
+		if s.lock, err = apply.Acquire(state+".lock", wait); err != nil {
+			return nil, err
+		}
 	}
-	s := &kernelSide{memory: apply.NewMemory(state), state: state}
-	if s.lock, err = apply.Acquire(state+".lock", wait); err != nil {
-		return nil, err
-	}
-	if err := s.use(k, state, filters); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
-}
-
-// use adds the hands that need no BPF file system, and what they know of before.
-func (s *kernelSide) use(k config.Kernel, state string, filters *netfilter.Hand) error {
 	journal, err := apply.OpenJournal(state + ".journal")
 	if err != nil {
-		return err
+		return nil, errors.Join(err, s.close())
 	}
 	s.runner = &apply.Runner{Journal: journal, Hands: []apply.Hand{
 		route.New(route.Options{Tables: tables(k, journal)}),
 		filters,
 	}}
-	return nil
+	return s, nil
 }
 
 // useSteer adds the hand that needs a BPF file system.
@@ -152,7 +129,7 @@ func facts(c *config.Config) (plan.Facts, error) {
 	if err != nil {
 		return f, err
 	}
-	return f, look(&f)
+	return f, refresh(&f)
 }
 
 // features are the facts that stay as they are while the machine runs.
@@ -170,8 +147,8 @@ func features(c *config.Config) (f plan.Facts, err error) {
 	return f, err
 }
 
-// look adds the facts that change: interfaces, addresses, what is forwarded.
-func look(f *plan.Facts) error {
+// refresh reads the facts that change: interfaces, addresses, what is forwarded.
+func refresh(f *plan.Facts) error {
 	links, err := route.Links()
 	if err != nil {
 		return err

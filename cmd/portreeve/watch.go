@@ -192,11 +192,7 @@ func (w *watcher) run(ctx context.Context) error {
 
 // open opens the kernel side for one look or repair.
 func (w *watcher) open(change bool) (*watch.Side, error) {
-	how := lookAtKernel
-	if change {
-		how = lockAtOnce
-	}
-	side, err := how(w.kernel, w.filters)
+	side, err := openKernelWith(w.filters, w.kernel, change, noWait)
 	if err != nil {
 		return nil, err
 	}
@@ -252,7 +248,7 @@ func (w *watcher) plan(c *config.Config) ([]plan.Item, []string, error) {
 		w.known, w.asked = known, &c.Kernel
 	}
 	f := w.known
-	if err := look(&f); err != nil {
+	if err := refresh(&f); err != nil {
 		return nil, nil, err
 	}
 	var findings []string

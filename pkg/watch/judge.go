@@ -54,24 +54,13 @@ func standsAlone(i plan.Item) bool {
 // while. Removed is only what belonged to an interface that is gone.
 func mends(c plan.Change) bool {
 	if c.Op == plan.Remove {
-		return isGone(c.Item)
+		_, gone := steer.Gone(plan.HangsOn(c.Item))
+		return gone
 	}
 	if have, is := c.Old.(plan.Settings); is {
 		return !have.Bear(c.Item.(plan.Settings))
 	}
 	return true
-}
-
-func isGone(i plan.Item) bool {
-	var name string
-	switch i := i.(type) {
-	case plan.Role:
-		name = i.Interface
-	case plan.TC:
-		name = i.Interface
-	}
-	_, gone := steer.Gone(name)
-	return gone
 }
 
 // effort keeps a watcher from fighting: what is taken away again and again, something

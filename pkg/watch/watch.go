@@ -180,45 +180,48 @@ func (w *Watcher) passes() bool {
 
 // look reports whether something is to be mended. It changes nothing.
 func (w *Watcher) look() (wanting bool, err error) {
-	side, err := w.Open(false)
-	if err != nil {
-		return false, err
-	}
-	defer func() { err = errors.Join(err, side.Close()) }()
-	v, err := w.view(side)
-	if err != nil || v == nil {
-		return false, err
-	}
-	if v.wanting() {
-		return true, nil
-	}
-	w.tell(v.findings)
-	return false, side.Notes.Looked(v.findings)
+	err = w.with(false, func(side *Side, v *view) error {
+		if wanting = v.wanting(); wanting {
+			return nil
+		}
+		w.tell(v.findings)
+		return side.Notes.Looked(v.findings)
+	})
+	return wanting && err == nil, err
 }
 
 // repair looks again, under the lock, and mends. It reports whether something failed.
 func (w *Watcher) repair() (failed bool, err error) {
-	side, err := w.Open(true)
+	err = w.with(true, func(side *Side, v *view) error {
+		done, failures := w.mend(side, v)
+		for _, text := range done {
+			w.Log.Warn("put back", "what", text)
+		}
+		err := errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...))
+		failed = len(failures) > 0
+		if failed && w.passes() {
+			return err
+		}
+		findings := append(v.findings, failures...)
+		w.tell(findings)
+		return errors.Join(err, side.Notes.Looked(findings))
+	})
+	return failed, err
+}
+
+// with opens the kernel side, and calls do with what it sees there; where nothing is to
+// be kept it does not.
+func (w *Watcher) with(change bool, do func(*Side, *view) error) (err error) {
+	side, err := w.Open(change)
 	if err != nil {
-		return false, err
+		return err
 	}
 	defer func() { err = errors.Join(err, side.Close()) }()
 	v, err := w.view(side)
 	if err != nil || v == nil {
-		return false, err
+		return err
 	}
-	done, failures := w.mend(side, v)
-	for _, text := range done {
-		w.Log.Warn("put back", "what", text)
-	}
-	err = errors.Join(side.Pins.Follow(), side.Notes.Repaired(done...))
-	failed = len(failures) > 0
-	if failed && w.passes() {
-		return true, err
-	}
-	findings := append(v.findings, failures...)
-	w.tell(findings)
-	return failed, errors.Join(err, side.Notes.Looked(findings))
+	return do(side, v)
 }
 
 // view is what one look has found.
