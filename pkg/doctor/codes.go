@@ -1,8 +1,6 @@
 package doctor
 
-import (
-	"slices"
-)
+import "slices"
 
 // Code is what findings of one kind are known by. Codes are stable: scripts may look
 // for them.

@@ -312,7 +312,7 @@ func testFindings(t *testing.T) {
 		}, finding.Error,
 			"gw.yaml: services[0].intercept[0]: service mx would intercept mail for the gateway: 172.16.20.1 is its own address; put it under listen, or name an origin's address"},
 		"program of others ahead": {func(c *config.Config, m *Machine) { m.Ahead = []string{"TCX program x on ext0"} }, finding.Warning,
-			"TCX program x on ext0: it comes before a program of portreeve, and can end the chain or change what that one looks at; attach it behind; or run portreeve detach, then portreeve attach, which puts its own programs first, and start the inspector again: until it runs, no mail is inspected"},
+			"TCX program x on ext0: it comes before a program of portreeve, and can end the chain or change what that one looks at; portreeve attach -c gw.yaml # puts portreeve's own first again; a watcher does it by itself"},
 		"no answer at all": {func(_ *config.Config, m *Machine) {
 			m.Probes[0].Forged = &forward.Error{Class: forward.ErrTimeout}
 			m.Probes[0].Plain = &forward.Error{Class: forward.ErrTimeout, Origin: m.Probes[0].Origin}

@@ -1,11 +1,11 @@
 package doctor
 
 import (
-	"github.com/portreeve/portreeve/pkg/config"
 	"slices"
 	"strings"
 	"unicode"
 
+	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
 )
 

@@ -98,7 +98,7 @@ func (e *exam) walls() {
 	}
 	for _, a := range e.m.Ahead {
 		e.warn("program-ahead", a, "it comes before a program of portreeve, and can end the chain or change what that one looks at",
-			"attach it behind; or run portreeve detach, then portreeve attach, which puts its own programs first, and start the inspector again: until it runs, no mail is inspected")
+			"portreeve attach -c "+e.c.File+" # puts portreeve's own first again; a watcher does it by itself")
 	}
 	for _, l := range e.m.Links {
 		if !slices.Contains(e.interfaces(), l.Name) {
