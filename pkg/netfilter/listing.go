@@ -63,11 +63,22 @@ func (l listing) own(f plan.Family, legacy bool, table string) []plan.Item {
 	return items
 }
 
+// of returns the rules of a chain.
+func (l listing) of(chain string) []string {
+	var specs []string
+	for _, r := range l.rules {
+		if r.chain == chain {
+			specs = append(specs, r.spec)
+		}
+	}
+	return specs
+}
+
 // count returns how often a chain has a rule.
 func (l listing) count(chain, spec string) int {
 	n := 0
-	for _, r := range l.rules {
-		if r == (rule{chain, spec}) {
+	for _, other := range l.of(chain) {
+		if other == spec {
 			n++
 		}
 	}
@@ -75,19 +86,7 @@ func (l listing) count(chain, spec string) int {
 }
 
 // number returns the number of a rule in its chain, as iptables counts, or 0.
-func (l listing) number(chain, spec string) int {
-	n := 0
-	for _, r := range l.rules {
-		if r.chain != chain {
-			continue
-		}
-		n++
-		if r.spec == spec {
-			return n
-		}
-	}
-	return 0
-}
+func (l listing) number(chain, spec string) int { return slices.Index(l.of(chain), spec) + 1 }
 
 // isJump reports whether the rule is one of our jumps: it leads to a chain of
 // ours and says so in its comment. Anything more or less is somebody else's.

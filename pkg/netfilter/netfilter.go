@@ -6,7 +6,8 @@
 //
 // It never changes a policy, never flushes, never moves or removes a rule that
 // it did not make. Which rules are needed is plan's business; apply calls the
-// Hand to make them so, and doctor asks the read-only questions of survey.go.
+// Hand to make them so. A [Survey] reads everybody's rules, and doctor asks it what
+// a [Packet] of ours meets on its way.
 //
 // iptables-nft makes a table and its base chains when they are first used.
 // Those are items of their own and leave again when they are empty. The tables

@@ -400,10 +400,8 @@ func (h *Hand) stepLegacy(f plan.Filter) (settled bool, err error) {
 func (l listing) base(name string) base {
 	chain := func(name string) ([]line, error) {
 		var lines []line
-		for _, r := range l.rules {
-			if r.chain == name {
-				lines = append(lines, r.line(l.chains))
-			}
+		for _, spec := range l.of(name) {
+			lines = append(lines, rule{name, spec}.line(l.chains))
 		}
 		return lines, nil
 	}

@@ -59,17 +59,6 @@ func (p *printer) table(at Place) listing {
 	return l
 }
 
-// of returns the rules of a chain.
-func (l listing) of(chain string) []string {
-	var specs []string
-	for _, r := range l.rules {
-		if r.chain == chain {
-			specs = append(specs, r.spec)
-		}
-	}
-	return specs
-}
-
 // nft returns a rule as `nft -a list ruleset` shows it.
 func (p *printer) nft(table, chain string, handle uint64) (string, bool) {
 	if p == nil {

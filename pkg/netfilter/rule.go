@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/google/nftables"
+
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
@@ -67,7 +69,7 @@ func (r Rule) nftTable() string {
 	if r.Flavour == NFT {
 		return r.Table
 	}
-	return familyWord(nftFamily(r.Families[0])) + " " + r.Table
+	return tableName(&nftables.Table{Family: nftFamily(r.Families[0]), Name: r.Table})
 }
 
 // length is how many rules a chain has.

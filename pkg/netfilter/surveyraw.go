@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -62,7 +63,7 @@ func (r raw) rule(family byte, a *netlink.AttributeDecoder) error {
 	for a.Next() {
 		switch a.Type() {
 		case unix.NFTA_RULE_TABLE:
-			at.table = rawTable(family, a.String())
+			at.table = rawTable(family, a)
 		case unix.NFTA_RULE_CHAIN:
 			at.chain = a.String()
 		case unix.NFTA_RULE_HANDLE:
@@ -93,7 +94,7 @@ func (r raw) chain(family byte, a *netlink.AttributeDecoder) error {
 	for a.Next() {
 		switch a.Type() {
 		case unix.NFTA_CHAIN_TABLE:
-			at.table = rawTable(family, a.String())
+			at.table = rawTable(family, a)
 		case unix.NFTA_CHAIN_NAME:
 			at.chain = a.String()
 		case unix.NFTA_CHAIN_HOOK:
@@ -134,7 +135,7 @@ func hookDevices(h *netlink.AttributeDecoder) []string {
 	return one
 }
 
-// rawTable is a table as nft calls it.
-func rawTable(family byte, name string) string {
-	return familyName(family) + " " + name
+// rawTable is the table that an attribute names, as nft calls it.
+func rawTable(family byte, a *netlink.AttributeDecoder) string {
+	return tableName(&nftables.Table{Family: nftables.TableFamily(family), Name: a.String()})
 }

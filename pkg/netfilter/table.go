@@ -194,6 +194,8 @@ func familyWord(f nftables.TableFamily) string {
 		return "ip6"
 	case nftables.TableFamilyINet:
 		return "inet"
+	case nftables.TableFamilyNetdev:
+		return "netdev"
 	}
 	return fmt.Sprintf("family %d", f)
 }
