@@ -3,10 +3,11 @@
 //
 // attach is Run with a plan, detach is Run with none, a dry run is Changes.
 // Every creation is written to the journal before it is made, and a failed
-// step takes the earlier ones back. The state of record is the kernel: the
+// step takes the earlier ones back; Mend puts back single things, also where the
+// journal cannot be written. The state of record is the kernel: the
 // journal only remembers what the kernel cannot tell, who made a thing that
 // others may share and where our things were looked for last time. Beside it is
-// the Memory of what was attached, for whoever keeps it so. The
+// the [Memory] of what was attached, for whoever keeps it so. The
 // package never touches the kernel itself; only the hands do.
 package apply
 

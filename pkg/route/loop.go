@@ -128,9 +128,6 @@ func withoutAddress(l netlink.Link) error {
 	return err
 }
 
-// removeLink removes the link, if it is ours.
-func removeLink(plan.Link) error { return removeLinks() }
-
 // removeLinks removes all that we made; with one end goes the other, and with them
 // routes and filters.
 func removeLinks() error {

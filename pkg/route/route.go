@@ -109,7 +109,7 @@ func (h *Hand) Replace(old, new plan.Item) error {
 func (h *Hand) Remove(i plan.Item) error {
 	switch i := i.(type) {
 	case plan.Link:
-		return removeLink(i)
+		return removeLinks()
 	case plan.Route:
 		return removeRoute(i)
 	case plan.Rule:
