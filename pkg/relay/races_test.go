@@ -322,7 +322,7 @@ type pacer struct {
 	stray func() bool // returns whether the peer goes on
 }
 
-// send returns false when nothing more can be sent.
+// send returns false where not all was sent. Nothing more can be sent then.
 func (p *pacer) send(text string) bool {
 	for text != "" {
 		n := len(text)
@@ -341,7 +341,7 @@ func (p *pacer) send(text string) bool {
 		if p.left == 0 {
 			p.left = -1
 			if !p.stray() {
-				return false
+				return text == ""
 			}
 		}
 		p.pause()
