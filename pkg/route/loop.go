@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -17,6 +18,14 @@ import (
 
 // alias marks the link that we made; `ip link` shows it.
 const alias = "portreeve"
+
+// The ends also bear addresses by which they are known before they have their alias,
+// which the kernel takes only for a link that exists. They are locally administered
+// ("prvt"); nobody asks for them, and each gateway has the same.
+var (
+	loopAddress = net.HardwareAddr{0x02, 0x70, 0x72, 0x76, 0x74, 0x00}
+	peerAddress = net.HardwareAddr{0x02, 0x70, 0x72, 0x76, 0x74, 0x01}
+)
 
 // loopMTU is the most that a veth takes: nothing that FORWARD lets pass is too large.
 const loopMTU = 65535
@@ -36,8 +45,11 @@ func ownLinks() ([]plan.Link, error) {
 	return own, nil
 }
 
-// isOwn reports whether we made a link; both ends bear the alias.
-func isOwn(l netlink.Link) bool { return l.Type() == "veth" && l.Attrs().Alias == alias }
+// isOwn reports whether we made a link; either mark, of either end, says so.
+func isOwn(l netlink.Link) bool {
+	a := l.Attrs()
+	return l.Type() == "veth" && (a.Alias == alias || slices.Equal(a.HardwareAddr, loopAddress) || slices.Equal(a.HardwareAddr, peerAddress))
+}
 
 // faultOf says why a link of ours carries nothing, "" where it does.
 func faultOf(l netlink.Link) string {
@@ -74,8 +86,8 @@ func addLink(want plan.Link) error {
 	if err := removeLinks(); err != nil {
 		return err
 	}
-	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: plan.LoopPeer, PeerMTU: loopMTU}
-	pair.Name, pair.MTU = want.Name, loopMTU
+	pair := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: plan.LoopPeer, PeerMTU: loopMTU, PeerHardwareAddr: peerAddress}
+	pair.Name, pair.MTU, pair.HardwareAddr = want.Name, loopMTU, loopAddress
 	if err := netlink.LinkAdd(pair); errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("an interface of another has the name %s or %s: rename it: %w", want.Name, plan.LoopPeer, err)
 	} else if err != nil {

@@ -67,6 +67,20 @@ func TestLoopLinkIsMended(t *testing.T) {
 	}
 }
 
+// A link whose maker was killed before its ends had their alias is ours all the same.
+func TestHalfMadeLoopLink(t *testing.T) {
+	isolate(t)
+	before := snapshot(t)
+	h := New(Options{})
+	run(t, h, plan.Diff(nil, looped()[:1]))
+	sh(t, "for end in portreeve0 portreeve1; do ip link set $end down; ip link set $end alias ''; done")
+	contain(t, lines(have(t, h)), "(it is down)")
+	run(t, h, plan.Diff(have(t, h), nil))
+	if after := snapshot(t); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
 // A link of another that has the name is not touched.
 func TestForeignLoopLink(t *testing.T) {
 	isolate(t)

@@ -9,9 +9,10 @@
 // about links, addresses, rules and routes.
 //
 // What is ours is recognised by its own marks, for detach has no
-// configuration: the link by its alias, a route by its protocol number, a rule by the table that it
-// leads to and its exact shape, a filter by name and program. Everything acts
-// in the network namespace of the calling thread.
+// configuration: the link by its alias and address, a route by its protocol
+// number, a rule by the table that it leads to and its exact shape, a filter by
+// name and program. Everything acts in the network namespace of the calling
+// thread.
 package route
 
 import (
