@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -15,70 +14,39 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/testenv"
+	"github.com/portreeve/portreeve/testenv/peer"
 )
 
 // origin takes what it gets for the ledger. Only CRLF ends a line for it.
 type origin struct {
-	ledger    *Ledger
-	listeners []*net.TCPListener
-	serving   sync.WaitGroup
-	mu        sync.Mutex
-	open      map[net.Conn]bool
+	*peer.Server
+	ledger *Ledger
 }
 
 // originPatience is how long it waits for a client.
 const originPatience = 30 * time.Second
 
 func newOrigin(env *testenv.Env, l *Ledger) (*origin, error) {
-	o := &origin{ledger: l, open: map[net.Conn]bool{}}
+	var listeners []net.Listener
 	for _, at := range []netip.Addr{env.Origin4, env.Origin6} {
 		listener, err := env.Origin.Listen(netip.AddrPortFrom(at, 25))
+		if err == nil {
+			listeners = append(listeners, listener)
+			err = keepSYN(listener)
+		}
 		if err != nil {
-			return nil, errors.Join(err, o.close())
+			for _, l := range listeners {
+				l.Close()
+			}
+			return nil, err
 		}
-		o.listeners = append(o.listeners, listener)
-		if err := keepSYN(listener); err != nil {
-			return nil, errors.Join(err, o.close())
-		}
-		o.serving.Go(func() { o.accept(listener) })
 	}
+	o := &origin{ledger: l}
+	o.Server = peer.Accept(func(conn net.Conn) func() { return func() { o.serve(conn.(*net.TCPConn)) } }, listeners...)
 	return o, nil
 }
 
-func (o *origin) close() error {
-	var failures []error
-	for _, l := range o.listeners {
-		failures = append(failures, l.Close())
-	}
-	o.mu.Lock()
-	for conn := range o.open {
-		conn.Close()
-	}
-	o.mu.Unlock()
-	o.serving.Wait()
-	return errors.Join(failures...)
-}
-
-func (o *origin) accept(listener *net.TCPListener) {
-	for {
-		conn, err := listener.AcceptTCP()
-		if err != nil {
-			return
-		}
-		o.serving.Go(func() { o.serve(conn) })
-	}
-}
-
 func (o *origin) serve(conn *net.TCPConn) {
-	o.mu.Lock()
-	o.open[conn] = true
-	o.mu.Unlock()
-	defer func() {
-		o.mu.Lock()
-		delete(o.open, conn)
-		o.mu.Unlock()
-		conn.Close()
-	}()
 	inspected, err := madeByGateway(conn)
 	if err != nil {
 		o.ledger.Fail("it is not known who has made the connection from %s: %v", conn.RemoteAddr(), err)

@@ -66,39 +66,19 @@ type Session struct {
 
 // Origin is a server that accepts mail for tests.
 type Origin struct {
-	listeners []net.Listener
+	*Server
 	behaviour Behaviour
-	serving   sync.WaitGroup
 
 	mu       sync.Mutex
 	sessions []*Session
 	changed  chan struct{} // closed and replaced when a session changes
-	open     map[net.Conn]bool
 }
 
 // Serve accepts connections until Close, which closes the listeners too.
 func Serve(b Behaviour, listeners ...net.Listener) *Origin {
-	o := &Origin{listeners: listeners, behaviour: b, changed: make(chan struct{}), open: make(map[net.Conn]bool)}
-	for _, listener := range listeners {
-		o.serving.Add(1)
-		go o.accept(listener)
-	}
+	o := &Origin{behaviour: b, changed: make(chan struct{})}
+	o.Server = Accept(o.begin, listeners...)
 	return o
-}
-
-// Close ends the listeners and every session, and waits for them.
-func (o *Origin) Close() error {
-	var failures []error
-	for _, listener := range o.listeners {
-		failures = append(failures, listener.Close())
-	}
-	o.mu.Lock()
-	for conn := range o.open {
-		conn.Close()
-	}
-	o.mu.Unlock()
-	o.serving.Wait()
-	return errors.Join(failures...)
 }
 
 // Sessions returns what has been seen so far.
@@ -136,21 +116,13 @@ func (o *Origin) Await(ctx context.Context, condition func([]Session) bool) ([]S
 	}
 }
 
-func (o *Origin) accept(listener net.Listener) {
-	defer o.serving.Done()
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		s := &Session{Client: netip.MustParseAddrPort(conn.RemoteAddr().String())}
-		o.mu.Lock()
-		o.sessions = append(o.sessions, s)
-		o.open[conn] = true
-		o.mu.Unlock()
-		o.serving.Add(1)
-		go o.serve(conn, s)
-	}
+// begin notes a session.
+func (o *Origin) begin(conn net.Conn) func() {
+	s := &Session{Client: netip.MustParseAddrPort(conn.RemoteAddr().String())}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.sessions = append(o.sessions, s)
+	return func() { o.serve(conn, s) }
 }
 
 // update changes a session and wakes those who wait.
@@ -163,16 +135,12 @@ func (o *Origin) update(change func()) {
 }
 
 func (o *Origin) serve(conn net.Conn, s *Session) {
-	defer o.serving.Done()
 	talk := &dialogue{origin: o, session: s, conn: conn, in: bufio.NewReader(conn)}
 	if errors.Is(talk.run(), errReset) {
 		Reset(conn)
 	}
 	conn.Close()
-	o.update(func() {
-		s.Done = true
-		delete(o.open, conn)
-	})
+	o.update(func() { s.Done = true })
 }
 
 // errReset ends a session with RST.
