@@ -74,7 +74,7 @@ func (s *stage) startInspector(ctx context.Context, at netip.Addr, format string
 // portreeve prepares a command on the gateway.
 func (s *stage) portreeve(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := s.env.Gateway.Command(ctx, s.binary, args...)
-	cmd.Env = append(os.Environ(), "PORTREEVE_BPFFS="+s.env.BPFFS, "PORTREEVE_RUN_DIR="+s.env.RunDir)
+	cmd.Env = append(os.Environ(), s.env.Environ()...)
 	return cmd
 }
 

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"maps"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -26,18 +25,7 @@ var (
 	limitFlag        = flag.Duration("limit", 10*time.Second, "how long mail may stop where it is not meant to")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	path, remove, err := testenv.Program()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	program = path
-	code := m.Run()
-	remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, &program) }
 
 const (
 	// enough is how many gateways may come to grief until no other is begun.

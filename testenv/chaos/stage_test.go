@@ -120,7 +120,7 @@ func (s *stage) close() error {
 	s.manager.kill()
 	var failures []error
 	if s.origin != nil {
-		failures = append(failures, s.origin.close())
+		failures = append(failures, s.origin.Close())
 	}
 	failures = append(failures, s.env.Close())
 	s.manager.going.Wait()
@@ -140,8 +140,7 @@ func (s *stage) write(f File) (string, error) {
 
 // portreeve prepares a command.
 func (s *stage) portreeve(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := s.env.Gateway.Command(ctx, program, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PORTREEVE_BPFFS=" + s.env.BPFFS, "PORTREEVE_RUN_DIR=" + s.env.RunDir}
+	cmd := (&testenv.Portreeve{Env: s.env, Program: program}).Command(ctx, args...)
 	cmd.WaitDelay = time.Second
 	return cmd
 }

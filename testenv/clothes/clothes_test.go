@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"flag"
-	"fmt"
 	"hash/fnv"
 	"io"
 	"io/fs"
@@ -25,17 +24,7 @@ var (
 	serialFlag  = flag.Uint("serial", 0, "send this one SYN of the seed again, in place of all others")
 )
 
-func TestMain(m *testing.M) {
-	path, remove, err := testenv.Program()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	program = path
-	code := m.Run()
-	remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, &program) }
 
 // play is one configuration, with a wall removed or not.
 type play struct {
@@ -134,7 +123,7 @@ func (s *stage) refuses() {
 		s.t.Errorf("attach to it: %v, want %q", err, s.refused)
 	}
 	if err == nil {
-		s.must(s.gateway.detach(s.t.Context()))
+		s.must(s.gateway.Detach(s.t.Context()))
 	}
 }
 
@@ -190,7 +179,7 @@ func (s *stage) perform(p play, packets int) {
 	if s.client == "" { // else nobody is steered, honest clients included
 		s.greeted()
 	}
-	defer func() { s.must(s.gateway.detach(ctx)) }()
+	defer func() { s.must(s.gateway.Detach(ctx)) }()
 	if p.removed != nil {
 		if err := p.removed.remove(ctx, s.env, s.named(), s.toOrigin()); err != nil {
 			s.t.Errorf("%s: %v", p.name, err)

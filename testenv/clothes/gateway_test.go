@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -21,9 +20,8 @@ var program string
 
 // gateway is portreeve on the gateway.
 type gateway struct {
-	env       *testenv.Env
-	config    string
-	inspector *exec.Cmd
+	testenv.Portreeve
+	config string
 }
 
 // setup is how portreeve is configured.
@@ -44,55 +42,27 @@ services:
 
 // attach installs the kernel side of a setup.
 func (g *gateway) attach(ctx context.Context, s setup) error {
-	g.config = filepath.Join(g.env.Dir, "portreeve.yaml")
+	g.config = filepath.Join(g.Env.Dir, "portreeve.yaml")
 	heartbeat := "500ms" // as short as can be: each play waits for it
 	if inGuest {
 		heartbeat = "5s"
 	}
-	text := fmt.Sprintf(configuration, s.client, s.origin, heartbeat, s.netfilter, g.env.Origin4, g.env.Origin6, s.fail)
+	text := fmt.Sprintf(configuration, s.client, s.origin, heartbeat, s.netfilter, g.Env.Origin4, g.Env.Origin6, s.fail)
 	if err := os.WriteFile(g.config, []byte(text), 0o644); err != nil {
 		return err
 	}
-	_, err := g.run(ctx, "attach", "-c", g.config)
+	_, err := g.Run(ctx, "attach", "-c", g.config)
 	return err
-}
-
-// detach removes it, and ends the inspector if there is one.
-func (g *gateway) detach(ctx context.Context) error {
-	if err := g.kill(); err != nil {
-		return err
-	}
-	_, err := g.run(ctx, "detach")
-	return err
-}
-
-// command prepares portreeve.
-func (g *gateway) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := g.env.Gateway.Command(ctx, program, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PORTREEVE_BPFFS=" + g.env.BPFFS, "PORTREEVE_RUN_DIR=" + g.env.RunDir}
-	return cmd
-}
-
-func (g *gateway) run(ctx context.Context, args ...string) (string, error) {
-	var stdout, stderr strings.Builder
-	cmd := g.command(ctx, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("portreeve %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.String(), nil
 }
 
 // start starts the inspector and waits until the kernel calls it alive.
 func (g *gateway) start(ctx context.Context) error {
-	log, err := os.OpenFile(filepath.Join(g.env.Dir, "run.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
+	log, err := os.OpenFile(filepath.Join(g.Env.Dir, "run.log"), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	g.inspector = g.command(context.Background(), "run", "-c", g.config)
-	g.inspector.Stdout, g.inspector.Stderr = log, log
-	if err := g.inspector.Start(); err != nil {
+	if err := g.Start(g.config, log); err != nil {
 		return err
 	}
 	if err := g.await(ctx, "alive"); err != nil {
@@ -104,7 +74,7 @@ func (g *gateway) start(ctx context.Context) error {
 
 // hang stops the inspector and waits until the kernel calls it hung.
 func (g *gateway) hang(ctx context.Context) error {
-	if err := g.inspector.Process.Signal(unix.SIGSTOP); err != nil {
+	if err := g.Inspector.Process.Signal(unix.SIGSTOP); err != nil {
 		return err
 	}
 	return g.await(ctx, "hung")
@@ -112,26 +82,16 @@ func (g *gateway) hang(ctx context.Context) error {
 
 // die kills the inspector, and the kernel notices.
 func (g *gateway) die(ctx context.Context) error {
-	if err := g.kill(); err != nil {
+	if err := g.Kill(); err != nil {
 		return err
 	}
 	return g.await(ctx, "absent")
 }
 
-func (g *gateway) kill() error {
-	if g.inspector == nil {
-		return nil
-	}
-	err := g.inspector.Process.Kill()
-	g.inspector.Wait() // it was killed
-	g.inspector = nil
-	return err
-}
-
 // await waits until the kernel's idea of the inspector is the one given.
 func (g *gateway) await(ctx context.Context, state string) error {
 	for {
-		said, err := g.run(ctx, "status", "--json")
+		said, err := g.Run(ctx, "status", "--json")
 		var report struct{ Inspector struct{ State string } }
 		if failure := json.Unmarshal([]byte(said), &report); failure != nil {
 			return fmt.Errorf("await that the inspector is %s: %w: %w", state, failure, err)

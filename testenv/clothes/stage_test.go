@@ -57,7 +57,7 @@ type stage struct {
 func newStage(t *testing.T, k *kind, c *Closet) *stage {
 	t.Helper()
 	env := testenv.ForTest(t)
-	s := &stage{t: t, kind: k, env: env, gateway: &gateway{env: env}, closet: c}
+	s := &stage{t: t, kind: k, env: env, gateway: &gateway{Portreeve: testenv.Portreeve{Env: env, Program: program}}, closet: c}
 	tun, err := k.lay(t.Context(), env)
 	if err != nil {
 		if absent(err) && len(k.gateway)+len(k.after) > 0 {
@@ -182,7 +182,7 @@ func (s *stage) greeted() {
 }
 
 func (s *stage) close() {
-	err := errors.Join(s.gateway.kill(), s.origin.Close())
+	err := errors.Join(s.gateway.Kill(), s.origin.Close())
 	if s.sender != nil {
 		err = errors.Join(err, s.sender.Close())
 	}

@@ -13,9 +13,7 @@ package differential
 import (
 	"context"
 	"flag"
-	"fmt"
 	"net/netip"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -30,18 +28,7 @@ var complete = flag.Bool("complete", false, "every message with every client by 
 // binary is the portreeve under test.
 var binary string
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	path, remove, err := testenv.Program()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	binary = path
-	code := m.Run()
-	remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, &binary) }
 
 // patience is how long any one thing may take. A message of 50 MB on a busy
 // machine takes half a minute.

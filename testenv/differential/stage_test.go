@@ -114,7 +114,7 @@ func (s *stage) startGateway(ctx context.Context) error {
 	}
 	defer notices.Close()
 	s.gateway = s.Gateway.Command(context.Background(), binary, "run", "--attach", "-c", path)
-	s.gateway.Env = append(os.Environ(), "PORTREEVE_BPFFS="+s.BPFFS, "PORTREEVE_RUN_DIR="+s.RunDir)
+	s.gateway.Env = append(os.Environ(), s.Environ()...)
 	s.gateway.Stdout, s.gateway.Stderr = records, notices
 	if err := s.gateway.Start(); err != nil {
 		s.gateway = nil

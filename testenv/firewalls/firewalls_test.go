@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -22,18 +21,7 @@ var (
 	stagesFlag   = flag.Int("stages", 2, "how many are tried at once, each on a network of its own")
 )
 
-func TestMain(m *testing.M) {
-	flag.Parse()
-	path, remove, err := testenv.Program()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	program = path
-	code := m.Run()
-	remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, &program) }
 
 const (
 	// short is how long a probe waits for each of its tries. Who is stopped costs that;

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -18,9 +17,8 @@ var program string
 
 // gateway is portreeve on the gateway.
 type gateway struct {
-	env       *testenv.Env
-	config    string
-	inspector *exec.Cmd
+	testenv.Portreeve
+	config string
 }
 
 const configuration = `interfaces: {client: [ext0], origin: [dmz0]}
@@ -40,7 +38,7 @@ services:
 
 // configure writes the configuration for a ruleset.
 func (g *gateway) configure(r *Ruleset, b Book) error {
-	g.config = filepath.Join(g.env.Dir, "portreeve.yaml")
+	g.config = filepath.Join(g.Env.Dir, "portreeve.yaml")
 	netfilter, port, fail := "nft", "any", "closed"
 	if r.Flavour == IPTablesLegacy {
 		netfilter = "legacy"
@@ -65,56 +63,27 @@ func (g *gateway) attach(ctx context.Context, r *Ruleset, b Book) error {
 
 // again attaches with the configuration that is there.
 func (g *gateway) again(ctx context.Context) error {
-	_, err := g.run(ctx, "attach", "-c", g.config)
-	return err
-}
-
-// detach removes it, and ends the inspector.
-func (g *gateway) detach(ctx context.Context) error {
-	if err := g.kill(); err != nil {
-		return err
-	}
-	_, err := g.run(ctx, "detach")
+	_, err := g.Run(ctx, "attach", "-c", g.config)
 	return err
 }
 
 // doctor returns its findings. That there are errors is no failure.
 func (g *gateway) doctor(ctx context.Context) (findings []Finding, err error) {
-	said, failure := g.run(ctx, "doctor", "-c", g.config, "--json")
+	said, failure := g.Run(ctx, "doctor", "-c", g.config, "--json")
 	if err := json.Unmarshal([]byte(said), &findings); err != nil {
 		return nil, fmt.Errorf("portreeve doctor: %w: %w", err, failure)
 	}
 	return findings, nil
 }
 
-// command prepares portreeve.
-func (g *gateway) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := g.env.Gateway.Command(ctx, program, args...)
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "PORTREEVE_BPFFS=" + g.env.BPFFS, "PORTREEVE_RUN_DIR=" + g.env.RunDir}
-	return cmd
-}
-
-func (g *gateway) run(ctx context.Context, args ...string) (string, error) {
-	var stdout, stderr strings.Builder
-	cmd := g.command(ctx, args...)
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		return stdout.String(), fmt.Errorf("portreeve %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.String(), nil
-}
-
 // start starts the inspector and waits until the kernel calls it alive.
 func (g *gateway) start(ctx context.Context) error {
-	log, err := os.Create(filepath.Join(g.env.Dir, "run.log"))
+	log, err := os.Create(filepath.Join(g.Env.Dir, "run.log"))
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	g.inspector = g.command(context.Background(), "run", "-c", g.config)
-	g.inspector.Stdout, g.inspector.Stderr = log, log
-	if err := g.inspector.Start(); err != nil {
-		g.inspector = nil
+	if err := g.Start(g.config, log); err != nil {
 		return err
 	}
 	if err := g.awaitReady(ctx, log.Name()); err != nil {
@@ -140,14 +109,4 @@ func (g *gateway) awaitReady(ctx context.Context, log string) error {
 			return context.Cause(ctx)
 		}
 	}
-}
-
-func (g *gateway) kill() error {
-	if g.inspector == nil {
-		return nil
-	}
-	err := g.inspector.Process.Kill()
-	g.inspector.Wait() // it was killed
-	g.inspector = nil
-	return err
 }

@@ -25,7 +25,7 @@ func newStage(ctx context.Context) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{env: env, gateway: &gateway{env: env}}
+	s := &stage{env: env, gateway: &gateway{Portreeve: testenv.Portreeve{Env: env, Program: program}}}
 	s.book = Book{
 		4: {env.MoreClients[:Cast], env.Gateway4, env.Origin4, env.More4},
 		6: {env.MoreClients6[:Cast], env.Gateway6, env.Origin6, env.More6},
@@ -38,7 +38,7 @@ func newStage(ctx context.Context) (*stage, error) {
 }
 
 func (s *stage) close() error {
-	failures := []error{s.gateway.kill()}
+	failures := []error{s.gateway.Kill()}
 	for _, h := range s.hosts {
 		failures = append(failures, h.close())
 	}
@@ -182,7 +182,7 @@ func (s *stage) with(ctx context.Context, r *Ruleset, o *Outcome, patience time.
 	if o.Findings, err = s.gateway.doctor(ctx); err != nil {
 		return err
 	}
-	return s.gateway.detach(ctx)
+	return s.gateway.Detach(ctx)
 }
 
 // addBans adds the bans that come while portreeve is attached.

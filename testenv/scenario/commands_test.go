@@ -194,10 +194,7 @@ func start(s *stage, ts *testscript.TestScript, args []string) error {
 
 // environ is the environment of a command of the story's.
 func (s *stage) environ(ts *testscript.TestScript) []string {
-	return []string{
-		"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME"),
-		"PORTREEVE_BPFFS=" + s.env.BPFFS, "PORTREEVE_RUN_DIR=" + s.env.RunDir,
-	}
+	return append(s.env.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
 }
 
 func await(s *stage, ts *testscript.TestScript, args []string) error {
@@ -212,7 +209,7 @@ func await(s *stage, ts *testscript.TestScript, args []string) error {
 	err = s.await(func() bool {
 		cmd := exec.CommandContext(s.ctx, "sh", append([]string{"-c", `exec "$@"`, "sh"}, args[1:]...)...)
 		cmd.Dir = s.work
-		cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "PORTREEVE_BPFFS=" + s.env.BPFFS, "PORTREEVE_RUN_DIR=" + s.env.RunDir}
+		cmd.Env = s.environ(ts)
 		output, _ = cmd.CombinedOutput()
 		return pattern.Match(output)
 	})

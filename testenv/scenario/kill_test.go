@@ -136,7 +136,7 @@ func (k *killer) command(args ...string) *exec.Cmd {
 // environ gives portreeve its directories. With one processor, the runtime
 // spreads the calls over fewer threads; strace counts in each by itself.
 func (k *killer) environ(cmd *exec.Cmd) *exec.Cmd {
-	cmd.Env = append(os.Environ(), "PORTREEVE_BPFFS="+k.env.BPFFS, "PORTREEVE_RUN_DIR="+k.env.RunDir, "GOMAXPROCS=1")
+	cmd.Env = append(append(os.Environ(), k.env.Environ()...), "GOMAXPROCS=1")
 	return cmd
 }
 

@@ -227,7 +227,7 @@ func (p *party) inspect() error {
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(c.String(), "DIR", p.keys)), 0o644); err != nil {
 		return err
 	}
-	environ := []string{"PATH=" + os.Getenv("PATH"), "PORTREEVE_BPFFS=" + p.env.BPFFS, "PORTREEVE_RUN_DIR=" + p.env.RunDir}
+	environ := append(p.env.Environ(), "PATH="+os.Getenv("PATH"))
 	if err := p.start("run", p.env.Gateway, []string{binary, "run", "--attach", "-c", file}, environ); err != nil {
 		return err
 	}

@@ -19,17 +19,7 @@ import (
 // binary is the portreeve that the stories run.
 var binary string
 
-func TestMain(m *testing.M) {
-	path, remove, err := testenv.Program()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	binary = path
-	code := m.Run()
-	remove()
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { testenv.Main(m, &binary) }
 
 // patience is how long a story waits for any one thing before it fails.
 const patience = 2 * time.Minute
