@@ -20,6 +20,7 @@ func (e *exam) firewall() {
 	wanted := e.m.Firewall.With(plan.Build(e.c, e.m.Facts))
 	e.troubles(wanted)
 	e.outInterfaces(wanted)
+	e.later(wanted)
 	e.masqueraded()
 	for _, f := range e.m.Flowtables {
 		e.warn("flowtable", fmt.Sprintf("nftables flowtable %s %s", f.Table, f.Name),

@@ -162,10 +162,15 @@ func (r Rule) Family() plan.Family {
 }
 
 // Sources are the prefixes that a rule chooses sources by, if it asks for some.
-func (r Rule) Sources() []netip.Prefix {
+func (r Rule) Sources() []netip.Prefix { return r.prefixes(source4, source6) }
+
+// Recipients are the prefixes that a rule chooses destinations by, if it asks for some.
+func (r Rule) Recipients() []netip.Prefix { return r.prefixes(destination4, destination6) }
+
+func (r Rule) prefixes(at4, at6 field) []netip.Prefix {
 	var all []netip.Prefix
 	for _, c := range r.entry.conditions {
-		if (c.field != source4 && c.field != source6) || c.not {
+		if (c.field != at4 && c.field != at6) || c.not {
 			continue
 		}
 		for _, s := range c.spans {

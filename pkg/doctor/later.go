@@ -1,0 +1,89 @@
+package doctor
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/netfilter"
+	"github.com/portreeve/portreeve/pkg/plan"
+)
+
+// later names rules of FORWARD that stop connections of some clients behind their SYN: no
+// other packet of a transit connection passes FORWARD, and its answers leave by OUTPUT.
+func (e *exam) later(wanted *netfilter.Survey) {
+	if !plan.Loops(e.c) {
+		return
+	}
+	var told []netfilter.Rule
+	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+		for _, s := range e.c.Services {
+			for _, t := range some(s.Intercept, f) {
+				for _, w := range e.each(e.c.Interfaces.Client, t, e.uninspected) {
+					for _, m := range e.stopping(wanted, w) {
+						if !slices.ContainsFunc(told, m.Same) {
+							told = append(told, m.Rule)
+							e.unmetLater(wanted, w, m)
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// ephemeral is a port that a client may connect from. Rules that ask for another one
+// are about what clients serve.
+const ephemeral = 49152
+
+// stopping are the rules that stop what follows a SYN, or answers it, for some clients.
+func (g *gateway) stopping(wanted *netfilter.Survey, w way) []netfilter.Meeting {
+	p := w.at("forward")
+	if w.leg == openReply {
+		p.Port = ephemeral
+	} else {
+		p.SourcePort, p.Flags, p.State = ephemeral, netfilter.ACK, netfilter.StateEstablished
+	}
+	met := slices.DeleteFunc(wanted.Meet("forward", p), func(m netfilter.Meeting) bool { return !m.Stops() || !m.Choosing || m.Policy() })
+	if w.leg == openReply {
+		return met
+	}
+	syn := wanted.Meet("forward", w.at("forward"))
+	return slices.DeleteFunc(met, func(m netfilter.Meeting) bool {
+		return slices.ContainsFunc(syn, func(o netfilter.Meeting) bool { return o.Same(m.Rule) })
+	})
+}
+
+// unmetLater tells of one rule, unless those whom it stops are stopped by their SYN, too.
+func (e *exam) unmetLater(wanted *netfilter.Survey, w way, m netfilter.Meeting) {
+	mirror := netfilter.Mirror{}
+	if w.leg == openReply {
+		if mirror = m.Mirror(plan.LoopLink); mirror.There || e.banned(wanted, w, m.Recipients()) {
+			return
+		}
+	}
+	remedy := mirror.Command + cures{e.gateway}.keep(m.Place)
+	if mirror.Command == "" {
+		remedy = fmt.Sprintf("stop new connections of those clients in FORWARD: they leave it by %s", plan.LoopLink)
+	}
+	e.add("forward-later", finding.Warning, m.Place.String(), fmt.Sprintf(
+		"transit connections do not meet `%s`: of them, FORWARD sees the SYN alone", m.Rule), strings.TrimSpace(remedy))
+}
+
+// banned reports whether all of some clients are stopped on their way to the inspector.
+func (g *gateway) banned(wanted *netfilter.Survey, w way, clients []netip.Prefix) bool {
+	loop := g.intercepted(w.to, w.by)[0]
+	through := func(client netip.Prefix) bool {
+		for _, st := range loop.steps {
+			p := st.Packet
+			p.From = client
+			if _, _, passes := wanted.Pass(st.hook, p); !passes {
+				return false
+			}
+		}
+		return true
+	}
+	return len(clients) > 0 && !slices.ContainsFunc(clients, through)
+}
