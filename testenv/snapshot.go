@@ -144,6 +144,7 @@ var volatile = []string{"tcp_fastopen_key", "stable_secret"}
 var (
 	counters = regexp.MustCompile(`\[\d+:\d+\]`)
 	promisc  = regexp.MustCompile(`(promiscuity|allmulti) \d+ ?`)
+	counting = regexp.MustCompile(`^\s*elements = .* ct count `) // nftables forgets them by itself
 )
 
 // ipv6Multicast begins the route that the kernel makes for each device when it
@@ -155,7 +156,7 @@ const ipv6Multicast = "multicast ff00::/8 "
 func normalise(command, text string) string {
 	var kept []string
 	for line := range strings.Lines(text) {
-		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ipv6Multicast) { // "#": dates of iptables-save
+		if strings.HasPrefix(line, "#") || strings.HasPrefix(line, ipv6Multicast) || counting.MatchString(line) { // "#": dates of iptables-save
 			continue
 		}
 		line = counters.ReplaceAllString(line, "[0:0]")

@@ -162,10 +162,11 @@ func (o *Outcome) named(r *Ruleset, p Probe, kind Kind, culprits func(Probe) ([]
 }
 
 // stops reports whether a rule may stop what it let pass without portreeve: what
-// iptables cannot overrule, and what takes away or looks at what portreeve writes.
+// iptables cannot overrule, what takes away or looks at what portreeve writes, and what
+// let pass by the interface.
 func stops(flavour Flavour, one *Rule) bool {
 	return flavour == NFT || one.Apart || one.diverts() || one.Do == MarkAll || one.Do == Restore ||
-		one.Mark && one.Whole || one.Rate == Connlimit
+		one.Mark && one.Whole || one.Rate == Connlimit || one.Do == Accept && one.Hook == Forward && one.Out == "dmz0"
 }
 
 // diverts reports whether a rule leads mail elsewhere.

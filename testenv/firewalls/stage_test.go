@@ -207,33 +207,36 @@ func (s *stage) culprits(ctx context.Context, r *Ruleset, p Probe, through int, 
 		v, err := s.without(ctx, r, []Probe{p}, patience)
 		return v[p].Through >= through, err
 	}
-	var taken []Rule
+	var taken []int
 	for n := len(left.Rules) - 1; n >= 0; n-- {
 		if !left.Rules[n].Do.refuses() {
 			continue
 		}
-		taken = append(taken, left.Rules[n])
+		taken = append(taken, n)
 		left = left.Without(n)
 		if pass, err := passes(left); pass || err != nil {
-			return s.guilty(left, taken, passes)
+			return guilty(r.Relaxed(), taken, passes)
 		}
 	}
 	return nil, nil // no refusal stops it: DNAT or a mark does
 }
 
-// guilty are those of the rules taken without which the probe still would not pass.
-func (s *stage) guilty(left *Ruleset, taken []Rule, passes func(*Ruleset) (bool, error)) (guilty []Rule, err error) {
+// guilty are those of the rules taken, the last one first, without which the probe
+// would still not pass: each is put back in its place alone.
+func guilty(all *Ruleset, taken []int, passes func(*Ruleset) (bool, error)) (guilty []Rule, err error) {
 	for i, one := range taken {
-		with := *left
-		// Order tells little where a rule refuses, but where another accepts; behind all it
-		// would refuse nothing that was not refused before.
-		with.Rules = append([]Rule{one}, left.Rules...)
-		pass, err := passes(&with)
+		with := all
+		for _, other := range taken {
+			if other != one {
+				with = with.Without(other)
+			}
+		}
+		pass, err := passes(with)
 		if err != nil {
 			return nil, err
 		}
 		if !pass || i == len(taken)-1 {
-			guilty = append(guilty, one)
+			guilty = append(guilty, all.Rules[one])
 		}
 	}
 	return guilty, nil
