@@ -104,6 +104,8 @@ static __always_inline int client_known(struct __sk_buff *skb, const struct sett
 
 	if (sk) {
 		bpf_sk_release(sk);
+		if (set->loop_mark && tcp->flags & (TCP_FIN | TCP_RST))
+			end_entry(skb, ip, tcp);
 		return client_mark(skb, set, REASON_CLIENT_SOCKET);
 	}
 	if (client_is_cookie(b, ip, tcp))

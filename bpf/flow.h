@@ -59,23 +59,28 @@ static __always_inline struct bpf_sock *find_socket(struct __sk_buff *skb, struc
 	return NULL;
 }
 
+static __always_inline void fill_tuple(struct bpf_sock_tuple *t, const struct ip *ip, __be16 source, __be16 dest)
+{
+	if (ip->family == AF_INET) {
+		t->ipv4.saddr = ip->v4->saddr;
+		t->ipv4.daddr = ip->v4->daddr;
+		t->ipv4.sport = source;
+		t->ipv4.dport = dest;
+	} else {
+		copy_ipv6(t->ipv6.saddr, ip->v6->saddr);
+		copy_ipv6(t->ipv6.daddr, ip->v6->daddr);
+		t->ipv6.sport = source;
+		t->ipv6.dport = dest;
+	}
+}
+
 /* The socket at the destination of a packet. */
 static __always_inline struct bpf_sock *find_receiver(struct __sk_buff *skb, const struct ip *ip, __be16 source,
 						      __be16 dest)
 {
 	struct bpf_sock_tuple t;
 
-	if (ip->family == AF_INET) {
-		t.ipv4.saddr = ip->v4->saddr;
-		t.ipv4.daddr = ip->v4->daddr;
-		t.ipv4.sport = source;
-		t.ipv4.dport = dest;
-	} else {
-		copy_ipv6(t.ipv6.saddr, ip->v6->saddr);
-		copy_ipv6(t.ipv6.daddr, ip->v6->daddr);
-		t.ipv6.sport = source;
-		t.ipv6.dport = dest;
-	}
+	fill_tuple(&t, ip, source, dest);
 	return find_socket(skb, &t, ip->family);
 }
 

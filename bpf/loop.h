@@ -76,6 +76,31 @@ static __always_inline bool has_passed(struct __sk_buff *skb, const struct ip *i
 	return true;
 }
 
+/*
+ * The SYN that went round has left an entry in connection tracking, which sees nothing
+ * else of the connection: rules that limit how many a client has at a time (connlimit)
+ * would count it for two minutes. So it ends when the client closes. Later packets of
+ * a connection that was not sent round have none.
+ */
+static __always_inline void end_entry(struct __sk_buff *skb, const struct ip *ip, const struct tcphdr *tcp)
+{
+	struct bpf_ct_opts opts = {.netns_id = -1, .l4proto = IPPROTO_TCP};
+	struct bpf_sock_tuple t;
+	struct nf_conn *ct;
+
+	if (!bpf_skb_ct_lookup || !bpf_ct_change_timeout || !bpf_ct_release)
+		return;
+	fill_tuple(&t, ip, tcp->source, tcp->dest);
+	if (ip->family == AF_INET)
+		ct = bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));
+	else
+		ct = bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv6), &opts, sizeof(opts));
+	if (!ct)
+		return;
+	bpf_ct_change_timeout(ct, 0);
+	bpf_ct_release(ct);
+}
+
 /* Takes the bit off; the frame's address is that of our link, so that the kernel took it for another host's. */
 static __always_inline void end_loop(struct __sk_buff *skb, const struct settings *set)
 {

@@ -196,3 +196,26 @@ static long (*bpf_sk_assign)(void *ctx, struct bpf_sock *sk, __u64 flags) = (voi
 static __u64 (*bpf_ktime_get_coarse_ns)(void) = (void *)160;					/* 5.11 */
 static long (*bpf_dynptr_read)(void *to, __u32 len, const struct bpf_dynptr *from, __u32 offset,
 			       __u64 flags) = (void *)201; /* 5.19 */
+
+/*
+ * Functions of connection tracking. A kernel before 6.0, and one where it is not loaded
+ * when we are, has none: they are NULL then.
+ */
+#define __ksym __attribute__((section(".ksyms")))
+#define __weak __attribute__((weak))
+
+struct nf_conn { /* the kernel compares the name alone */
+};
+
+struct bpf_ct_opts {
+	__s32 netns_id; /* -1: the packet's */
+	__s32 error;
+	__u8 l4proto;
+	__u8 dir;
+	__u8 reserved[2];
+};
+
+extern struct nf_conn *bpf_skb_ct_lookup(struct __sk_buff *skb, struct bpf_sock_tuple *tuple, __u32 tuple_size,
+					 struct bpf_ct_opts *opts, __u32 opts_size) __ksym __weak; /* 5.18 */
+extern void bpf_ct_release(struct nf_conn *ct) __ksym __weak;					   /* 5.18 */
+extern int bpf_ct_change_timeout(struct nf_conn *ct, __u32 ms) __ksym __weak;			   /* 6.0 */

@@ -92,7 +92,9 @@ struct tcphdr {
 	__be16 urg_ptr;
 };
 
+#define TCP_FIN 0x01
 #define TCP_SYN 0x02
+#define TCP_RST 0x04
 #define TCP_ACK 0x10
 
 struct icmphdr {

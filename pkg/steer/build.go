@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 )
 
 // build identifies the compiled object of this build.
@@ -35,23 +37,32 @@ func (s *pinSet) putBuild(forward bool) error {
 
 // isOfBuild reports whether a pinned program is the one that this build has
 // under the name, by the kernel's tag. The tag of the netfilter program depends
-// on the kernel's types, so for that one the name has to do, and build.
+// on the kernel's types, and that of programs which call functions of the kernel
+// on its functions: for those the name has to do, and build.
 func isOfBuild(name string, p *ebpf.Program) (bool, error) {
 	info, err := p.Info()
 	if err != nil {
 		return false, err
-	}
-	if name == bpfProgSteerForward {
-		return info.Type == ebpf.Netfilter && info.Name == name, nil
 	}
 	spec, err := embedded()
 	if err != nil {
 		return false, err
 	}
 	loaded := spec.Programs[name].Copy()
+	if name == bpfProgSteerForward || callsKernel(loaded.Instructions) {
+		return info.Type == loaded.Type && info.Name == shortName(name), nil
+	}
 	pointCalls(loaded.Instructions)
 	return loaded.Compatible(info) == nil, nil
 }
+
+// callsKernel reports whether a program calls functions that are no helpers.
+func callsKernel(insns asm.Instructions) bool {
+	return slices.ContainsFunc(insns, func(i asm.Instruction) bool { return i.IsKfuncCall() })
+}
+
+// shortName is as much of a program's name as the kernel keeps.
+func shortName(name string) string { return name[:min(len(name), unix.BPF_OBJ_NAME_LEN-1)] }
 
 // pointCalls writes into calls of functions where those begin, as loading does.
 // The library's comparison forgets it (cilium/ebpf v0.22).

@@ -166,7 +166,7 @@ func (o *Outcome) named(r *Ruleset, p Probe, kind Kind, culprits func(Probe) ([]
 // let pass by the interface.
 func stops(flavour Flavour, one *Rule) bool {
 	return flavour == NFT || one.Apart || one.diverts() || one.Do == MarkAll || one.Do == Restore ||
-		one.Mark && one.Whole || one.Rate == Connlimit || one.Do == Accept && one.Hook == Forward && one.Out == "dmz0"
+		one.Mark && one.Whole || one.Do == Accept && one.Hook == Forward && one.Out == "dmz0"
 }
 
 // diverts reports whether a rule leads mail elsewhere.
