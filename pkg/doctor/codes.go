@@ -77,6 +77,7 @@ var Codes = []Code{
 	{"masquerade-loop", "A rule gives clients' connections another source on the way to the inspector.", nil},
 	{"masquerade-clients", "The gateway gives clients another source on their way out, and a service forges their own.", append([]string{"masquerade-origin"}, lost...)},
 	{"forward-out-interface", "Rules in FORWARD ask for the origin's interface, and are not met by new connections of transit.", nil},
+	{"forward-mark", "Rules compare a whole mark, and are not met by new connections of transit, which bear a bit of portreeve's.", nil},
 	{"forward-later", "Rules in FORWARD stop some clients behind their SYN, and are not met by connections of transit.", nil},
 	{"flowtable", "A flowtable carries flows past all rules.", nil},
 	{"saved-rules", "Saved rules hold one of portreeve's, and cannot be loaded.", nil},

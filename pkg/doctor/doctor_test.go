@@ -235,7 +235,7 @@ func testFindings(t *testing.T) {
 			}
 		}, finding.Warning, "sysctl net.ipv4.ip_forward: it is 0, so service mx cannot fail open: the kernel forwards no IPv4; sysctl -w net.ipv4.ip_forward=1 # and write it into /etc/sysctl.d, or it is lost at boot"},
 		"networkd drops routes": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRoutes: true} }, finding.Warning,
-			"systemd-networkd: it may remove foreign routes when it starts, portreeve's among them if it manages lo; set ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/portreeve.conf, section [Network]; portreeve attach puts the route back"},
+			"systemd-networkd: it may remove foreign routes when it starts, portreeve's among them if it manages lo; mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\\nManageForeignRoutes=no\\n' >/etc/systemd/networkd.conf.d/portreeve.conf # read when networkd starts; portreeve attach puts a lost route back"},
 		"networkd drops rules": {func(_ *config.Config, m *Machine) { m.Networkd = Networkd{Running: true, DropsRules: true} }, finding.Info,
 			"systemd-networkd: it removes foreign policy rules when it starts; those of portreeve bear the protocol kernel, which it spares"},
 		"local listener": {func(_ *config.Config, m *Machine) {

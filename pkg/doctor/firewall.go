@@ -19,7 +19,7 @@ func (e *exam) firewall() {
 	}
 	wanted := e.m.Firewall.With(plan.Build(e.c, e.m.Facts))
 	e.troubles(wanted)
-	e.outInterfaces(wanted)
+	e.unmet(wanted)
 	e.later(wanted)
 	e.masqueraded()
 	for _, f := range e.m.Flowtables {

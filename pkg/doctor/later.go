@@ -43,6 +43,9 @@ func (g *gateway) stopping(wanted *netfilter.Survey, w way) []netfilter.Meeting 
 	p := w.at("forward")
 	if w.leg == openReply {
 		p.Port = ephemeral
+		if g.mayBeUntracked(wanted, w) {
+			p.State = 0
+		}
 	} else {
 		p.SourcePort, p.Flags, p.State = ephemeral, netfilter.ACK, netfilter.StateEstablished
 	}
@@ -54,6 +57,14 @@ func (g *gateway) stopping(wanted *netfilter.Survey, w way) []netfilter.Meeting 
 	return slices.DeleteFunc(met, func(m netfilter.Meeting) bool {
 		return slices.ContainsFunc(syn, func(o netfilter.Meeting) bool { return o.Same(m.Rule) })
 	})
+}
+
+// mayBeUntracked reports whether connection tracking may not know to what a packet is the
+// answer.
+func (g *gateway) mayBeUntracked(wanted *netfilter.Survey, w way) bool {
+	syn := netfilter.Packet{Family: plan.FamilyOf(w.to.Prefix.Addr()), In: w.by, To: w.to.Prefix, Port: w.to.Port, Flags: netfilter.SYN, State: netfilter.StateNew}
+	_, after, _ := wanted.Pass("prerouting", syn)
+	return after.State != netfilter.StateNew
 }
 
 // unmetLater tells of one rule, unless those whom it stops are stopped by their SYN, too.

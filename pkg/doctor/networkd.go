@@ -73,6 +73,6 @@ func (e *exam) networkd() {
 	}
 	if n.DropsRoutes {
 		e.warn("networkd-routes", "systemd-networkd", "it may remove foreign routes when it starts, portreeve's among them if it manages lo",
-			"set ManageForeignRoutes=no in /etc/systemd/networkd.conf.d/portreeve.conf, section [Network]; portreeve attach puts the route back")
+			`mkdir -p /etc/systemd/networkd.conf.d && printf '[Network]\nManageForeignRoutes=no\n' >/etc/systemd/networkd.conf.d/portreeve.conf # read when networkd starts; portreeve attach puts a lost route back`)
 	}
 }

@@ -14,28 +14,33 @@ import (
 // mostTwins is how many rules are told in one go.
 const mostTwins = 20
 
-// outInterfaces names rules of FORWARD that ask for the origin's interface: new
-// connections of transit leave by the loop link, and do not meet them.
-func (e *exam) outInterfaces(wanted *netfilter.Survey) {
+// unmet names rules that new connections of transit do not meet on their way: those of
+// FORWARD that ask for the origin's interface, for they leave by the loop link, and those
+// that compare a whole mark, for they bear a bit of ours.
+func (e *exam) unmet(wanted *netfilter.Survey) {
 	if !plan.Loops(e.c) {
 		return
 	}
-	var unmet []netfilter.Unmet
+	var out, marked []netfilter.Unmet
 	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, s := range e.c.Services {
 			for _, t := range some(s.Intercept, f) {
 				for _, by := range e.c.Interfaces.Client {
-					unmet = append(unmet, e.unmetBy(wanted, t, by)...)
+					out = append(out, e.unmetBy(wanted, t, by)...)
+					marked = append(marked, e.unmetMarked(wanted, t, by)...)
 				}
 			}
 		}
 	}
-	for _, chain := range byChain(unmet) {
-		e.twins(chain)
+	for _, chain := range byChain(out) {
+		e.twins(chain, "forward-out-interface", "they leave FORWARD by "+plan.LoopLink+", and come to the inspector from there")
+	}
+	for _, chain := range byChain(marked) {
+		e.twins(chain, "forward-mark", fmt.Sprintf("until they come back from %s they bear the mark 0x%x, too", plan.LoopLink, e.c.Kernel.LoopMark))
 	}
 }
 
-// unmetBy are the rules that new connections to a target do not meet.
+// unmetBy are the rules that new connections to a target do not meet for the interface.
 func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
 	goes := g.intercepted(t, by)[0].at("forward")
 	var unmet []netfilter.Unmet
@@ -44,7 +49,21 @@ func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string) 
 			unmet = append(unmet, wanted.Unmet("forward", w.at("forward"), goes)...)
 		}
 	}
-	return unmet
+	return slices.DeleteFunc(unmet, func(u netfilter.Unmet) bool { return u.Mark })
+}
+
+// unmetMarked are the rules that they do not meet for their mark, whatever the rest of it
+// is.
+func (g *gateway) unmetMarked(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
+	var unmet []netfilter.Unmet
+	for _, st := range g.intercepted(t, by)[0].steps {
+		goes := st.Packet
+		goes.Doubt = ^goes.Mark
+		would := goes
+		would.Mark = 0
+		unmet = append(unmet, wanted.Unmet(st.hook, would, goes)...)
+	}
+	return slices.DeleteFunc(unmet, func(u netfilter.Unmet) bool { return !u.Mark })
 }
 
 // byChain sorts rules by their chains, each rule once.
@@ -64,7 +83,7 @@ func byChain(all []netfilter.Unmet) [][]netfilter.Unmet {
 
 // twins names the rules of a chain. The last one's twin is made first: it does not
 // move the others.
-func (e *exam) twins(chain []netfilter.Unmet) {
+func (e *exam) twins(chain []netfilter.Unmet, code, why string) {
 	rest := ""
 	if n := len(chain) - mostTwins; n > 0 {
 		rest = fmt.Sprintf(" (%d more are told when these are done)", n)
@@ -83,11 +102,13 @@ func (e *exam) twins(chain []netfilter.Unmet) {
 	}
 	cure := cures{e.gateway}
 	remedy := strings.Join(commands, " && ") + cure.keep(chain[0].Place)
-	if command := cure.outInterfaceOf(chain); command != "" {
+	if command := cure.outInterfaceOf(chain); command != "" && !chain[0].Mark {
 		remedy = command
+	} else if len(unwritten) > 0 && chain[0].Mark {
+		remedy = fmt.Sprintf("let %s leave out the bits 0x%x of the mark", list(unwritten), e.c.Kernel.LoopMark)
 	} else if len(unwritten) > 0 {
 		remedy = fmt.Sprintf("let %s be about %s, too", list(unwritten), plan.LoopLink)
 	}
-	e.add("forward-out-interface", finding.Warning, chain[0].Place.String(), fmt.Sprintf(
-		"new transit connections do not meet %s%s: they leave FORWARD by %s, and come to the inspector from there", strings.Join(rules, ", "), rest, plan.LoopLink), remedy)
+	e.add(code, finding.Warning, chain[0].Place.String(), fmt.Sprintf(
+		"new transit connections do not meet %s%s: %s", strings.Join(rules, ", "), rest, why), remedy)
 }

@@ -7,19 +7,21 @@ import (
 	"strings"
 )
 
-// Unmet is a rule that a packet would meet if it left by one interface, and does
-// not, for it leaves by another.
+// Unmet is a rule that a packet would meet if it left by one interface, or bore one
+// mark, and does not, for it leaves by another, or bears another.
 type Unmet struct {
 	Rule
 	Way   []string // the chains that lead to it
+	Mark  bool     // it is the mark
 	Twin  string   // the same rule for the other interface, as its tool shows rules; empty: it cannot be written
 	twin  string   // without what names its place
 	inNFT bool     // it is written as nft shows rules
 }
 
 // Unmet returns the rules of a hook that a packet would meet, and does not, for it
-// goes as another one, by another interface. Rules that have a twin in the same chain
-// are none, and neither are those that accept what no later rule stops.
+// goes as another one, by another interface or with another mark. Rules that have a
+// twin in the same chain are none, and neither are those that accept what no later rule
+// stops.
 func (s *Survey) Unmet(hook string, would, goes Packet) []Unmet {
 	var found []Unmet
 	for _, c := range s.hooked(hook, would) {
@@ -73,8 +75,8 @@ func (w *unmetWalk) chain(c *chain, would, goes fit, way []string) {
 			w.accepted = true
 		case met != never && e.action.stops():
 			w.found = append(w.found, candidate{Unmet{Rule: Rule{Place: c.Place, entry: e}}, true})
-		case met == never && m != never && e.asks(outName) && (e.action != goOn || e.writes != nil):
-			for _, u := range w.survey.twin(c, e, w.would.Out, w.goes.Out, way) {
+		case met == never && m != never && (e.action != goOn || e.writes != nil):
+			for _, u := range w.twins(c, e, way) {
 				w.found = append(w.found, candidate{u, false})
 			}
 		}
@@ -84,14 +86,24 @@ func (w *unmetWalk) chain(c *chain, would, goes fit, way []string) {
 	}
 }
 
-// twin is the rule with its twin's text, unless that is there.
-func (s *Survey) twin(c *chain, e entry, out, instead string, way []string) []Unmet {
+// twins is an unmet rule with its twin's text, unless that is there.
+func (w *unmetWalk) twins(c *chain, e entry, way []string) []Unmet {
+	s := w.survey
 	u := Unmet{Rule: Rule{Place: c.Place, entry: e, survey: s}, Way: way}
+	spec, line := func(spec string) string { return twinSpec(spec, w.would.Out, w.goes.Out) }, func(line string) string { return twinLine(line, w.goes.Out) }
+	switch bits := w.goes.Mark &^ w.would.Mark; {
+	case e.asks(outName):
+	case e.comparesWholeMark():
+		u.Mark = true
+		spec, line = func(spec string) string { return maskedSpec(spec, bits) }, func(line string) string { return maskedLine(line, bits) }
+	default:
+		return nil
+	}
 	text, found := u.spec()
 	if found {
-		u.twin = twinSpec(text, out, instead)
+		u.twin = spec(text)
 	} else if text, found = u.line(); found && typable(text) {
-		u.twin, u.inNFT = twinLine(withoutCounts(text), out, instead), true
+		u.twin, u.inNFT = line(withoutCounts(text)), true
 	}
 	if u.twin == "" {
 		return []Unmet{u}
@@ -106,6 +118,14 @@ func (s *Survey) twin(c *chain, e entry, out, instead string, way []string) []Un
 		u.Twin = fmt.Sprintf("%s -t %s -A %s %s", u.command(), u.Table, u.Chain, u.twin)
 	}
 	return []Unmet{u}
+}
+
+// comparesWholeMark reports whether a bit that somebody else sets makes a difference,
+// though nobody has asked for it. Who asks for some bits knows of them.
+func (e entry) comparesWholeMark() bool {
+	return slices.ContainsFunc(e.conditions, func(c condition) bool {
+		return c.field == fwmark && !slices.ContainsFunc(c.mask, func(b byte) bool { return b != 0xff })
+	})
 }
 
 // shows is a rule as a twin is written.
@@ -134,11 +154,39 @@ var outWord = regexp.MustCompile(`\boif(name)? ("[^"]*"|\{[^}]*\})`)
 
 // twinLine writes a rule of nftables for another interface. What a named set or a
 // verdict map decides has no such twin.
-func twinLine(line, out, instead string) string {
+func twinLine(line, instead string) string {
 	if !outWord.MatchString(line) || strings.Contains(line, "vmap") {
 		return ""
 	}
 	return outWord.ReplaceAllString(line, `oifname "`+instead+`"`)
+}
+
+// maskedSpec writes a rule of iptables that compares a whole mark so that it leaves some
+// bits out.
+func maskedSpec(spec string, bits uint32) string {
+	args := strings.Split(spec, " ")
+	for i := range len(args) - 1 {
+		if args[i] == "--mark" {
+			args[i+1] = fmt.Sprintf("%s/0x%x", args[i+1], ^bits)
+			return strings.Join(args, " ")
+		}
+	}
+	return ""
+}
+
+var markWord = regexp.MustCompile(`\bmeta mark (== |!= )?(0x[0-9a-f]+)`)
+
+// maskedLine does the same for nftables. What a set or a map decides has no such twin.
+func maskedLine(line string, bits uint32) string {
+	m := markWord.FindStringSubmatchIndex(line)
+	if m == nil {
+		return ""
+	}
+	not := "=="
+	if m[2] >= 0 {
+		not = strings.TrimSpace(line[m[2]:m[3]])
+	}
+	return fmt.Sprintf("%smeta mark & 0x%08x %s %s%s", line[:m[0]], ^bits, not, line[m[4]:m[5]], line[m[1]:])
 }
 
 // Follow is the command that puts the twin right behind its rule.
