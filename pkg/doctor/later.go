@@ -54,9 +54,26 @@ func (g *gateway) stopping(wanted *netfilter.Survey, w way) []netfilter.Meeting 
 		return met
 	}
 	syn := wanted.Meet("forward", w.at("forward"))
-	return slices.DeleteFunc(met, func(m netfilter.Meeting) bool {
+	met = slices.DeleteFunc(met, func(m netfilter.Meeting) bool {
 		return slices.ContainsFunc(syn, func(o netfilter.Meeting) bool { return o.Same(m.Rule) })
 	})
+	return append(met, begun(wanted, w.at("forward"), p)...)
+}
+
+// begun are the rules that are sure to stop a later packet of a client whom some rule
+// accepts, and whose SYN passes.
+func begun(wanted *netfilter.Survey, syn, later netfilter.Packet) []netfilter.Meeting {
+	var all []netfilter.Meeting
+	for _, client := range wanted.Accepted(syn.Family) {
+		syn.From, later.From = client, client
+		if _, _, passes := wanted.Pass("forward", syn); !passes {
+			continue
+		}
+		if met, _, passes := wanted.Pass("forward", later); !passes {
+			all = append(all, met[len(met)-1])
+		}
+	}
+	return slices.DeleteFunc(all, netfilter.Meeting.Policy)
 }
 
 // mayBeUntracked reports whether connection tracking may not know to what a packet is the

@@ -42,10 +42,14 @@ func (g *gateway) follow(s *netfilter.Survey, w way) []trouble {
 	for _, st := range w.steps {
 		p := st.Packet
 		p.Mark, p.Doubt = p.Mark&^lost, doubt
+		tracked := p
 		if untracked && p.State != 0 {
 			p.State = netfilter.StateUntracked
 		}
 		met, after, passes := s.Pass(st.hook, p)
+		if p != tracked {
+			forAll(met, s.Meet(st.hook, tracked))
+		}
 		for _, m := range met {
 			if m.Loses()&w.mark != 0 {
 				writer = m
@@ -62,6 +66,16 @@ func (g *gateway) follow(s *netfilter.Survey, w way) []trouble {
 		untracked = untracked || after.State == netfilter.StateUntracked
 	}
 	return blameWriter(found, writer, w.mark)
+}
+
+// forAll takes for no choice what stops clients only since their packets are not tracked:
+// the rule was made for those whom an ACCEPT by state did not concern.
+func forAll(met, tracked []netfilter.Meeting) {
+	for i, m := range met {
+		if m.Choosing && m.Stops() && !slices.ContainsFunc(tracked, func(o netfilter.Meeting) bool { return o.Same(m.Rule) }) {
+			met[i].Choosing = false
+		}
+	}
 }
 
 // blameWriter puts the rule that took a mark in the place of those that the packet

@@ -105,6 +105,27 @@ func (s *Survey) Flavours() []Flavour {
 // Flowtables returns the flowtables of all families.
 func (s *Survey) Flowtables() []Flowtable { return s.flowtables }
 
+// mostSources is how many prefixes are returned of those that rules name.
+const mostSources = 64
+
+// Accepted are the prefixes of a family that rules accept by the source, each once.
+func (s *Survey) Accepted(f plan.Family) []netip.Prefix {
+	var all []netip.Prefix
+	for _, c := range s.chains {
+		for _, e := range c.entries {
+			if e.action != accept {
+				continue
+			}
+			for _, p := range (Rule{entry: e}).Sources() {
+				if plan.FamilyOf(p.Addr()) == f && !slices.Contains(all, p) && len(all) < mostSources {
+					all = append(all, p)
+				}
+			}
+		}
+	}
+	return all
+}
+
 // DiversionsInto returns the rules that may send connections to a port, at
 // whatever address, into a prefix. Rules of nftables do not show where to, so
 // each of them may.

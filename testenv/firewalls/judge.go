@@ -101,12 +101,18 @@ func (o *Outcome) kind(r *Ruleset, p Probe) Kind {
 		return ""
 	case with.Through < asItIs.Through:
 		return Stopped
-	case with.Through < relaxed.Through && r.Flavour != NFT:
+	case with.Through < relaxed.Through && r.Flavour != NFT && !r.leadsAway(p):
 		return Uncured
 	case with.Through > 0 && !inspected(with.Heard, p.From):
 		return Uninspected
 	}
 	return ""
+}
+
+// leadsAway reports whether a rule would lead transit elsewhere. With portreeve it is
+// inspected, and meets the rules about the address that it was for.
+func (r *Ruleset) leadsAway(p Probe) bool {
+	return p.Way == Transit && len(r.only(func(one *Rule) bool { return one.diverts() && one.To == Origin })) > 0
 }
 
 // grace is how much more may get through: who is counted by the time gets more when he
