@@ -79,7 +79,7 @@ func (n *Node) AttachEmptyTCX(device string) (*ForeignTCX, error) {
 	err := n.Enter(func() (err error) {
 		code := append(instruction(0xb7, 0x00, 0, -1), // r0 = -1
 			instruction(0x95, 0x00, 0, 0)...) // exit
-		if f.program, err = loadClassifier("empty", code); err != nil {
+		if f.program, err = loadProgram(unix.BPF_PROG_TYPE_SCHED_CLS, "empty", code); err != nil {
 			return fmt.Errorf("load program: %w", err)
 		}
 		return f.hook(device)

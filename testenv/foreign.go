@@ -103,11 +103,11 @@ func loadCounting(counter int) (int, error) {
 	} {
 		code = append(code, i...)
 	}
-	return loadClassifier("foreign", code)
+	return loadProgram(unix.BPF_PROG_TYPE_SCHED_CLS, "foreign", code)
 }
 
-// loadClassifier loads a TC classifier.
-func loadClassifier(name string, code []byte) (int, error) {
+// loadProgram loads a program of a kind.
+func loadProgram(kind uint32, name string, code []byte) (int, error) {
 	license := []byte("GPL\x00")
 	var pin runtime.Pinner
 	defer pin.Unpin()
@@ -121,7 +121,7 @@ func loadClassifier(name string, code []byte) (int, error) {
 		kernelVersion, flag uint32
 		name                [16]byte
 	}{
-		programType: unix.BPF_PROG_TYPE_SCHED_CLS, count: uint32(len(code) / 8),
+		programType: kind, count: uint32(len(code) / 8),
 		code: uint64(uintptr(unsafe.Pointer(&code[0]))), license: uint64(uintptr(unsafe.Pointer(&license[0]))),
 	}
 	copy(attr.name[:15], name)

@@ -9,13 +9,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Meddling is what a TCX program of somebody else does to packets.
+// Meddling is what a program of somebody else does to packets; TCX unless said.
 type Meddling string
 
 const (
 	Ends      Meddling = "ends"      // stands first and lets each packet go on, past all programs behind it
 	Unmarks   Meddling = "unmarks"   // stands last and clears the mark
 	Redirects Meddling = "redirects" // stands first and sends each packet out by dmz0, past routing and netfilter
+	Sees      Meddling = "sees"      // an XDP program, which lets each packet pass
 )
 
 // bpfBefore puts a program before all others (BPF_F_BEFORE without one to be
@@ -41,11 +42,15 @@ func meddle(device string, what Meddling) (link int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	kind, hook := uint32(unix.BPF_PROG_TYPE_SCHED_CLS), uint32(bpfTCXIngress)
+	if what == Sees {
+		kind, hook = unix.BPF_PROG_TYPE_XDP, unix.BPF_XDP
+	}
 	code, flags, err := meddling(what)
 	if err != nil {
 		return 0, err
 	}
-	program, err := loadClassifier(string(what), code)
+	program, err := loadProgram(kind, string(what), code)
 	if err != nil {
 		return 0, fmt.Errorf("load program: %w", err)
 	}
@@ -54,7 +59,7 @@ func meddle(device string, what Meddling) (link int, err error) {
 		program, target, attachType, flags uint32
 		relative, _                        uint32
 		revision                           uint64
-	}{program: uint32(program), target: uint32(at.Index), attachType: bpfTCXIngress, flags: flags}
+	}{program: uint32(program), target: uint32(at.Index), attachType: hook, flags: flags}
 	return bpf(unix.BPF_LINK_CREATE, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
 }
 
@@ -100,6 +105,10 @@ func meddling(what Meddling) (code []byte, flags uint32, err error) {
 			instruction(0xb7, 0x03, 0, 0),
 			instruction(0xb7, 0x04, 0, 0),
 			instruction(0x85, 0x00, 0, 152), // call redirect_neigh
+		}
+	case Sees:
+		parts = [][]byte{
+			instruction(0xb7, 0x00, 0, 2), // r0 = XDP_PASS
 		}
 	default:
 		return nil, 0, fmt.Errorf("no program %q", what)

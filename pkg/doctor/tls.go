@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
@@ -54,11 +55,13 @@ func (e tlsTopic) certificate(c config.Certificate) {
 	object := "certificate " + c.Chain
 	shown := e.m.TLS.Certificates[c]
 	if shown.Err != nil {
-		e.problem("certificate-unreadable", object, shown.Err.Error(), "the inspector does not start with it; one that runs shows the certificate from before")
+		text, remedy := parted(strings.TrimPrefix(shown.Err.Error(), object+": "))
+		e.problem("certificate-unreadable", object, text+": the inspector does not start with it, and one that runs shows the certificate from before", remedy)
 		return
 	}
 	for _, w := range shown.Warnings {
-		e.warn("certificate-warning", object, w, "") // says itself what to do
+		text, remedy := parted(w)
+		e.warn("certificate-warning", object, text, remedy)
 	}
 	leaf := shown.Chain[0]
 	switch left := leaf.NotAfter.Sub(e.m.Now); {
@@ -73,6 +76,14 @@ func (e tlsTopic) certificate(c config.Certificate) {
 		e.warn("certificate-untrusted", object, fmt.Sprintf("its chain leads to no root that this system trusts (%v); senders that verify by MTA-STS do not deliver", shown.Trusted),
 			"put the certificates between it and its root behind it into the same file")
 	}
+}
+
+// parted parts what is wrong from what is to be done about it, which stands last.
+func parted(message string) (text, remedy string) {
+	if i := strings.LastIndex(message, "; "); i >= 0 {
+		return message[:i], message[i+2:]
+	}
+	return message, "put a certificate that can be used there, with its key"
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

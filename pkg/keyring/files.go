@@ -137,10 +137,10 @@ func readKey(p Pair) (crypto.Signer, []string, error) {
 	}
 	var warnings []string
 	if mode&0o040 != 0 {
-		warnings = append(warnings, fmt.Sprintf("the key %s can be read by its group (mode %#o); chmod 600 %s unless that is meant", p.Key, mode, p.Key))
+		warnings = append(warnings, fmt.Sprintf("the key %s can be read by its group (mode %#o); chmod 600 %s # unless that is meant", p.Key, mode, p.Key))
 	}
 	if n := namesOf(p.Key); n > 1 {
-		warnings = append(warnings, fmt.Sprintf("the key %s is a file of %d names, and the inspector may reach it by another; see find / -xdev -samefile %s", p.Key, n, p.Key))
+		warnings = append(warnings, fmt.Sprintf("the key %s is a file of %d names, and the inspector may reach it by another; find / -xdev -samefile %s # shows them", p.Key, n, p.Key))
 	}
 	key, err := parseKey(data)
 	if err != nil {

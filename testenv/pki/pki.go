@@ -42,6 +42,9 @@ func Expired(c *x509.Certificate) {
 	c.NotBefore, c.NotAfter = time.Now().AddDate(0, -2, 0), time.Now().AddDate(0, 0, -1)
 }
 
+// Early makes a certificate that is valid from tomorrow on.
+func Early(c *x509.Certificate) { c.NotBefore = time.Now().AddDate(0, 0, 1) }
+
 // Until makes a certificate that is valid until t.
 func Until(t time.Time) Option { return func(c *x509.Certificate) { c.NotAfter = t } }
 

@@ -46,8 +46,10 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 
 	"haproxy": command(startHAProxy), // FILE: HAProxy on the client's side
 
-	"finds":  command(finds),  // CODE…: doctor complains of these, and calls nothing else an error; prints its words
-	"remedy": command(remedy), // CODE: type doctor's remedy on the gateway as printed, and the finding is gone
+	"finds":   command(finds),   // [--FLAG…] CODE…: doctor complains of these, and calls nothing else an error; prints its words
+	"says":    command(says),    // [--FLAG…] CODE…: doctor says these for information; prints its words
+	"remedy":  command(remedy),  // [--FLAG…] CODE: type doctor's remedy on the gateway as printed, and the finding is gone
+	"private": command(private), // what the gateway's commands see under /etc, /run and as mounts is the story's own from here on
 
 	"greets":  command(greets),  // NODE ADDR:PORT: wait until a server says 220
 	"refused": command(refused), // NODE ADDR:PORT: a connection is refused at once
@@ -59,7 +61,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"usurp":   command(usurp),   // SERVICE…: take its IPv4 slots by an inspector that dies at once
 	"load":    command(load),    // start ADDR:PORT | start tls CAFILE NAME ADDR:PORT… | more N | stop
 
-	"pki":        command(makePKI),         // DIR [expired] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
+	"pki":        command(makePKI),         // DIR [expired|early|soon] [rsa] NAME=HOST[,HOST]…: DIR/NAME.pem and .key, by DIR/ca.pem, which is made once
 	"tlssend":    command(tlsSend),         // [implicit] [ca=FILE] [name=HOST] [mail=PARAMETER] ADDR:PORT FILE: send inside TLS, print the certificate's subject
 	"halfway":    command(halfway),         // drop|garbage|stall ADDR:PORT: a client that says STARTTLS, and then that, until it is sent away
 	"nameserver": command(startNames),      // FILE: DNS on the origin, at NAMESERVER, with the records of a file; "secure NAME" is vouched for
@@ -85,7 +87,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"snapshot": command(snapshot), // NAME
 	"same":     command(same),     // NAME: the gateway is as it was
 	"foreign":  command(foreign),  // attach DEVICE | ran | release COUNT: somebody else's tcx programs
-	"meddle":   command(meddle),   // ends|unmarks|redirects DEVICE | stop: somebody else's tcx program that does that to packets
+	"meddle":   command(meddle),   // ends|unmarks|redirects|sees DEVICE | stop: somebody else's program that does that to packets
 }
 
 // stageKey finds the stage among a story's values.
@@ -194,7 +196,11 @@ func start(s *stage, ts *testscript.TestScript, args []string) error {
 
 // environ is the environment of a command of the story's.
 func (s *stage) environ(ts *testscript.TestScript) []string {
-	return append(s.env.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
+	environ := append(s.env.Environ(), "PATH="+ts.Getenv("PATH"), "HOME="+ts.Getenv("HOME"))
+	if roots := ts.Getenv("SSL_CERT_FILE"); roots != "" {
+		environ = append(environ, "SSL_CERT_FILE="+roots)
+	}
+	return environ
 }
 
 func await(s *stage, ts *testscript.TestScript, args []string) error {
@@ -391,7 +397,7 @@ func meddle(s *stage, _ *testscript.TestScript, args []string) error {
 		s.meddling = release
 		return err
 	}
-	return usage("meddle ends|unmarks|redirects DEVICE | meddle stop")
+	return usage("meddle ends|unmarks|redirects|sees DEVICE | meddle stop")
 }
 
 // crlf returns a file's text as it is on the wire.

@@ -139,17 +139,21 @@ func (s *stage) node(role string) (*testenv.Node, error) {
 
 // wrappers puts a command named like each node into the story's PATH, for exec.
 func (s *stage) wrappers() error {
-	dir := filepath.Join(s.work, ".bin")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
+	if err := os.MkdirAll(filepath.Join(s.work, ".bin"), 0o755); err != nil {
 		return err
 	}
 	for _, n := range s.env.Nodes() {
-		script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s -- \"$@\"\n", n.Path())
-		if err := writeProgram(filepath.Join(dir, n.Role), script); err != nil {
+		if err := s.wrap(n, ""); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// wrap writes the command of one node; nsenter gets more options.
+func (s *stage) wrap(n *testenv.Node, options string) error {
+	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s %s -- \"$@\"\n", n.Path(), options)
+	return writeProgram(filepath.Join(s.work, ".bin", n.Role), script)
 }
 
 // start runs a command on a node in the background.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -46,10 +47,17 @@ func startServer(s *stage, _ *testscript.TestScript, args []string) (err error) 
 
 type starter = func(ctx context.Context, n *testenv.Node, dir string, addresses []netip.Addr, settings ...string) (*mta.Server, error)
 
+// validity are certificates that clients do not take, or soon will not.
+var validity = map[string]pki.Option{
+	"expired": pki.Expired,
+	"early":   pki.Early,
+	"soon":    pki.Until(time.Now().AddDate(0, 0, 5)),
+}
+
 // makePKI writes certificates. The authority of a directory is made with its
 // first certificate.
 func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
-	const text = "pki DIR [expired] [rsa] NAME=HOST[,HOST]…"
+	const text = "pki DIR [expired|early|soon] [rsa] NAME=HOST[,HOST]…"
 	if err := atLeast(2, args, text); err != nil {
 		return err
 	}
@@ -65,9 +73,10 @@ func makePKI(s *stage, ts *testscript.TestScript, args []string) error {
 	issue := authority.Issue
 	for _, arg := range args[1:] {
 		name, hosts, given := strings.Cut(arg, "=")
+		dates, dated := validity[arg]
 		switch {
-		case arg == "expired":
-			options = append(options, pki.Expired)
+		case dated:
+			options = append(options, dates)
 			continue
 		case arg == "rsa":
 			issue = func(names []string, o ...pki.Option) *pki.Pair { return authority.IssueFor(pki.RSA(), names, o...) }
