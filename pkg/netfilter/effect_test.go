@@ -60,20 +60,16 @@ func TestEffect(t *testing.T) {
 	}
 }
 
-// TestEffectOfTheSamePort: an origin leg with the client's own port is not tracked
-// where the new connection that it belongs to was, and passes policies and
-// MASQUERADE all the same. So it does rules about what the host itself sends: none
-// of both legs is that.
-func TestEffectOfTheSamePort(t *testing.T) {
+// TestEffectOnTheHostsOwn: rules about what the host itself sends, and about what is not
+// tracked, concern neither leg.
+func TestEffectOnTheHostsOwn(t *testing.T) {
 	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, legacy := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, legacy %t", family, legacy), func(t *testing.T) {
 				n := build(t, family, legacy)
 				n.hostile()
 				n.gatewayRuns(fmt.Sprintf("%[1]s -A OUTPUT -p tcp --dport 25 -j DROP\n%[1]s -A OUTPUT -m conntrack --ctstate UNTRACKED -j DROP", n.command()))
-				f := n.firewall()
-				f.SamePort = f.Forged
-				n.install(f)
+				n.install(n.firewall())
 				n.transit(0)
 			})
 		}
