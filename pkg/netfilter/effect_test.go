@@ -51,7 +51,7 @@ func TestEffect(t *testing.T) {
 				n.blocked(n.origin)
 				n.attach(netip.PrefixFrom(n.gateway, n.gateway.BitLen()))
 				n.addressed()
-				n.transit(1)
+				n.transit()
 				n.looped()
 				n.banned("-I INPUT")
 				n.banned("-A INPUT")
@@ -70,7 +70,7 @@ func TestEffectOnTheHostsOwn(t *testing.T) {
 				n.hostile()
 				n.gatewayRuns(fmt.Sprintf("%[1]s -A OUTPUT -p tcp --dport 25 -j DROP\n%[1]s -A OUTPUT -m conntrack --ctstate UNTRACKED -j DROP", n.command()))
 				n.install(n.firewall())
-				n.transit(0)
+				n.transit()
 			})
 		}
 	}
@@ -323,7 +323,7 @@ func (n *network) addressed() {
 // transit expects a client of the origin's address to be served by us, and
 // the origin to see the client's own address and port on the forged leg, which
 // alone may be tracked.
-func (n *network) transit(entries int) {
+func (n *network) transit() {
 	n.Helper()
 	l := n.listen(n.origin, 25, true)
 	defer l.Close()
@@ -341,9 +341,8 @@ func (n *network) transit(entries int) {
 		n.Errorf("the origin sees %s, want %s", got, want)
 	}
 	n.exchange(here, client) // untouched by the other leg
-	tracked := n.tracked(portOf(client.LocalAddr()))
-	if len(tracked) != entries || entries == 1 && !strings.Contains(tracked[0], "ASSURED") {
-		n.Errorf("the two legs are tracked as %q, want %d entries", tracked, entries)
+	if tracked := n.tracked(portOf(client.LocalAddr())); len(tracked) > 0 {
+		n.Errorf("the two legs are tracked as %q", tracked)
 	}
 }
 

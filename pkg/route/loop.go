@@ -45,10 +45,12 @@ func ownLinks() ([]plan.Link, error) {
 	return own, nil
 }
 
-// isOwn reports whether we made a link; either mark, of either end, says so.
+// isOwn reports whether we made a link. An alias anybody may write: it counts for our
+// names alone, where somebody has changed the address.
 func isOwn(l netlink.Link) bool {
 	a := l.Attrs()
-	return l.Type() == "veth" && (a.Alias == alias || slices.Equal(a.HardwareAddr, loopAddress) || slices.Equal(a.HardwareAddr, peerAddress))
+	named := a.Alias == alias && (a.Name == plan.LoopLink || a.Name == plan.LoopPeer)
+	return l.Type() == "veth" && (named || slices.Equal(a.HardwareAddr, loopAddress) || slices.Equal(a.HardwareAddr, peerAddress))
 }
 
 // faultOf says why a link of ours carries nothing, "" where it does.

@@ -81,6 +81,19 @@ func TestHalfMadeLoopLink(t *testing.T) {
 	}
 }
 
+// A link of another that has the alias is not touched.
+func TestForeignAlias(t *testing.T) {
+	isolate(t)
+	sh(t, "ip link add app0 type veth peer name app1; ip link set app0 alias portreeve")
+	h := New(Options{})
+	run(t, h, plan.Diff(nil, looped()))
+	if left := plan.Diff(have(t, h), looped()); len(left) > 0 {
+		t.Errorf("still to do: %v", left)
+	}
+	run(t, h, plan.Diff(have(t, h), nil))
+	sh(t, "ip link show app0")
+}
+
 // A link of another that has the name is not touched.
 func TestForeignLoopLink(t *testing.T) {
 	isolate(t)
