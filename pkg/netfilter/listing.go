@@ -39,6 +39,27 @@ func parse(lines []string) listing {
 	return l
 }
 
+// linesOf splits a listing into lines. A line break between quotes belongs to a comment.
+func linesOf(listing string) []string {
+	var lines []string
+	var quoted, escaped bool
+	begin := 0
+	for i, c := range listing {
+		switch {
+		case escaped:
+			escaped = false
+		case c == '\\':
+			escaped = true
+		case c == '"':
+			quoted = !quoted
+		case c == '\n' && !quoted:
+			lines = append(lines, listing[begin:i])
+			begin = i + 1
+		}
+	}
+	return append(lines, listing[begin:])
+}
+
 // own returns the items that are ours: chains by name, what is in them, and
 // the jumps that bear our comment.
 func (l listing) own(f plan.Family, legacy bool, table string) []plan.Item {

@@ -24,7 +24,7 @@ func (m Meeting) Mirror(out string) Mirror {
 			return Mirror{}
 		}
 		rule := arranged(whose, out)
-		return Mirror{fmt.Sprintf("%s -t %s -I %s 1 %s", m.command(), m.Table, base, rule), m.survey.has(m.Place, base, rule)}
+		return Mirror{m.onChain("-I", base, 1, rule), m.survey.has(m.Place, base, rule)}
 	}
 	text, _ := m.line()
 	whose := mirrorLine(text)
@@ -32,7 +32,7 @@ func (m Meeting) Mirror(out string) Mirror {
 		return Mirror{}
 	}
 	rule := fmt.Sprintf("%s oifname %q drop", whose, out)
-	return Mirror{nftCommand("insert rule %s %s %s", m.nftTable(), base, rule), m.survey.has(m.Place, base, rule)}
+	return Mirror{m.nft("insert", base, rule), m.survey.has(m.Place, base, rule)}
 }
 
 // has reports whether a chain has a rule, as its tool shows it.
@@ -46,6 +46,9 @@ func (s *Survey) has(beside Place, name, rule string) bool {
 func mirrorSpec(spec string) string {
 	words := strings.Split(spec, " ")
 	for i := range len(words) - 1 {
+		if strings.ContainsRune(words[i+1], '\'') {
+			return "" // a name that is not one word
+		}
 		not := ""
 		if i > 0 && words[i-1] == "!" {
 			not = "! "

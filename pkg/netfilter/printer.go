@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -81,9 +82,12 @@ var (
 	ruleLine  = regexp.MustCompile(`^\t\t(.*) # handle ([0-9]+)$`)
 )
 
-// parseRuleset finds the rules in what `nft -a list ruleset` prints.
+// parseRuleset finds the rules in what `nft -a list ruleset` prints. Comments are shown
+// as they are, line breaks included, and may look like other rules: of a handle that is
+// there twice in a chain neither is taken.
 func parseRuleset(text string) map[nftRule]string {
 	rules := map[nftRule]string{}
+	twice := map[nftRule]bool{}
 	var at nftRule
 	var begun string // of a rule on several lines
 	for line := range strings.Lines(text) {
@@ -99,11 +103,14 @@ func parseRuleset(text string) map[nftRule]string {
 		} else if m := ruleLine.FindStringSubmatch(begun + line); m != nil {
 			begun = ""
 			at.handle, _ = strconv.ParseUint(m[2], 10, 64)
+			_, known := rules[at]
+			twice[at] = twice[at] || known
 			rules[at] = m[1]
 		} else if strings.HasSuffix(line, ",") || begun != "" {
 			begun += line
 		}
 	}
+	maps.DeleteFunc(rules, func(r nftRule, _ string) bool { return twice[r] })
 	return rules
 }
 
@@ -133,6 +140,7 @@ func quoted(spec string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./!-]+$`)
 
+// shellWord writes a word for the shell.
 func shellWord(w string) string {
 	if plainWord.MatchString(w) {
 		return w

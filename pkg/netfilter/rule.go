@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -37,7 +38,7 @@ func (r Rule) String() string {
 		return "policy drop"
 	}
 	if text, found := r.spec(); found {
-		return fmt.Sprintf("%s -t %s -A %s %s", r.command(), r.Table, r.Chain, text)
+		return r.iptables("-A", text)
 	}
 	if text, found := r.line(); found {
 		return fmt.Sprintf("%s # handle %d", text, r.entry.handle)
@@ -109,10 +110,10 @@ func lacking(marks uint32) Conditions {
 func (r Rule) Sparing(marks uint32) string {
 	c := lacking(marks)
 	if text, found := r.spec(); found && !r.Policy() {
-		return fmt.Sprintf("%s -t %s -R %s %d %s %s", r.command(), r.Table, r.Chain, r.entry.number, c.IPTables, text)
+		return r.iptables("-R", r.entry.number, c.IPTables, text)
 	}
 	if text, found := r.line(); found && !r.Policy() && typable(text) {
-		return nftCommand("replace rule %s %s handle %d %s %s", r.nftTable(), r.Chain, r.entry.handle, c.NFT, withoutCounts(text))
+		return r.nft("replace", r.Chain, "handle", r.entry.handle, c.NFT, withoutCounts(text))
 	}
 	return r.Accepting(Bearing(marks))
 }
@@ -123,31 +124,55 @@ func (r Rule) Accepting(c Conditions) string {
 	nft := r.Flavour == NFT || !r.survey.printer.canUse(r.Place)
 	switch {
 	case nft && r.Policy():
-		return nftCommand("add rule %s %s %s accept", r.nftTable(), r.Chain, c.NFT)
+		return r.nft("add", r.Chain, c.NFT, "accept")
 	case nft:
-		return nftCommand("insert rule %s %s handle %d %s accept", r.nftTable(), r.Chain, r.entry.handle, c.NFT)
+		return r.nft("insert", r.Chain, "handle", r.entry.handle, c.NFT, "accept")
 	case r.Policy():
-		return fmt.Sprintf("%s -t %s -A %s %s -j ACCEPT", r.command(), r.Table, r.Chain, c.IPTables)
+		return r.iptables("-A", c.IPTables, "-j ACCEPT")
 	}
-	return fmt.Sprintf("%s -t %s -I %s %d %s -j ACCEPT", r.command(), r.Table, r.Chain, r.entry.number, c.IPTables)
+	return r.iptables("-I", r.entry.number, c.IPTables, "-j ACCEPT")
 }
 
 // Removal is the command that removes the rule.
 func (r Rule) Removal() string {
 	if r.Flavour == NFT {
-		return nftCommand("delete rule %s %s handle %d", r.nftTable(), r.Chain, r.entry.handle)
+		return r.nft("delete", r.Chain, "handle", r.entry.handle)
 	}
-	return fmt.Sprintf("%s -t %s -D %s %d", r.command(), r.Table, r.Chain, r.entry.number)
+	return r.iptables("-D", r.entry.number)
 }
 
-// nftCommand is a command for a shell, to which nft's signs mean something else.
-func nftCommand(format string, args ...any) string {
-	return "nft " + shellWord(fmt.Sprintf(format, args...))
+// iptables is a command for a shell that is about the rule's chain.
+func (r Rule) iptables(verb string, args ...any) string { return r.onChain(verb, r.Chain, args...) }
+
+// onChain is a command about a chain of the rule's table.
+func (r Rule) onChain(verb, chain string, args ...any) string {
+	words := append([]any{r.command(), "-t", shellWord(r.Table), verb, shellWord(chain)}, args...)
+	return strings.TrimSuffix(fmt.Sprintln(words...), "\n")
 }
+
+// nft is a command for a shell, to which nft's signs mean something else, about a chain
+// of the rule's table: "add rule TABLE CHAIN handle 3 …". Names that nft does not take
+// are of other programs; then there is only a remark.
+func (r Rule) nft(verb, chain string, args ...any) string {
+	for name := range strings.FieldsSeq(r.nftTable() + " " + chain) {
+		if !nftName.MatchString(name) {
+			return fmt.Sprintf("# nft has no word for the chain %q", chain)
+		}
+	}
+	words := append([]any{verb, "rule", r.nftTable(), chain}, args...)
+	return "nft " + shellWord(strings.TrimSuffix(fmt.Sprintln(words...), "\n"))
+}
+
+var nftName = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9/\\_.-]*$`)
 
 // typable reports whether nft takes a line that it has shown: matches of iptables
-// are shown, and not taken.
-func typable(line string) bool { return !strings.Contains(" "+line, " xt ") }
+// are shown, and not taken, and a comment is shown as it is.
+func typable(line string) bool {
+	bare := quotedText.ReplaceAllString(line, "")
+	return !strings.Contains(" "+line, " xt ") && !strings.ContainsAny(bare, ";\"\n")
+}
+
+var quotedText = regexp.MustCompile(`"[^"\n]*"`)
 
 // Names are those of the way's chains and the rule's table, by which the program is
 // known that made it.

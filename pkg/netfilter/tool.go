@@ -146,7 +146,7 @@ func (t *tools) list(which tool, table, chain string) (listing, error) {
 	if err := cmd.Run(); err != nil {
 		return listing{}, explain(which, table, fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes())), "")
 	}
-	return parse(strings.Split(strings.TrimSpace(out.String()), "\n")), nil
+	return parse(linesOf(strings.TrimSpace(out.String()))), nil
 }
 
 // restore makes changes of a table as one: all or none.

@@ -115,7 +115,7 @@ func (w *unmetWalk) twins(c *chain, e entry, way []string) []Unmet {
 	}
 	u.Twin = u.twin
 	if !u.inNFT {
-		u.Twin = fmt.Sprintf("%s -t %s -A %s %s", u.command(), u.Table, u.Chain, u.twin)
+		u.Twin = u.iptables("-A", u.twin)
 	}
 	return []Unmet{u}
 }
@@ -195,9 +195,9 @@ func (u Unmet) Follow() string {
 	case u.twin == "":
 		return ""
 	case u.inNFT:
-		return nftCommand("add rule %s %s handle %d %s", u.nftTable(), u.Chain, u.entry.handle, u.twin)
+		return u.nft("add", u.Chain, "handle", u.entry.handle, u.twin)
 	}
-	return fmt.Sprintf("%s -t %s -I %s %d %s", u.command(), u.Table, u.Chain, u.entry.number+1, u.twin)
+	return u.iptables("-I", u.entry.number+1, u.twin)
 }
 
 // Entered are the chains that a packet is sure to come to at a hook, in order.
