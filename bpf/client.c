@@ -96,20 +96,43 @@ static __always_inline bool client_is_cookie(const struct binding *b, const stru
 	return !err;
 }
 
+/* What would get into an origin leg of ours, past us: it has the client's address, and any port may be his. */
+static __always_inline bool client_intrudes(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
+					    const struct tcphdr *tcp)
+{
+	struct bpf_sock *sk = find_sender(skb, ip, tcp->source, tcp->dest);
+	bool ours;
+
+	if (!sk)
+		return false;
+	ours = origin_is_ours(sk, set);
+	bpf_sk_release(sk);
+	return ours;
+}
+
 /* Judges what is not the beginning of a connection; a later bypass leaves running ones alone. */
 static __always_inline int client_known(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
 					const struct ip *ip, const struct tcphdr *tcp)
 {
 	struct bpf_sock *sk = find_receiver(skb, ip, tcp->source, tcp->dest);
+	bool begun;
 
 	if (sk) {
+		begun = sk->state == BPF_TCP_NEW_SYN_RECV;
 		bpf_sk_release(sk);
-		if (set->loop_mark && tcp->flags & (TCP_FIN | TCP_RST))
-			end_entry(skb, ip, tcp);
+		if (set->loop_mark && (begun || tcp->flags & (TCP_FIN | TCP_RST)))
+			keep_entry(skb, ip, tcp, tcp->flags & (TCP_FIN | TCP_RST) ? 0 : ENTRY_MS);
 		return client_mark(skb, set, REASON_CLIENT_SOCKET);
 	}
-	if (client_is_cookie(b, ip, tcp))
+	if (client_is_cookie(b, ip, tcp)) {
+		if (set->loop_mark)
+			keep_entry(skb, ip, tcp, ENTRY_MS);
 		return client_mark(skb, set, REASON_CLIENT_COOKIE);
+	}
+	if (client_intrudes(skb, set, ip, tcp)) {
+		count(REASON_CLIENT_INTRUDER);
+		return TC_SHOT;
+	}
 	return client_leave(REASON_CLIENT_FORWARDED);
 }
 

@@ -31,11 +31,12 @@ static __always_inline bool is_back(const struct __sk_buff *skb, const struct se
  * when a client uses its port again, or that of the handshake, when it repeats
  * its SYN. The kernel finds such a socket before it routes (early demux), and
  * does not forward what has one. So such a SYN is not sent round again within
- * PASS_NS of the time when one with the same addresses and ports was let pass.
- * What is not sent round does not count: a ban is late by so much at the most,
- * for who uses the very port again.
+ * PASS_NS of the time when one with the same addresses and ports was let pass,
+ * and for one more connection only: a ban is late by that at the most, for who
+ * uses the very port again, and so is a limit.
  */
 #define PASS_NS 60000000000ULL /* as long as TIME_WAIT lasts */
+#define PASS_USED 1ULL	       /* in the time's lowest bit: there was the other connection */
 
 static __always_inline void pass_key(struct pass *key, const struct ip *ip, const struct tcphdr *tcp)
 {
@@ -52,7 +53,7 @@ static __always_inline void pass_key(struct pass *key, const struct ip *ip, cons
 
 static __always_inline void remember_pass(const struct ip *ip, const struct tcphdr *tcp)
 {
-	__u64 now = bpf_ktime_get_coarse_ns();
+	__u64 now = bpf_ktime_get_coarse_ns() & ~PASS_USED;
 	struct pass key;
 
 	pass_key(&key, ip, tcp);
@@ -63,7 +64,8 @@ static __always_inline bool has_passed(struct __sk_buff *skb, const struct ip *i
 {
 	struct bpf_sock *sk;
 	struct pass key;
-	const __u64 *at;
+	bool over;
+	__u64 *at;
 
 	pass_key(&key, ip, tcp);
 	at = bpf_map_lookup_elem(&passes, &key);
@@ -72,17 +74,25 @@ static __always_inline bool has_passed(struct __sk_buff *skb, const struct ip *i
 	sk = find_receiver(skb, ip, tcp->source, tcp->dest);
 	if (!sk)
 		return false;
+	over = sk->state == BPF_TCP_TIME_WAIT;
 	bpf_sk_release(sk);
+	if (!over)
+		return true;
+	if (*at & PASS_USED)
+		return false;
+	*at |= PASS_USED;
 	return true;
 }
 
 /*
  * The SYN that went round has left an entry in connection tracking, which sees nothing
  * else of the connection: rules that limit how many a client has at a time (connlimit)
- * would count it for two minutes. So it ends when the client closes. Later packets of
- * a connection that was not sent round have none.
+ * would count it for two minutes, whatever became of it. So it is kept once the
+ * handshake is done, and ends when the client closes.
  */
-static __always_inline void end_entry(struct __sk_buff *skb, const struct ip *ip, const struct tcphdr *tcp)
+#define ENTRY_MS 3600000
+
+static __always_inline void keep_entry(struct __sk_buff *skb, const struct ip *ip, const struct tcphdr *tcp, __u32 ms)
 {
 	struct bpf_ct_opts opts = {.netns_id = -1, .l4proto = IPPROTO_TCP};
 	struct bpf_sock_tuple t;
@@ -97,7 +107,7 @@ static __always_inline void end_entry(struct __sk_buff *skb, const struct ip *ip
 		ct = bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv6), &opts, sizeof(opts));
 	if (!ct)
 		return;
-	bpf_ct_change_timeout(ct, 0);
+	bpf_ct_change_timeout(ct, ms);
 	bpf_ct_release(ct);
 }
 

@@ -68,5 +68,8 @@ enum reason {
 	REASON_LOOP_FETCHED,
 	REASON_LOOP_STRAY,
 
+	/* TC, client side again */
+	REASON_CLIENT_INTRUDER,
+
 	REASONS /* their number */
 };

@@ -42,7 +42,9 @@
 #define NF_ACCEPT 1
 
 /* The socket state in which a socket stands for no connection yet. */
+#define BPF_TCP_TIME_WAIT 6
 #define BPF_TCP_LISTEN 10
+#define BPF_TCP_NEW_SYN_RECV 12
 
 /* Context of a TC program, up to the last field in use. */
 struct __sk_buff {

@@ -120,7 +120,8 @@ const (
 	bpfReasonREASON_LOOP_OUT             bpfReason = 40
 	bpfReasonREASON_LOOP_FETCHED         bpfReason = 41
 	bpfReasonREASON_LOOP_STRAY           bpfReason = 42
-	bpfReasonREASONS                     bpfReason = 43
+	bpfReasonREASON_CLIENT_INTRUDER      bpfReason = 43
+	bpfReasonREASONS                     bpfReason = 44
 )
 
 type bpfService struct {

@@ -3,10 +3,13 @@ package steer
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -374,4 +377,41 @@ func (g *stage) checkInnerHeaders(w world, kind byte, sent ip) {
 	}
 	p := icmpError(w.router, w.origin, kind, sent.bytes())
 	g.want(clientHook, w.name()+" ICMP about a packet with options", p.bytes(), diverted(bpfReasonREASON_CLIENT_ICMP))
+}
+
+// A client's packet does not get into the inspector's own connection to an origin, nor
+// does one that looks like it reach it while it ends.
+func TestClientIntruder(t *testing.T) {
+	g := newStage(t)
+	for _, w := range worlds {
+		for mark, want := range map[int]outcome{
+			originMark: dropped(bpfReasonREASON_CLIENT_INTRUDER),
+			0:          left(bpfReasonREASON_CLIENT_FORWARDED), // somebody else's
+		} {
+			leg := addrPort(halfDial(t, w.client, at(w.origin, smtpPort), mark).LocalAddr())
+			g.want(clientHook, fmt.Sprintf("%s, mark %d", w.name(), mark), segment(leg, at(w.origin, smtpPort), ack).bytes(), want)
+			other := netip.AddrPortFrom(leg.Addr(), leg.Port()+1)
+			g.want(clientHook, w.name()+" by another port", segment(other, at(w.origin, smtpPort), ack).bytes(), left(bpfReasonREASON_CLIENT_FORWARDED))
+		}
+	}
+}
+
+// halfDial is a connection of which the other end is not here.
+func halfDial(t *testing.T, from netip.Addr, to netip.AddrPort, mark int) net.Conn {
+	t.Helper()
+	d := net.Dialer{
+		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)),
+		Control: func(_, _ string, c syscall.RawConn) error {
+			var err error
+			return errors.Join(c.Control(func(fd uintptr) {
+				err = errors.Join(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, mark),
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_REPAIR, 1))
+			}), err)
+		},
+	}
+	d.SetMultipathTCP(false)
+	c, err := d.DialContext(t.Context(), "tcp", to.String())
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return c
 }

@@ -63,7 +63,7 @@ func (r Reason) Meaning() string { return meanings[bpfReason(r)] }
 // dropped was a leak.
 func (r Reason) Wall() string {
 	switch bpfReason(r) {
-	case bpfReasonREASON_CLIENT_ABSENT_CLOSED, bpfReasonREASON_CLIENT_HUNG_CLOSED, bpfReasonREASON_CLIENT_HIDDEN, bpfReasonREASON_CLIENT_TAGS:
+	case bpfReasonREASON_CLIENT_ABSENT_CLOSED, bpfReasonREASON_CLIENT_HUNG_CLOSED, bpfReasonREASON_CLIENT_HIDDEN, bpfReasonREASON_CLIENT_TAGS, bpfReasonREASON_CLIENT_INTRUDER:
 		return "client"
 	case bpfReasonREASON_WALL_LEAK, bpfReasonREASON_WALL_HIDDEN, bpfReasonREASON_WALL_DEAD_CLOSED:
 		return "origin"
@@ -95,6 +95,7 @@ var meanings = map[bpfReason]string{
 	bpfReasonREASON_CLIENT_HIDDEN:        "dropped: a packet to an origin whose headers do not show whether it begins a connection; no honest sender makes it",
 	bpfReasonREASON_CLIENT_HIDDEN_OPEN:   "forwarded uninspected: the same, while no inspector lives and no service is closed",
 	bpfReasonREASON_CLIENT_TAGS:          "dropped: a frame with more than four priority tags, behind which may be anything",
+	bpfReasonREASON_CLIENT_INTRUDER:      "dropped: a packet of a client that has the addresses and ports of the inspector's own connection to an origin",
 	bpfReasonREASON_CLIENT_ABSENT_CLOSED: "dropped: the service is closed and no inspector has a listener for it",
 	bpfReasonREASON_CLIENT_ABSENT_OPEN:   "forwarded uninspected: the service is open and no inspector has a listener for it",
 	bpfReasonREASON_CLIENT_HUNG_CLOSED:   "dropped: the service is closed and the inspector's heartbeat is too old",

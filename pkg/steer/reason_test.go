@@ -17,7 +17,7 @@ var reasonWords = []string{
 	"origin-socket", "origin-icmp", "origin-foreign", "origin-forwarded", "origin-fragment", "origin-hidden",
 	"wall-leak", "wall-hidden", "wall-dead-closed", "wall-dead-open", "wall-bypass",
 	"forward-leak", "forward-hidden", "forward-dead-closed", "forward-dead-open", "forward-bypass",
-	"loop-out", "loop-fetched", "loop-stray",
+	"loop-out", "loop-fetched", "loop-stray", "client-intruder",
 }
 
 // Every reason of the C enum has its word, in its order, and is explained.
