@@ -98,8 +98,6 @@ static __always_inline void keep_entry(struct __sk_buff *skb, const struct ip *i
 	struct bpf_sock_tuple t;
 	struct nf_conn *ct;
 
-	if (!bpf_skb_ct_lookup || !bpf_ct_change_timeout || !bpf_ct_release)
-		return;
 	fill_tuple(&t, ip, tcp->source, tcp->dest);
 	if (ip->family == AF_INET)
 		ct = bpf_skb_ct_lookup(skb, &t, sizeof(t.ipv4), &opts, sizeof(opts));

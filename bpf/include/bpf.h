@@ -201,7 +201,7 @@ static long (*bpf_dynptr_read)(void *to, __u32 len, const struct bpf_dynptr *fro
 
 /*
  * Functions of connection tracking. A kernel before 6.0, and one where it is not loaded
- * when we are, has none: they are NULL then.
+ * when we are, has none: then each call is made to return 0 before the program is loaded.
  */
 #define __ksym __attribute__((section(".ksyms")))
 #define __weak __attribute__((weak))

@@ -105,9 +105,9 @@ func (s *pinSet) copyOf(name string) (*ebpf.Program, error) {
 	}
 	only := spec.Copy()
 	only.Programs = map[string]*ebpf.ProgramSpec{name: spec.Programs[name]}
-	coll, err := ebpf.NewCollectionWithOptions(only, ebpf.CollectionOptions{MapReplacements: s.maps})
+	coll, err := loadCollection(only, s.maps)
 	if err != nil {
-		return nil, loadError(err)
+		return nil, err
 	}
 	defer coll.Close()
 	return coll.DetachProgram(name), nil

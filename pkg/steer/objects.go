@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
@@ -166,9 +165,9 @@ func buildSet(dir pinDir) error {
 	if err != nil {
 		return err
 	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := loadCollection(spec, nil)
 	if err != nil {
-		return loadError(err)
+		return err
 	}
 	defer coll.Close()
 	var forward uint32
@@ -240,9 +239,9 @@ func (s *Steer) replacePrograms(set *pinSet) error {
 	if err != nil {
 		return err
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: set.maps})
+	coll, err := loadCollection(spec, set.maps)
 	if err != nil {
-		return loadError(err)
+		return err
 	}
 	defer coll.Close()
 	err = s.dir().eachLink(func(l pinnedLink) error {
