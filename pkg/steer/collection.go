@@ -16,7 +16,7 @@ func loadCollection(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf
 	without := spec.Copy()
 	called := false
 	for _, p := range without.Programs {
-		called = withoutCalls(p.Instructions) || called
+		called = withoutCalls(p) || called
 	}
 	if !called {
 		return nil, loadError(err)
@@ -29,14 +29,14 @@ func loadCollection(spec *ebpf.CollectionSpec, maps map[string]*ebpf.Map) (*ebpf
 }
 
 // withoutCalls puts 0 in the place of what functions of the kernel return, and reports
-// whether there were calls.
-func withoutCalls(insns asm.Instructions) (called bool) {
-	for i, ins := range insns {
-		if !ins.IsKfuncCall() {
+// whether there were calls. The netfilter program cannot do without.
+func withoutCalls(p *ebpf.ProgramSpec) (called bool) {
+	for i, ins := range p.Instructions {
+		if p.Type == ebpf.Netfilter || !ins.IsKfuncCall() {
 			continue
 		}
 		called = true
-		insns[i] = asm.Mov.Imm(asm.R0, 0).WithSymbol(ins.Symbol()).WithSource(ins.Source())
+		p.Instructions[i] = asm.Mov.Imm(asm.R0, 0).WithSymbol(ins.Symbol()).WithSource(ins.Source())
 	}
 	return called
 }

@@ -13,7 +13,7 @@ func TestWithoutKernelFunctions(t *testing.T) {
 	must(t, err)
 	calling := 0
 	for _, p := range spec.Programs {
-		if withoutCalls(p.Instructions) {
+		if withoutCalls(p) {
 			calling++
 		}
 	}
