@@ -358,17 +358,20 @@ func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 		}
 		w.Hear() // for what hangs on them
 	}
+	var changes []plan.Change
 	for _, c := range v.changes {
 		if text := w.effort.spare(c, w.now()); text != "" {
 			failed = append(failed, text)
 			continue
 		}
-		err := side.Runner.Mend(c)
+		changes = append(changes, c)
+	}
+	side.Runner.Mend(changes, func(c plan.Change, err error) {
 		if err == nil {
 			w.effort.count(c, w.now())
 		}
 		done, failed = report(done, failed, c.String(), err)
-	}
+	})
 	return done, failed
 }
 
