@@ -45,7 +45,7 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 			return err
 		}
 		for _, there := range []bool{true, false} {
-			done, err := e.settle(between, func() (bool, error) { return there, nil })
+			done, err := e.settle(between, apply.Given{}, func() (bool, error) { return there, nil })
 			if err != nil || done == there {
 				t.Errorf("heir there: %v; done: %v, %v", there, done, err)
 			}
@@ -57,8 +57,8 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 		if _, err := heir.install(coming, apply.Given{}, manner{letMailStop: true}); err != nil {
 			return err
 		}
-		if _, err := e.settle(between, func() (bool, error) { return false, nil }); !errors.Is(err, errOverruled) {
-			t.Errorf("settled over another attach: %v", err)
+		if done, err := e.settle(between, apply.Given{}, func() (bool, error) { return false, nil }); !done || !errors.Is(err, errOverruled) {
+			t.Errorf("settled over another attach: %t, %v", done, err)
 		}
 		if changes, err := heir.install(coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("settling changed what was attached since: %v, %v", changes, err)

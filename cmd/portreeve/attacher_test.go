@@ -75,6 +75,23 @@ func TestAttacherSettles(t *testing.T) {
 	}
 }
 
+// TestAttacherIsAskedAgain: what has failed may work later; what never will, or fails since
+// the process has ended, is not asked for any more.
+func TestAttacherIsAskedAgain(t *testing.T) {
+	a := attachingBy(t, `read w; echo failed; read w; echo yes; read w`)
+	if done, err := a.settle(); done || err == nil {
+		t.Errorf("%t, %v after a failure", done, err)
+	}
+	if done, err := a.settle(); !done || err != nil {
+		t.Errorf("%t, %v the second time", done, err)
+	}
+	for _, script := range []string{`read w; echo never; read w`, `exit 0`} {
+		if done, err := attachingBy(t, script).settle(); !done || err == nil {
+			t.Errorf("%s: %t, %v", script, done, err)
+		}
+	}
+}
+
 // TestNobodyTellsToAttach: an inspector that ends before it serves attaches nothing.
 func TestNobodyTellsToAttach(t *testing.T) {
 	minimal, err := os.ReadFile("../../pkg/config/minimal.yaml")

@@ -1,11 +1,13 @@
 package apply
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/portreeve/portreeve/pkg/config"
 )
@@ -22,6 +24,11 @@ type Given struct {
 // Config makes the configuration.
 func (g Given) Config() (*config.Config, error) {
 	return config.Parse(g.Name, g.Data, g.Environ, g.Overrides...)
+}
+
+// Same reports whether the same configuration is made of both, whatever its file is called.
+func (g Given) Same(other Given) bool {
+	return bytes.Equal(g.Data, other.Data) && slices.Equal(g.Environ, other.Environ) && slices.Equal(g.Overrides, other.Overrides)
 }
 
 // Memory is what the verbs leave for whoever keeps the kernel side as it was attached:

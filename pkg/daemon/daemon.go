@@ -62,7 +62,7 @@ type Options struct {
 	// Settle, if not nil, is called after Attach, once no older inspector needs
 	// what that has left: before the inspector says that it is ready, where there
 	// is no such thing or no such inspector, else later. It reports false where it
-	// has to be called again.
+	// has to be called again, also after an error.
 	Settle func() (done bool, err error)
 
 	// Presence is the inspector's own, made before Attach was prepared; nil: Run
@@ -84,6 +84,7 @@ type inspector struct {
 	heart     beating // from takeOver on
 	unsettled bool    // Settle is still to be called
 	waiting   bool    // for older inspectors, which was told
+	retry     nextTry // of Settle
 
 	// crowd is Log for what strangers can bring about: anybody may connect, scrape
 	// or fail, as often as he likes.
@@ -283,14 +284,37 @@ func (i *inspector) settle(relied bool) {
 	if !i.unsettled {
 		return
 	}
-	if relied && i.waits() {
+	if relied && i.waits() || !i.retry.due() {
 		return
 	}
 	done, err := i.Settle()
-	if err != nil {
+	switch {
+	case err != nil && done:
 		i.Log.Warn("what an older inspector needed could not be removed, and the next one that is started by run --attach does it", "error", err)
+	case err != nil && !i.retry.told:
+		i.Log.Warn("what an older inspector needed could not be removed, which is tried again", "error", err)
+		i.retry.told = true
 	}
-	i.unsettled = !done && err == nil
+	i.unsettled = !done
+	i.retry.later()
+}
+
+// nextTry is when something is tried again that does not work now: after a second, and then
+// after longer and longer.
+type nextTry struct {
+	at    time.Time
+	pause time.Duration
+	told  bool
+}
+
+// longestPause is between two tries at most.
+const longestPause = 30 * time.Second
+
+func (r *nextTry) due() bool { return !time.Now().Before(r.at) }
+
+func (r *nextTry) later() {
+	r.pause = min(max(2*r.pause, eldersPoll), longestPause)
+	r.at = time.Now().Add(r.pause - eldersPoll/2) // who polls may be a little early
 }
 
 // waits reports whether an older inspector has not ended yet, or may not have, and

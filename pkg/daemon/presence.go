@@ -79,6 +79,12 @@ func (p *Presence) Heirs() (bool, error) {
 	return p.any(func(other uint64) bool { return other > p.number })
 }
 
+// Present is how many inspectors there are in this network namespace.
+func Present() (int, error) {
+	all, err := presences()
+	return len(all), err
+}
+
 func (p *Presence) any(is func(uint64) bool) (bool, error) {
 	others, err := presences()
 	return slices.ContainsFunc(others, is), err
