@@ -35,9 +35,12 @@ func TestKeptIsPinnedAgain(t *testing.T) {
 			must(t, i.Hold())
 			k := NewKept(s)
 			t.Cleanup(func() { must(t, k.Close()) })
-			for range 2 { // what was pinned again can be lost again
+			for n := range 3 { // what was pinned again can be lost again
 				must(t, k.Follow())
 				lose(t, s, dir)
+				if n > 0 {
+					must(t, k.Follow()) // it was lost behind the look for what is lost
+				}
 				if len(k.Lost()) == 0 {
 					t.Fatal("nothing is lost")
 				}
@@ -74,6 +77,10 @@ func TestKeptGivesWay(t *testing.T) {
 	restored, err := k.Restore()
 	if err != nil || restored != nil {
 		t.Errorf("restored %v, %v", restored, err)
+	}
+	must(t, k.Follow())
+	if lost := k.Lost(); lost != nil {
+		t.Errorf("what was replaced is lost for ever: %v", lost)
 	}
 }
 
