@@ -93,11 +93,12 @@ func (e *env) watch(ctx context.Context, role watchRole) error {
 		unix.CloseOnExec(lifeline)
 		ctx = boundTo(ctx, w.lifeline)
 	}
-	if role.standby != 0 && !succeed(ctx, role.standby, w.log) {
+	defer w.close()
+	look := watch.New(watch.Options{Open: w.open, Plan: w.plan, Turn: w.takeTurn, Log: w.log, Alive: func() { w.progress.Store(time.Now().Unix()) }})
+	if role.standby != 0 && !succeed(ctx, role.standby, look.Follow, w.log) {
 		return nil
 	}
-	defer w.close()
-	return w.run(ctx)
+	return w.run(ctx, look)
 }
 
 // boundTo returns a context that ends with a pipe.
@@ -122,9 +123,15 @@ const (
 	lookLimit = time.Minute
 )
 
+// followEvery is how often a watcher that stands by makes sure that it knows and holds
+// what there is: the one that works may be killed when a file was just removed, or a pin,
+// and then nobody else does.
+const followEvery = 2 * time.Second
+
 // succeed waits until the watcher before this one has ended, and ends it where it does
-// not get on any more. It reports false when this one shall end, too.
-func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
+// not get on any more. Meanwhile it follows what that one keeps. It reports false when this
+// one shall end, too.
+func succeed(ctx context.Context, elder int, follow func() error, log *slog.Logger) bool {
 	unix.SetNonblock(beats, true) // or there are no deadlines
 	pipe := os.NewFile(beats, "beats")
 	process, err := unix.PidfdOpen(elder, 0)
@@ -133,7 +140,14 @@ func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
 	}
 	defer pipe.Close()
 	context.AfterFunc(ctx, func() { pipe.Close() })
+	var followed time.Time
 	for ctx.Err() == nil {
+		if time.Since(followed) >= followEvery {
+			if err := follow(); err != nil {
+				log.Debug("the watcher that stands by does not know what there is", "error", err)
+			}
+			followed = time.Now()
+		}
 		err := awaitBeat(pipe)
 		switch {
 		case ctx.Err() != nil:
@@ -175,8 +189,7 @@ type watcher struct {
 	progress atomic.Int64 // Unix time of the last look
 }
 
-func (w *watcher) run(ctx context.Context) error {
-	look := watch.New(watch.Options{Open: w.open, Plan: w.plan, Turn: w.takeTurn, Log: w.log, Alive: func() { w.progress.Store(time.Now().Unix()) }})
+func (w *watcher) run(ctx context.Context, look *watch.Watcher) error {
 	for _, listen := range []func(context.Context, func()) error{route.Changes, netfilter.Changes} {
 		if err := listen(ctx, look.Hear); err != nil {
 			w.log.Warn("changes are seen every few seconds only", "error", err)

@@ -259,6 +259,19 @@ func (r *Runner) Have() (have, lost []plan.Item, err error) {
 	return have, lost, err
 }
 
+// Present returns those of the items that the kernel holds.
+func (r *Runner) Present(items []plan.Item) ([]plan.Item, error) {
+	have, err := r.have()
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, i := range have {
+		there[keyOf(i)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(items), func(i plan.Item) bool { return !there[keyOf(i)] }), nil
+}
+
 // changes returns what leads to want, and what of want will then be ours.
 func (r *Runner) changes(want []plan.Item) (_ []plan.Change, ours []plan.Item, _ error) {
 	have, err := r.have()
