@@ -88,9 +88,20 @@ func (e *env) prepare(c *config.Config) error {
 }
 
 // move leads connections to an inspector of this configuration that has taken its
-// slots, and reports whether it has left what an older one's sessions rely on.
-func (e *env) move(c *config.Config, given apply.Given) (relied bool, err error) {
+// slots, and reports whether it has left what an older one's sessions rely on. Where a newer
+// one was quicker it does nothing: connections would be led to one that is about to end.
+func (e *env) move(c *config.Config, given apply.Given, inspector *daemon.Presence) (relied bool, err error) {
+	given.Inspector = inspector.Number()
 	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
+		if attached, known, err := side.memory.Given(); err == nil && known {
+			outrun, err := inspector.Outrun(attached.Inspector)
+			switch {
+			case err != nil:
+				return err
+			case outrun:
+				return daemon.ErrReplaced
+			}
+		}
 		if relied, err = side.runner.Move(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}

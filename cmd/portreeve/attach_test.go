@@ -14,6 +14,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/testenv"
 )
 
@@ -62,6 +63,44 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 		}
 		if changes, err := heir.install(coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("settling changed what was attached since: %v, %v", changes, err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of two inspectors that take over at once the newer one counts, whichever comes to the
+// lock first: the older one would be led connections when it is about to end.
+func TestMoveGivesWayToANewerInspector(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	err := n.Gateway.Enter(func() error {
+		var both [2]*daemon.Presence
+		for i := range both {
+			p, err := daemon.Appear()
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			both[i] = p
+		}
+		older, newer := both[0], both[1]
+		if err := k.prepare(k.config); err != nil {
+			return err
+		}
+		for _, p := range both { // the older one first, which is how it goes mostly
+			if _, err := k.move(k.config, k.given, p); err != nil {
+				t.Errorf("inspector %d: %v", p.Number(), err)
+			}
+		}
+		if _, err := k.move(k.config, k.given, older); !errors.Is(err, daemon.ErrReplaced) {
+			t.Errorf("the older one behind it: %v", err)
+		}
+		newer.Close()
+		if _, err := k.move(k.config, k.given, older); err != nil {
+			t.Errorf("the older one when the newer one is gone: %v", err)
 		}
 		return nil
 	})
@@ -140,7 +179,7 @@ func TestAttachIsRemembered(t *testing.T) {
 			return err
 		}
 		k.remembers("before connections are led anywhere", false, false)
-		if _, err := k.move(k.config, k.given); err != nil {
+		if _, err := k.move(k.config, k.given, daemon.Known(0)); err != nil {
 			return err
 		}
 		k.remembers("after run --attach", true, false)

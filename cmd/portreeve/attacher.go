@@ -28,7 +28,8 @@ const attachVerb = "attach-for-run"
 const attachConfig = 3
 
 // What the inspector says to that process, one word a line. It answers each with yes or
-// no, or with failed or never, and has then said why itself; never: nor will it later.
+// no, with replaced where a newer inspector was quicker, or with failed or never, and has
+// then said why itself; never: nor will it later.
 const (
 	wordMove   = "move"   // lead connections to us; yes: an older inspector's needs were left in place
 	wordSettle = "settle" // remove what older inspectors needed; no: not now
@@ -70,6 +71,8 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 		yes, err := e.attachWord(c, given, inspector, words.Text())
 		answer := "no"
 		switch {
+		case errors.Is(err, daemon.ErrReplaced):
+			answer = "replaced"
 		case err != nil:
 			if err.Error() != said { // it is asked again and again
 				e.report(err)
@@ -91,7 +94,7 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 func (e *env) attachWord(c *config.Config, given apply.Given, inspector *daemon.Presence, word string) (bool, error) {
 	switch word {
 	case wordMove:
-		return e.move(c, given)
+		return e.move(c, given, inspector)
 	case wordSettle:
 		return e.settle(c, given, inspector.Heirs)
 	}
@@ -175,6 +178,8 @@ func (a *attacher) ask(word string) (bool, error) {
 		return true, nil
 	case "no":
 		return false, nil
+	case "replaced":
+		return false, daemon.ErrReplaced
 	case "failed":
 		return false, errFound // it has said why
 	case "never":

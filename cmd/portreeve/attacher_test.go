@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/daemon"
 )
 
 // attachingBy returns the way to a shell script in the place of the process that
@@ -41,6 +43,7 @@ func TestAttacherIsAsked(t *testing.T) {
 	}{
 		`read w && test "$w" = move && echo yes`: {true, ""},
 		`read w && test "$w" = move && echo no`:  {false, ""},
+		`read w && echo replaced`:                {false, daemon.ErrReplaced.Error()},
 		`read w && echo failed`:                  {false, errFound.Error()}, // it has said why
 		`exit 0`:                                 {false, "has ended without an answer"},
 		`read w; kill -9 $$`:                     {false, "has ended without an answer"},

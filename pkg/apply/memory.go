@@ -19,6 +19,7 @@ type Given struct {
 	Data      []byte            // of the file, as it was read
 	Environ   []string          // entries of the environment that the configuration is made of
 	Overrides []config.Override // from the command line
+	Inspector uint64            `json:",omitempty"` // that has attached it for itself; 0: none has
 }
 
 // Config makes the configuration.

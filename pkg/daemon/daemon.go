@@ -56,7 +56,8 @@ type Options struct {
 
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served. It reports whether it has left in place what
-	// sessions of an older inspector rely on.
+	// sessions of an older inspector rely on. The error is ErrReplaced where a newer
+	// inspector was quicker: then nothing is led to this one.
 	Attach func() (relied bool, err error)
 
 	// Settle, if not nil, is called after Attach, once no older inspector needs
@@ -119,7 +120,7 @@ func Run(ctx context.Context, o Options) error {
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	switch err := i.takeOver(ctx); {
-	case errors.Is(err, errReplaced):
+	case errors.Is(err, ErrReplaced):
 		o.Log.Info("a newer inspector has taken over already, draining")
 		i.drain()
 		return nil
@@ -245,7 +246,11 @@ func (i *inspector) takeOver(ctx context.Context) error {
 	}
 	relied := false
 	if i.Attach != nil {
-		if relied, err = i.Attach(); err != nil {
+		relied, err = i.Attach()
+		switch {
+		case errors.Is(err, ErrReplaced):
+			return err
+		case err != nil:
 			i.drain()
 			return err
 		}
@@ -362,7 +367,7 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 // stopped says why the heart has stopped; nil where that was in order.
 func (i *inspector) stopped(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, errReplaced):
+	case errors.Is(err, ErrReplaced):
 		i.Log.Info("a newer inspector has taken over, draining")
 		return nil
 	case ctx.Err() != nil:

@@ -85,6 +85,11 @@ func Present() (int, error) {
 	return len(all), err
 }
 
+// Outrun reports whether another inspector is newer, and still there.
+func (p *Presence) Outrun(by uint64) (bool, error) {
+	return p.any(func(other uint64) bool { return other == by && other > p.number })
+}
+
 func (p *Presence) any(is func(uint64) bool) (bool, error) {
 	others, err := presences()
 	return slices.ContainsFunc(others, is), err
