@@ -14,21 +14,21 @@ var verbOperations = []operation{
 		return "", nil, s.attach(s.manager.wanted())
 	}},
 	{name: "attach another file", weight: 6, class: verbs, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		said, err := s.tryAttach(f)
 		if err != nil {
 			return f.String() + " refused: " + firstLine(said), nil, nil
 		}
-		s.manager.configure(f)
+		s.manager.configure(f, before)
 		return f.String(), nil, nil
 	}},
 	{name: "attach another file and let mail stop", weight: 2, class: verbs, stops: true, opens: true, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		said, err := s.tryAttach(f, "--let-mail-stop")
 		if err != nil {
 			return f.String() + " refused: " + firstLine(said), nil, nil
 		}
-		s.manager.configure(f)
+		s.manager.configure(f, before)
 		return f.String(), func() error { return s.takeOver(f) }, nil
 	}},
 	{name: "run --attach takes over", weight: 8, class: verbs, do: func(s *stage) (string, func() error, error) {
@@ -74,10 +74,10 @@ var verbOperations = []operation{
 		return what, nil, err
 	}},
 	{name: "kill -9 of an attach of another file", weight: 4, class: verbs, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		what, err := s.killed("attach", "-c", s.mustWrite(f))
 		if what == "too late" {
-			s.manager.configure(f)
+			s.manager.configure(f, before)
 		}
 		return f.String() + ": " + what, nil, err
 	}},
