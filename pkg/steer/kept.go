@@ -30,6 +30,10 @@ type keptObject struct {
 // NewKept returns what keeps the objects of a hand's network namespace; nothing yet.
 func NewKept(s *Steer) *Kept { return &Kept{steer: s, objects: map[string]keptObject{}} }
 
+// Use makes the pins of another hand those that are followed. What is kept and not pinned
+// there is lost, so that Restore pins it.
+func (k *Kept) Use(s *Steer) { k.steer = s }
+
 // Close lets all go.
 func (k *Kept) Close() error {
 	var err error

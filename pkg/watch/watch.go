@@ -46,7 +46,7 @@ type Side struct {
 	Notes  Notes // for whoever asks how it stands
 	Close  func() error
 
-	// Unmounted says that there is no BPF file system for pins; "": there is.
+	// Unmounted says that there is no BPF file system for pins that others see; "": there is.
 	Unmounted string
 }
 
