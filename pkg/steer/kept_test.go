@@ -123,3 +123,38 @@ func TestKeptKnowsWhatWasEnded(t *testing.T) {
 		t.Errorf("lost: %v", lost)
 	}
 }
+
+// While no BPF file system is mounted what is kept can be worked with in one that nobody
+// else sees, and what was made there is pinned with the rest when there is one again.
+func TestKeptWorksWithoutAMount(t *testing.T) {
+	s, dir, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	k := NewKept(s)
+	t.Cleanup(func() { must(t, k.Close()) })
+	must(t, k.Follow())
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	private, err := NewPrivateFS()
+	must(t, err)
+	hidden, err := New(private.Path())
+	must(t, err)
+	k.Use(hidden)
+	_, err = k.Restore()
+	must(t, err)
+	links := func(i plan.Item) bool { return i.Kind() == plan.KindTC || i.Kind() == plan.KindLookup }
+	apply(t, hidden, slices.DeleteFunc(slices.Clone(want), links))
+	apply(t, hidden, want) // other links than before
+	must(t, k.Follow())
+	must(t, hidden.Close())
+
+	must(t, unix.Mount("bpf", dir, "bpf", 0, ""))
+	k.Use(s)
+	must(t, private.Close())
+	if _, err := k.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	wantItems(t, s, want)
+	must(t, k.Close())
+	apply(t, s, nil)
+	wantNothing(t, s, dir)
+}
