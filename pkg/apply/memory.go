@@ -1,13 +1,12 @@
 package apply
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"slices"
+	"reflect"
 
 	"github.com/portreeve/portreeve/pkg/config"
 )
@@ -27,9 +26,16 @@ func (g Given) Config() (*config.Config, error) {
 	return config.Parse(g.Name, g.Data, g.Environ, g.Overrides...)
 }
 
-// Same reports whether the same configuration is made of both, whatever its file is called.
+// Same reports whether the same configuration is made of both, whatever its file is called
+// and by whichever way a setting was given.
 func (g Given) Same(other Given) bool {
-	return bytes.Equal(g.Data, other.Data) && slices.Equal(g.Environ, other.Environ) && slices.Equal(g.Overrides, other.Overrides)
+	other.Name = g.Name
+	one, err := g.Config()
+	if err != nil {
+		return false
+	}
+	two, err := other.Config()
+	return err == nil && reflect.DeepEqual(one, two)
 }
 
 // Memory is what the verbs leave for whoever keeps the kernel side as it was attached:
