@@ -114,8 +114,8 @@ func (e *env) move(c *config.Config, given apply.Given, inspector *daemon.Presen
 // errOverruled says that somebody has attached another configuration since.
 var errOverruled = errors.New("what is attached was changed by somebody else meanwhile, so nothing is removed of what an older inspector needed; the next portreeve attach does it")
 
-// errUnknown says that nobody knows what is attached, for a while: the watcher writes that
-// again where it was removed.
+// errUnknown says that nobody knows what is attached and who has made what, for a while: the
+// watcher writes that again where it was removed.
 var errUnknown = errors.New("it is not known what is attached")
 
 // settle removes what an older inspector has needed, unless a newer one is about
@@ -129,6 +129,9 @@ func (e *env) settle(c *config.Config, given apply.Given, heirs func() (bool, er
 			return err
 		}
 		attached, known, unread := side.memory.Given()
+		if unread == nil && !known && len(side.runner.Journal.Items()) == 0 {
+			return errUnknown // to write a journal alone would keep the watcher from writing all that was in it
+		}
 		side.runner.Veto = func(changes []plan.Change) error {
 			switch {
 			case known && attached.Same(given), !slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Op == plan.Add }):
@@ -140,6 +143,9 @@ func (e *env) settle(c *config.Config, given apply.Given, heirs func() (bool, er
 		}
 		_, err = side.runner.Run(want)
 		done = err == nil || errors.Is(err, errOverruled)
+		if err == nil && !known {
+			e.remember(side, given)
+		}
 		return err
 	})
 	if errors.Is(err, apply.ErrLocked) || errors.Is(err, errUnknown) {

@@ -109,6 +109,48 @@ func TestMoveGivesWayToANewerInspector(t *testing.T) {
 	}
 }
 
+// Settling leaves the run directory as the watcher can work with it: where that was wiped it
+// waits for what the watcher writes there, and where the configuration alone is gone it
+// writes that.
+func TestSettleInAWipedRunDirectory(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	none := func() (bool, error) { return false, nil }
+	err := n.Gateway.Enter(func() error {
+		if _, err := k.move(k.config, k.given, daemon.Known(0)); err != nil {
+			return err
+		}
+		path, err := statePath(n.RunDir)
+		if err != nil {
+			return err
+		}
+		journal, err := os.ReadFile(path + ".journal")
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(n.RunDir); err != nil {
+			return err
+		}
+		if done, err := k.settle(k.config, k.given, none); done || err != nil {
+			t.Errorf("settled where nobody knows who has made what: %t, %v", done, err)
+		}
+		if _, err := os.Stat(path + ".journal"); err == nil {
+			t.Error("a journal was written that lacks what others may share")
+		}
+		if err := errors.Join(os.MkdirAll(n.RunDir, 0o700), os.WriteFile(path+".journal", journal, 0o600)); err != nil {
+			return err
+		}
+		if done, err := k.settle(k.config, k.given, none); !done || err != nil {
+			t.Errorf("settled: %t, %v", done, err)
+		}
+		k.remembers("after it was settled", true, false)
+		return detach(k.env, false)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // keptBy is a verb's environment in a test network, which remembers things there.
 type keptBy struct {
 	*env
