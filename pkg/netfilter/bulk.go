@@ -29,6 +29,9 @@ func (h *Hand) All(op plan.Op, items []plan.Item) error {
 			if l, err = h.listFor(t, f); err != nil {
 				return err
 			}
+			if op == plan.Add && !slices.Contains(l.chains, f.Chain) {
+				return errNoChain(t, f)
+			}
 			listed[chain] = l
 		}
 		all[t] = appendLines(all[t], f.Table, lines(op, f, l.count(f.Chain, f.Spec)))

@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,5 +116,26 @@ func TestFewProcesses(t *testing.T) {
 	allOf(t, h, plan.Diff(have(t, h), everything(false)))
 	if diff := cmp.Diff(text(have(t, New())), text(have(t, h))); diff != "" {
 		t.Error(diff)
+	}
+
+	// Where all was flushed in the middle of it, that is seen at once.
+	sh(t, "nft flush ruleset")
+	asked()
+	var rules []plan.Item
+	for _, i := range everything(false) {
+		if h.Together(plan.Add, i) {
+			rules = append(rules, i)
+		}
+	}
+	if err := h.All(plan.Add, rules); !errors.Is(err, errOutrun) {
+		t.Errorf("rules without chains: %v", err)
+	}
+	for _, i := range rules {
+		if err := h.Add(i); !errors.Is(err, errOutrun) {
+			t.Errorf("%s without its chain: %v", i, err)
+		}
+	}
+	if all := asked(); len(all) > 0 {
+		t.Errorf("%d processes for rules that have no chain: %s", len(all), strings.Join(all, "\n"))
 	}
 }

@@ -292,9 +292,14 @@ func (h *Hand) addFilter(f plan.Filter) error {
 		return h.place(f)
 	}
 	t := tool{f.Family, f.Legacy}
-	n, err := h.count(t, f)
-	if err != nil || n > 0 {
+	l, err := h.listFor(t, f)
+	switch {
+	case err != nil:
 		return err
+	case !slices.Contains(l.chains, f.Chain):
+		return errNoChain(t, f)
+	case l.count(f.Chain, f.Spec) > 0:
+		return nil
 	}
 	cmd, err := h.tools.get(t)
 	if err != nil {
@@ -306,6 +311,12 @@ func (h *Hand) addFilter(f plan.Filter) error {
 		err = cmd.Append(f.Table, f.Chain, words(f.Spec)...)
 	}
 	return explain(t, f.Table, err, f.Spec)
+}
+
+// errNoChain says that a rule has no chain: somebody has flushed the table since it was
+// read. To find that out of iptables takes a process for each rule.
+func errNoChain(t tool, f plan.Filter) error {
+	return fmt.Errorf("%s -t %s: there is no chain %s: %w", t, f.Table, f.Chain, errOutrun)
 }
 
 // removeFilter deletes a rule as often as it is there. iptables is told its
