@@ -9,6 +9,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/pkg/doctor"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/netfilter"
@@ -87,9 +88,20 @@ func (e *env) prepare(c *config.Config) error {
 }
 
 // move leads connections to an inspector of this configuration that has taken its
-// slots, and reports whether it has left what an older one's sessions rely on.
-func (e *env) move(c *config.Config, given apply.Given) (relied bool, err error) {
+// slots, and reports whether it has left what an older one's sessions rely on. Where a newer
+// one was quicker it does nothing: connections would be led to one that is about to end.
+func (e *env) move(c *config.Config, given apply.Given, inspector *daemon.Presence) (relied bool, err error) {
+	given.Inspector = inspector.Number()
 	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
+		if attached, known, err := side.memory.Given(); err == nil && known {
+			outrun, err := inspector.Outrun(attached.Inspector)
+			switch {
+			case err != nil:
+				return err
+			case outrun:
+				return daemon.ErrReplaced
+			}
+		}
 		if relied, err = side.runner.Move(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
@@ -102,26 +114,41 @@ func (e *env) move(c *config.Config, given apply.Given) (relied bool, err error)
 // errOverruled says that somebody has attached another configuration since.
 var errOverruled = errors.New("what is attached was changed by somebody else meanwhile, so nothing is removed of what an older inspector needed; the next portreeve attach does it")
 
+// errUnknown says that nobody knows what is attached and who has made what, for a while: the
+// watcher writes that again where it was removed.
+var errUnknown = errors.New("it is not known what is attached")
+
 // settle removes what an older inspector has needed, unless a newer one is about
 // to take over: what that has made ready is in no plan of ours. Nor is what an
-// attach has changed since: settling puts nothing back.
-func (e *env) settle(c *config.Config, heirs func() (bool, error)) (done bool, err error) {
+// attach has changed since. What others have taken away meanwhile of what is ours is no
+// such change, and comes back with it.
+func (e *env) settle(c *config.Config, given apply.Given, heirs func() (bool, error)) (done bool, err error) {
 	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) error {
 		there, err := heirs() // while we have the lock, nobody makes anything ready
 		if there || err != nil {
 			return err
 		}
-		done = true
+		attached, known, unread := side.memory.Given()
+		if unread == nil && !known && len(side.runner.Journal.Items()) == 0 {
+			return errUnknown // to write a journal alone would keep the watcher from writing all that was in it
+		}
 		side.runner.Veto = func(changes []plan.Change) error {
-			if slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Op == plan.Add }) {
+			switch {
+			case known && attached.Same(given), !slices.ContainsFunc(changes, func(c plan.Change) bool { return c.Op == plan.Add }):
+				return nil
+			case known || unread != nil:
 				return errOverruled
 			}
-			return nil
+			return errUnknown
 		}
 		_, err = side.runner.Run(want)
+		done = err == nil || errors.Is(err, errOverruled)
+		if err == nil && !known {
+			e.remember(side, given)
+		}
 		return err
 	})
-	if errors.Is(err, apply.ErrLocked) {
+	if errors.Is(err, apply.ErrLocked) || errors.Is(err, errUnknown) {
 		return false, nil
 	}
 	return done, err
@@ -138,7 +165,7 @@ func (e *env) install(c *config.Config, given apply.Given, how manner) (changes 
 			if how.letMailStop {
 				return nil
 			}
-			return e.mayChange(side, changes, want)
+			return e.mayChange(side, changes, want, given)
 		}
 		if how.dryRun {
 			if changes, err = side.runner.Changes(want); err != nil {
@@ -171,13 +198,19 @@ const mostClashes = 8
 
 // mayChange refuses changes under which the inspector that runs could not go on,
 // and says of others that it goes on with what it has.
-func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Item) error {
+func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Item, given apply.Given) error {
 	alive, err := side.steer.Alive()
 	if err != nil || !alive.Serving() {
 		return nil // nobody is served who could lose it; what cannot be read is Run's to tell
 	}
 	takeOver := fmt.Sprintf("portreeve run -c %s --attach", e.file.value)
 	clashes := plan.Clashes(changes, want, alive.Served())
+	if outlived(side, given) {
+		clashes = slices.DeleteFunc(clashes, func(c plan.Clash) bool {
+			_, leads := c.Change.Item.(plan.Binding)
+			return !leads
+		})
+	}
 	if len(clashes) == 0 {
 		if len(changes) > 0 {
 			fmt.Fprintf(e.stderr, "portreeve: an inspector runs, and goes on with the configuration that it began with; to let one of this file take over: %s\n", takeOver)
@@ -195,6 +228,17 @@ func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Ite
 	list.Add(finding.Error, "attach", "nothing was changed, for mail would stop under the inspector that runs",
 		fmt.Sprintf("to let an inspector of this file take over without a gap: %s; to change it all the same: portreeve attach -c %s --let-mail-stop", takeOver, e.file.value))
 	return list
+}
+
+// outlived reports whether what is there beyond a configuration was left for an older
+// inspector that has ended: this very configuration is attached, and one inspector runs.
+func outlived(side *kernelSide, given apply.Given) bool {
+	attached, known, err := side.memory.Given()
+	if err != nil || !known || !attached.Same(given) {
+		return false
+	}
+	n, err := daemon.Present()
+	return err == nil && n == 1
 }
 
 // withPlan opens the kernel side and calls f with the plan for it, and what there is

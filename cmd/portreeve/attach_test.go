@@ -14,6 +14,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/apply"
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/daemon"
 	"github.com/portreeve/portreeve/testenv"
 )
 
@@ -45,7 +46,7 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 			return err
 		}
 		for _, there := range []bool{true, false} {
-			done, err := e.settle(between, func() (bool, error) { return there, nil })
+			done, err := e.settle(between, apply.Given{}, func() (bool, error) { return there, nil })
 			if err != nil || done == there {
 				t.Errorf("heir there: %v; done: %v, %v", there, done, err)
 			}
@@ -57,13 +58,93 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 		if _, err := heir.install(coming, apply.Given{}, manner{letMailStop: true}); err != nil {
 			return err
 		}
-		if _, err := e.settle(between, func() (bool, error) { return false, nil }); !errors.Is(err, errOverruled) {
-			t.Errorf("settled over another attach: %v", err)
+		if done, err := e.settle(between, apply.Given{}, func() (bool, error) { return false, nil }); !done || !errors.Is(err, errOverruled) {
+			t.Errorf("settled over another attach: %t, %v", done, err)
 		}
 		if changes, err := heir.install(coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("settling changed what was attached since: %v, %v", changes, err)
 		}
 		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Of two inspectors that take over at once the newer one counts, whichever comes to the
+// lock first: the older one would be led connections when it is about to end.
+func TestMoveGivesWayToANewerInspector(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	err := n.Gateway.Enter(func() error {
+		var both [2]*daemon.Presence
+		for i := range both {
+			p, err := daemon.Appear()
+			if err != nil {
+				return err
+			}
+			defer p.Close()
+			both[i] = p
+		}
+		older, newer := both[0], both[1]
+		if err := k.prepare(k.config); err != nil {
+			return err
+		}
+		for _, p := range both { // the older one first, which is how it goes mostly
+			if _, err := k.move(k.config, k.given, p); err != nil {
+				t.Errorf("inspector %d: %v", p.Number(), err)
+			}
+		}
+		if _, err := k.move(k.config, k.given, older); !errors.Is(err, daemon.ErrReplaced) {
+			t.Errorf("the older one behind it: %v", err)
+		}
+		newer.Close()
+		if _, err := k.move(k.config, k.given, older); err != nil {
+			t.Errorf("the older one when the newer one is gone: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Settling leaves the run directory as the watcher can work with it: where that was wiped it
+// waits for what the watcher writes there, and where the configuration alone is gone it
+// writes that.
+func TestSettleInAWipedRunDirectory(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	none := func() (bool, error) { return false, nil }
+	err := n.Gateway.Enter(func() error {
+		if _, err := k.move(k.config, k.given, daemon.Known(0)); err != nil {
+			return err
+		}
+		path, err := statePath(n.RunDir)
+		if err != nil {
+			return err
+		}
+		journal, err := os.ReadFile(path + ".journal")
+		if err != nil {
+			return err
+		}
+		if err := os.RemoveAll(n.RunDir); err != nil {
+			return err
+		}
+		if done, err := k.settle(k.config, k.given, none); done || err != nil {
+			t.Errorf("settled where nobody knows who has made what: %t, %v", done, err)
+		}
+		if _, err := os.Stat(path + ".journal"); err == nil {
+			t.Error("a journal was written that lacks what others may share")
+		}
+		if err := errors.Join(os.MkdirAll(n.RunDir, 0o700), os.WriteFile(path+".journal", journal, 0o600)); err != nil {
+			return err
+		}
+		if done, err := k.settle(k.config, k.given, none); !done || err != nil {
+			t.Errorf("settled: %t, %v", done, err)
+		}
+		k.remembers("after it was settled", true, false)
+		return detach(k.env, false)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +221,7 @@ func TestAttachIsRemembered(t *testing.T) {
 			return err
 		}
 		k.remembers("before connections are led anywhere", false, false)
-		if _, err := k.move(k.config, k.given); err != nil {
+		if _, err := k.move(k.config, k.given, daemon.Known(0)); err != nil {
 			return err
 		}
 		k.remembers("after run --attach", true, false)

@@ -28,7 +28,8 @@ const attachVerb = "attach-for-run"
 const attachConfig = 3
 
 // What the inspector says to that process, one word a line. It answers each with yes or
-// no, or with failed, and has then said why itself.
+// no, with replaced where a newer inspector was quicker, or with failed or never, and has
+// then said why itself; never: nor will it later.
 const (
 	wordMove   = "move"   // lead connections to us; yes: an older inspector's needs were left in place
 	wordSettle = "settle" // remove what older inspectors needed; no: not now
@@ -64,14 +65,22 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 	if err != nil {
 		return err
 	}
+	said := ""
 	words := bufio.NewScanner(e.stdin)
 	for words.Scan() {
 		yes, err := e.attachWord(c, given, inspector, words.Text())
 		answer := "no"
 		switch {
+		case errors.Is(err, daemon.ErrReplaced):
+			answer = "replaced"
 		case err != nil:
-			e.report(err)
-			answer = "failed"
+			if err.Error() != said { // it is asked again and again
+				e.report(err)
+			}
+			said, answer = err.Error(), "failed"
+			if errors.Is(err, errOverruled) {
+				answer = "never"
+			}
 		case yes:
 			answer = "yes"
 		}
@@ -85,9 +94,9 @@ func (e *env) attachWhenTold(name string, inspector *daemon.Presence) error {
 func (e *env) attachWord(c *config.Config, given apply.Given, inspector *daemon.Presence, word string) (bool, error) {
 	switch word {
 	case wordMove:
-		return e.move(c, given)
+		return e.move(c, given, inspector)
 	case wordSettle:
-		return e.settle(c, inspector.Heirs)
+		return e.settle(c, given, inspector.Heirs)
 	}
 	return false, fmt.Errorf("%s: no word %q", attachVerb, word)
 }
@@ -139,17 +148,22 @@ func (h *handover) attacher() *attacher {
 // move has connections led to this inspector.
 func (a *attacher) move() (relied bool, err error) { return a.ask(wordMove) }
 
-// settle has removed what older inspectors needed; then the process ends.
+// settle has removed what older inspectors needed; then, or where that will never be, the
+// process ends. What fails may work later: an interface may be missing for a moment.
 func (a *attacher) settle() (done bool, err error) {
 	done, err = a.ask(wordSettle)
-	if errors.Is(err, errFound) {
-		err = errors.New("the process that attaches has said why")
-	}
-	if done || err != nil {
+	failed := errors.Is(err, errFound)
+	if done = done || err != nil && (!failed || errors.Is(err, errNever)); done {
 		a.close()
+	}
+	if failed {
+		err = errors.New("the process that attaches has said why")
 	}
 	return done, err
 }
+
+// errNever is the class of errors of what will not work later either.
+var errNever = fmt.Errorf("nor later: %w", errFound)
 
 func (a *attacher) ask(word string) (bool, error) {
 	a.mu.Lock()
@@ -164,8 +178,12 @@ func (a *attacher) ask(word string) (bool, error) {
 		return true, nil
 	case "no":
 		return false, nil
+	case "replaced":
+		return false, daemon.ErrReplaced
 	case "failed":
 		return false, errFound // it has said why
+	case "never":
+		return false, errNever
 	}
 	return false, fmt.Errorf("the process that attaches has ended without an answer: %w", errors.Join(told, err))
 }

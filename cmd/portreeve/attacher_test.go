@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/portreeve/portreeve/pkg/daemon"
 )
 
 // attachingBy returns the way to a shell script in the place of the process that
@@ -41,6 +43,7 @@ func TestAttacherIsAsked(t *testing.T) {
 	}{
 		`read w && test "$w" = move && echo yes`: {true, ""},
 		`read w && test "$w" = move && echo no`:  {false, ""},
+		`read w && echo replaced`:                {false, daemon.ErrReplaced.Error()},
 		`read w && echo failed`:                  {false, errFound.Error()}, // it has said why
 		`exit 0`:                                 {false, "has ended without an answer"},
 		`read w; kill -9 $$`:                     {false, "has ended without an answer"},
@@ -72,6 +75,23 @@ func TestAttacherSettles(t *testing.T) {
 	}
 	if _, err := a.settle(); err == nil {
 		t.Error("settled by nobody")
+	}
+}
+
+// TestAttacherIsAskedAgain: what has failed may work later; what never will, or fails since
+// the process has ended, is not asked for any more.
+func TestAttacherIsAskedAgain(t *testing.T) {
+	a := attachingBy(t, `read w; echo failed; read w; echo yes; read w`)
+	if done, err := a.settle(); done || err == nil {
+		t.Errorf("%t, %v after a failure", done, err)
+	}
+	if done, err := a.settle(); !done || err != nil {
+		t.Errorf("%t, %v the second time", done, err)
+	}
+	for _, script := range []string{`read w; echo never; read w`, `exit 0`} {
+		if done, err := attachingBy(t, script).settle(); !done || err == nil {
+			t.Errorf("%s: %t, %v", script, done, err)
+		}
 	}
 }
 

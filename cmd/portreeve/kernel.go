@@ -58,7 +58,7 @@ func openKernelWith(filters *netfilter.Hand, k config.Kernel, change bool, wait 
 		return nil, errors.Join(err, s.close())
 	}
 	s.runner = &apply.Runner{Journal: journal, Hands: []apply.Hand{
-		route.New(route.Options{Tables: tables(k, journal)}),
+		route.New(route.Options{Tables: append(made(journal), k.Table, k.LoopTable), Made: made(journal)}),
 		filters,
 	}}
 	return s, nil
@@ -108,10 +108,9 @@ func statePath(runDir string) (string, error) {
 	return filepath.Join(runDir, strconv.FormatUint(cookie, 10)), nil
 }
 
-// tables are the routing tables that may hold rules of ours: those of the settings and
-// those of the journal. A rule may be there whose route is gone.
-func tables(k config.Kernel, j *apply.Journal) []uint32 {
-	known := []uint32{k.Table, k.LoopTable}
+// made are the routing tables that hold rules and routes of ours, as the journal says. A
+// rule may be there whose route is gone.
+func made(j *apply.Journal) (known []uint32) {
 	for _, i := range j.Items() {
 		switch i := i.(type) {
 		case plan.Route:

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/apply"
-	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
@@ -57,9 +56,9 @@ func TestTablesOfTheJournal(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	got := tables(config.Kernel{Table: 1, LoopTable: 2}, j)
+	got := made(j)
 	slices.Sort(got)
-	if want := []uint32{1, 2, 3, 4}; !slices.Equal(got, want) {
+	if want := []uint32{3, 4}; !slices.Equal(got, want) {
 		t.Errorf("tables %v, want %v", got, want)
 	}
 }

@@ -93,11 +93,12 @@ func (e *env) watch(ctx context.Context, role watchRole) error {
 		unix.CloseOnExec(lifeline)
 		ctx = boundTo(ctx, w.lifeline)
 	}
-	if role.standby != 0 && !succeed(ctx, role.standby, w.log) {
+	defer w.close()
+	look := watch.New(watch.Options{Open: w.open, Plan: w.plan, Turn: w.takeTurn, Log: w.log, Alive: func() { w.progress.Store(time.Now().Unix()) }})
+	if role.standby != 0 && !succeed(ctx, role.standby, look.Follow, w.log) {
 		return nil
 	}
-	defer w.close()
-	return w.run(ctx)
+	return w.run(ctx, look)
 }
 
 // boundTo returns a context that ends with a pipe.
@@ -122,9 +123,15 @@ const (
 	lookLimit = time.Minute
 )
 
+// followEvery is how often a watcher that stands by makes sure that it knows and holds
+// what there is: the one that works may be killed when a file was just removed, or a pin,
+// and then nobody else does.
+const followEvery = 2 * time.Second
+
 // succeed waits until the watcher before this one has ended, and ends it where it does
-// not get on any more. It reports false when this one shall end, too.
-func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
+// not get on any more. Meanwhile it follows what that one keeps. It reports false when this
+// one shall end, too.
+func succeed(ctx context.Context, elder int, follow func() error, log *slog.Logger) bool {
 	unix.SetNonblock(beats, true) // or there are no deadlines
 	pipe := os.NewFile(beats, "beats")
 	process, err := unix.PidfdOpen(elder, 0)
@@ -133,7 +140,14 @@ func succeed(ctx context.Context, elder int, log *slog.Logger) bool {
 	}
 	defer pipe.Close()
 	context.AfterFunc(ctx, func() { pipe.Close() })
+	var followed time.Time
 	for ctx.Err() == nil {
+		if time.Since(followed) >= followEvery {
+			if err := follow(); err != nil {
+				log.Debug("the watcher that stands by does not know what there is", "error", err)
+			}
+			followed = time.Now()
+		}
 		err := awaitBeat(pipe)
 		switch {
 		case ctx.Err() != nil:
@@ -165,18 +179,18 @@ func awaitBeat(pipe *os.File) (err error) {
 // watcher is the watcher's hold on the kernel side.
 type watcher struct {
 	kernel   config.Kernel
-	filters  *netfilter.Hand // kept, for it knows what has not changed
-	pins     *steer.Kept     // nil before the BPF file system was seen
-	lifeline *os.File        // nil: it ends with nobody else
-	known    plan.Facts      // that do not change
-	asked    *config.Kernel  // what known was asked for; nil: it was not
-	turn     *apply.Lock     // nil: another watcher works, or there is nothing to do
+	filters  *netfilter.Hand  // kept, for it knows what has not changed
+	pins     *steer.Kept      // nil before the BPF file system was seen
+	private  *steer.PrivateFS // nil: that one is followed, which everybody sees
+	lifeline *os.File         // nil: it ends with nobody else
+	known    plan.Facts       // that do not change
+	asked    *config.Kernel   // what known was asked for; nil: it was not
+	turn     *apply.Lock      // nil: another watcher works, or there is nothing to do
 	log      *slog.Logger
 	progress atomic.Int64 // Unix time of the last look
 }
 
-func (w *watcher) run(ctx context.Context) error {
-	look := watch.New(watch.Options{Open: w.open, Plan: w.plan, Turn: w.takeTurn, Log: w.log, Alive: func() { w.progress.Store(time.Now().Unix()) }})
+func (w *watcher) run(ctx context.Context, look *watch.Watcher) error {
 	for _, listen := range []func(context.Context, func()) error{route.Changes, netfilter.Changes} {
 		if err := listen(ctx, look.Hear); err != nil {
 			w.log.Warn("changes are seen every few seconds only", "error", err)
@@ -197,21 +211,68 @@ func (w *watcher) open(change bool) (*watch.Side, error) {
 		return nil, err
 	}
 	opened := &watch.Side{Runner: side.runner, Memory: side.memory, Close: side.close, Pins: noPins{}, Notes: noPins{}}
-	if err := side.useSteer(w.kernel.BPFFS); errors.Is(err, steer.ErrNoBPFFS) {
+	bpffs := w.kernel.BPFFS
+	err = w.show(bpffs)
+	if errors.Is(err, steer.ErrNoBPFFS) {
 		opened.Unmounted = err.Error()
-		return opened, nil
-	} else if err != nil {
-		return nil, errors.Join(err, side.close())
-	}
-	if w.pins == nil {
-		hand, err := steer.New(w.kernel.BPFFS)
-		if err != nil {
-			return nil, errors.Join(err, side.close())
+		if bpffs, err = w.hide(); err != nil {
+			return opened, nil // what needs no pins is kept
 		}
-		w.pins = steer.NewKept(hand)
+	}
+	if err == nil {
+		err = side.useSteer(bpffs)
+	}
+	if err != nil {
+		return nil, errors.Join(err, side.close())
 	}
 	opened.Pins, opened.Notes = w.pins, notes{steer.NewNotes(side.steer)}
 	return opened, nil
+}
+
+// show follows the pins that everybody sees.
+func (w *watcher) show(bpffs string) error {
+	hand, err := steer.New(bpffs)
+	if err != nil {
+		return err
+	}
+	if w.pins == nil {
+		w.pins = steer.NewKept(hand)
+	}
+	w.pins.Use(hand)
+	return w.unhide() // what was pinned there is kept
+}
+
+func (w *watcher) unhide() (err error) {
+	if w.private != nil {
+		err = w.private.Close()
+		w.private = nil
+	}
+	return err
+}
+
+// hide pins what is kept in a BPF file system that nobody else sees, for there is none, and
+// returns its path: by it programs can be attached to an interface that is made anew.
+func (w *watcher) hide() (path string, err error) {
+	if w.pins == nil {
+		return "", steer.ErrNotAttached
+	}
+	if w.private != nil {
+		return w.private.Path(), nil
+	}
+	private, err := steer.NewPrivateFS()
+	if err != nil {
+		return "", err
+	}
+	hand, err := steer.New(private.Path())
+	if err != nil {
+		return "", errors.Join(err, private.Close())
+	}
+	w.private = private
+	w.pins.Use(hand)
+	if _, err := w.pins.Restore(); err != nil {
+		return "", errors.Join(err, w.unhide())
+	}
+	return private.Path(), nil
 }
 
 // notes are those of the kernel side, where it is attached.
@@ -295,6 +356,7 @@ func (w *watcher) close() {
 	if w.pins != nil {
 		w.pins.Close()
 	}
+	w.unhide()
 }
 
 // keepStandby sees to it that a second watcher stands by until ctx ends.

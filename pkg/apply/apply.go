@@ -36,6 +36,17 @@ type Hand interface {
 	Remove(plan.Item) error
 }
 
+// Bulk is a hand that adds or removes some of its items together, at the cost of one:
+// what starts a process for each takes seconds on a busy machine.
+type Bulk interface {
+	Hand
+	// Together reports whether items like this one are added, or removed, together.
+	Together(plan.Op, plan.Item) bool
+	// All adds or removes items. After an error some of them are, and each is to be tried by
+	// itself.
+	All(plan.Op, []plan.Item) error
+}
+
 // Runner applies plans in one network namespace. The caller holds the Lock.
 type Runner struct {
 	Hands   []Hand
@@ -80,12 +91,62 @@ func (r *Runner) run(have, want []plan.Item) ([]plan.Change, error) {
 
 // performAll carries changes out, all or none.
 func (r *Runner) performAll(changes []plan.Change) error {
-	for i, c := range changes {
-		if err := r.perform(c); err != nil {
-			return errors.Join(err, r.undo(changes[:i+1]))
+	for i := 0; i < len(changes); {
+		group := r.group(changes[i:])
+		i += len(group)
+		if r.together(group) {
+			continue
+		}
+		for _, c := range group {
+			if err := r.perform(c); err != nil {
+				return errors.Join(err, r.undo(changes[:i])) // those behind it may have been made together
+			}
 		}
 	}
 	return nil
+}
+
+// group returns the changes that come first and can be made together; one, where that
+// cannot.
+func (r *Runner) group(changes []plan.Change) []plan.Change {
+	h, err := r.hand(changes[0].Item)
+	bulk, is := h.(Bulk)
+	if err != nil || !is {
+		return changes[:1]
+	}
+	n := 0
+	for n < len(changes) && changes[n].Op == changes[0].Op && bulk.Owns(changes[n].Item.Kind()) && bulk.Together(changes[n].Op, changes[n].Item) {
+		n++
+	}
+	return changes[:max(n, 1)]
+}
+
+// together makes the changes of a group at once, and reports false where each has to be
+// made by itself.
+func (r *Runner) together(group []plan.Change) bool {
+	if len(group) < 2 {
+		return false
+	}
+	op := group[0].Op
+	items := make([]plan.Item, len(group))
+	for n, c := range group {
+		if r.Observe != nil {
+			r.Observe(c)
+		}
+		if items[n] = c.Item; op != plan.Remove && r.Journal.Intend(c.Item) != nil {
+			return false
+		}
+	}
+	h, err := r.hand(items[0])
+	if err != nil || h.(Bulk).All(op, items) != nil {
+		return false
+	}
+	for _, c := range group {
+		if op == plan.Remove {
+			r.Journal.Forget(c.Item)
+		}
+	}
+	return true
 }
 
 // Prepare makes of what is wanted all that moves no traffic by itself, and
@@ -125,11 +186,26 @@ func (r *Runner) Move(want []plan.Item) (relied bool, err error) {
 	return relied, err
 }
 
-// Mend carries out one of the changes that Changes returned, by itself: who puts back
-// what was taken away does not undo one thing because another failed. Where the journal
-// cannot be written, as on a disk that is full, only what others may share has to wait: the
-// rest is found again by what it is.
-func (r *Runner) Mend(c plan.Change) error {
+// Mend carries out changes that Changes returned, and calls done with each and how that
+// went: who puts back what was taken away does not undo one thing because another failed.
+// Where the journal cannot be written, as on a disk that is full, only what others may share
+// has to wait: the rest is found again by what it is.
+func (r *Runner) Mend(changes []plan.Change, done func(plan.Change, error)) {
+	for len(changes) > 0 {
+		group := r.group(changes)
+		changes = changes[len(group):]
+		all := r.together(group)
+		for _, c := range group {
+			var err error
+			if !all {
+				err = r.mend(c)
+			}
+			done(c, err)
+		}
+	}
+}
+
+func (r *Runner) mend(c plan.Change) error {
 	if _, shared := c.Item.(plan.Shared); shared || c.Op == plan.Remove || r.Journal.Intend(c.Item) == nil {
 		return r.perform(c)
 	}
@@ -146,12 +222,19 @@ func (r *Runner) Clear() ([]plan.Change, error) {
 	have, failed := r.have()
 	have, _ = r.claim(have, nil)
 	var done []plan.Change
-	for _, c := range plan.Diff(have, nil) {
-		if err := r.perform(c); err != nil {
-			failed = errors.Join(failed, err)
-			continue
+	for changes := plan.Diff(have, nil); len(changes) > 0; {
+		group := r.group(changes)
+		changes = changes[len(group):]
+		all := r.together(group)
+		for _, c := range group {
+			if !all {
+				if err := r.perform(c); err != nil {
+					failed = errors.Join(failed, err)
+					continue
+				}
+			}
+			done = append(done, c)
 		}
-		done = append(done, c)
 	}
 	if failed != nil {
 		return done, errors.Join(failed, r.Journal.Stale())
@@ -174,6 +257,19 @@ func (r *Runner) Have() (have, lost []plan.Item, err error) {
 		}
 	}
 	return have, lost, err
+}
+
+// Present returns those of the items that the kernel holds.
+func (r *Runner) Present(items []plan.Item) ([]plan.Item, error) {
+	have, err := r.have()
+	if err != nil {
+		return nil, err
+	}
+	there := map[string]bool{}
+	for _, i := range have {
+		there[keyOf(i)] = true
+	}
+	return slices.DeleteFunc(slices.Clone(items), func(i plan.Item) bool { return !there[keyOf(i)] }), nil
 }
 
 // changes returns what leads to want, and what of want will then be ours.

@@ -565,15 +565,98 @@ func TestMendWithoutAJournal(t *testing.T) {
 	k := newKernel()
 	r := reopen(t, k, filepath.Join(t.TempDir(), "missing", "journal"))
 	rule := plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 1, Table: 7, Priority: 3}
-	if err := r.Mend(plan.Change{Op: plan.Add, Item: rule}); err != nil {
+	if err := mend(r, plan.Change{Op: plan.Add, Item: rule}); err != nil {
 		t.Error(err)
 	}
 	table := plan.Table{Family: plan.IPv4, Name: "raw"}
-	if err := r.Mend(plan.Change{Op: plan.Add, Item: table}); err == nil {
+	if err := mend(r, plan.Change{Op: plan.Add, Item: table}); err == nil {
 		t.Error("a table was put back of which nobody will know who has made it")
 	}
 	have, err := k.Have()
 	if err != nil || len(have) != 1 || have[0] != plan.Item(rule) {
 		t.Errorf("there are %v, %v", have, err)
+	}
+}
+
+func mend(r *Runner, c plan.Change) (err error) {
+	r.Mend([]plan.Change{c}, func(_ plan.Change, failed error) { err = failed })
+	return err
+}
+
+// bulk is a kernel that makes filters together.
+type bulk struct {
+	*kernel
+	fails bool // after half of them
+}
+
+func (*bulk) Together(_ plan.Op, i plan.Item) bool { return i.Kind() == plan.KindFilter }
+
+func (b *bulk) All(op plan.Op, items []plan.Item) error {
+	b.steps = append(b.steps, fmt.Sprintf("%d %s together", len(items), op))
+	for n, i := range items {
+		if b.fails && n == len(items)/2 {
+			return errors.New("refused")
+		}
+		if op == plan.Remove {
+			delete(b.items, i.Key())
+		} else {
+			b.items[i.Key()] = i
+		}
+	}
+	return nil
+}
+
+var filters = []plan.Item{
+	plan.Chain{Family: plan.IPv4, Table: "raw", Name: "PORTREEVE-PREROUTING"},
+	plan.Filter{Family: plan.IPv4, Table: "raw", Chain: "PORTREEVE-PREROUTING", Spec: "-j ACCEPT"},
+	plan.Filter{Family: plan.IPv4, Table: "raw", Chain: "PORTREEVE-PREROUTING", Spec: "-j DROP"},
+	plan.Filter{Family: plan.IPv4, Table: "raw", Chain: "PORTREEVE-PREROUTING", Spec: "-j RETURN"},
+}
+
+// Of many rules each is a process less where they are made together. The journal knows
+// of each before.
+func TestRulesAreMadeTogether(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	r.Hands = []Hand{&bulk{kernel: k}}
+	if _, err := r.Run(filters); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Journal.Items()) != len(filters) || len(k.items) != len(filters) {
+		t.Errorf("the journal has %v, the kernel %v", r.Journal.Items(), k.state())
+	}
+	if _, err := r.Clear(); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"+ " + filters[0].String(), "3 + together", "3 - together", "- " + filters[0].String()}
+	if diff := cmp.Diff(want, k.steps); diff != "" || len(k.items) > 0 {
+		t.Errorf("steps (-want +got):\n%s\nleft: %v", diff, k.state())
+	}
+}
+
+// Where they cannot be, each is tried by itself, and the one that fails is named; what a
+// half of them has left is taken back.
+func TestRulesThatCannotBeMadeTogether(t *testing.T) {
+	for _, refused := range []string{"", "+ " + filters[2].String()} {
+		k := newKernel()
+		k.fail[refused] = true
+		r := runner(t, k)
+		r.Hands = []Hand{&bulk{kernel: k, fails: true}}
+		_, err := r.Run(filters)
+		if refused == "" && (err != nil || len(k.items) != len(filters)) {
+			t.Errorf("%v, the kernel has %v", err, k.state())
+		}
+		if refused != "" && (err == nil || !strings.Contains(err.Error(), filters[2].String()) || len(k.items) > 0) {
+			t.Errorf("%v, the kernel has %v", err, k.state())
+		}
+		var failed []string
+		r.Mend(plan.Diff(nil, filters), func(c plan.Change, err error) {
+			if err != nil {
+				failed = append(failed, c.String())
+			}
+		})
+		if refused != "" && (len(failed) != 1 || failed[0] != refused) || refused == "" && failed != nil {
+			t.Errorf("mended but for %v", failed)
+		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"reflect"
 
 	"github.com/portreeve/portreeve/pkg/config"
 )
@@ -17,11 +18,24 @@ type Given struct {
 	Data      []byte            // of the file, as it was read
 	Environ   []string          // entries of the environment that the configuration is made of
 	Overrides []config.Override // from the command line
+	Inspector uint64            `json:",omitempty"` // that has attached it for itself; 0: none has
 }
 
 // Config makes the configuration.
 func (g Given) Config() (*config.Config, error) {
 	return config.Parse(g.Name, g.Data, g.Environ, g.Overrides...)
+}
+
+// Same reports whether the same configuration is made of both, whatever its file is called
+// and by whichever way a setting was given.
+func (g Given) Same(other Given) bool {
+	other.Name = g.Name
+	one, err := g.Config()
+	if err != nil {
+		return false
+	}
+	two, err := other.Config()
+	return err == nil && reflect.DeepEqual(one, two)
 }
 
 // Memory is what the verbs leave for whoever keeps the kernel side as it was attached:

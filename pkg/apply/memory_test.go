@@ -179,3 +179,21 @@ func TestMemoryOnAFullDisk(t *testing.T) {
 	}
 	remembers(t, m, nil, false) // it is attached, and nobody is to remove or keep it
 }
+
+// The same configuration may be given in two ways.
+func TestSameConfiguration(t *testing.T) {
+	g := Given{Name: "a.yaml", Data: config.Minimal, Environ: []string{"PORTREEVE_HEARTBEAT=7s"}}
+	for _, c := range []struct {
+		other Given
+		want  bool
+	}{
+		{Given{Name: "b.yaml", Data: config.Minimal, Overrides: []config.Override{{Key: "kernel.heartbeat", Value: "7s", Source: "--heartbeat"}}}, true},
+		{Given{Name: "a.yaml", Data: append([]byte("# a remark\n"), config.Minimal...), Environ: g.Environ}, true},
+		{Given{Name: "a.yaml", Data: config.Minimal}, false},
+		{Given{Name: "a.yaml", Data: []byte("nonsense")}, false},
+	} {
+		if got := g.Same(c.other); got != c.want {
+			t.Errorf("%s: %t", c.other.Name, got)
+		}
+	}
+}

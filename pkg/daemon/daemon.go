@@ -56,13 +56,14 @@ type Options struct {
 
 	// Attach, if not nil, is called when the slots are filled: what it leads to
 	// the services finds them served. It reports whether it has left in place what
-	// sessions of an older inspector rely on.
+	// sessions of an older inspector rely on. The error is ErrReplaced where a newer
+	// inspector was quicker: then nothing is led to this one.
 	Attach func() (relied bool, err error)
 
 	// Settle, if not nil, is called after Attach, once no older inspector needs
 	// what that has left: before the inspector says that it is ready, where there
 	// is no such thing or no such inspector, else later. It reports false where it
-	// has to be called again.
+	// has to be called again, also after an error.
 	Settle func() (done bool, err error)
 
 	// Presence is the inspector's own, made before Attach was prepared; nil: Run
@@ -84,6 +85,7 @@ type inspector struct {
 	heart     beating // from takeOver on
 	unsettled bool    // Settle is still to be called
 	waiting   bool    // for older inspectors, which was told
+	retry     nextTry // of Settle
 
 	// crowd is Log for what strangers can bring about: anybody may connect, scrape
 	// or fail, as often as he likes.
@@ -118,7 +120,7 @@ func Run(ctx context.Context, o Options) error {
 	served := make(chan error, 1)
 	go func() { served <- i.relay.Serve(i.listeners) }()
 	switch err := i.takeOver(ctx); {
-	case errors.Is(err, errReplaced):
+	case errors.Is(err, ErrReplaced):
 		o.Log.Info("a newer inspector has taken over already, draining")
 		i.drain()
 		return nil
@@ -244,7 +246,11 @@ func (i *inspector) takeOver(ctx context.Context) error {
 	}
 	relied := false
 	if i.Attach != nil {
-		if relied, err = i.Attach(); err != nil {
+		relied, err = i.Attach()
+		switch {
+		case errors.Is(err, ErrReplaced):
+			return err
+		case err != nil:
 			i.drain()
 			return err
 		}
@@ -283,14 +289,37 @@ func (i *inspector) settle(relied bool) {
 	if !i.unsettled {
 		return
 	}
-	if relied && i.waits() {
+	if relied && i.waits() || !i.retry.due() {
 		return
 	}
 	done, err := i.Settle()
-	if err != nil {
+	switch {
+	case err != nil && done:
 		i.Log.Warn("what an older inspector needed could not be removed, and the next one that is started by run --attach does it", "error", err)
+	case err != nil && !i.retry.told:
+		i.Log.Warn("what an older inspector needed could not be removed, which is tried again", "error", err)
+		i.retry.told = true
 	}
-	i.unsettled = !done && err == nil
+	i.unsettled = !done
+	i.retry.later()
+}
+
+// nextTry is when something is tried again that does not work now: after a second, and then
+// after longer and longer.
+type nextTry struct {
+	at    time.Time
+	pause time.Duration
+	told  bool
+}
+
+// longestPause is between two tries at most.
+const longestPause = 30 * time.Second
+
+func (r *nextTry) due() bool { return !time.Now().Before(r.at) }
+
+func (r *nextTry) later() {
+	r.pause = min(max(2*r.pause, eldersPoll), longestPause)
+	r.at = time.Now().Add(r.pause - eldersPoll/2) // who polls may be a little early
 }
 
 // waits reports whether an older inspector has not ended yet, or may not have, and
@@ -338,7 +367,7 @@ func (i *inspector) wait(ctx context.Context, served <-chan error) error {
 // stopped says why the heart has stopped; nil where that was in order.
 func (i *inspector) stopped(ctx context.Context, err error) error {
 	switch {
-	case errors.Is(err, errReplaced):
+	case errors.Is(err, ErrReplaced):
 		i.Log.Info("a newer inspector has taken over, draining")
 		return nil
 	case ctx.Err() != nil:

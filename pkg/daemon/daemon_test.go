@@ -32,6 +32,11 @@ func TestSettleWaitsForElders(t *testing.T) {
 	}
 	done = true
 	i.settle(true)
+	if calls != 1 {
+		t.Errorf("called %d times at once", calls)
+	}
+	i.retry.at = time.Time{}
+	i.settle(true)
 	i.settle(true)
 	if calls != 2 || i.unsettled {
 		t.Errorf("called %d times, unsettled %v, where it was done", calls, i.unsettled)
@@ -39,20 +44,53 @@ func TestSettleWaitsForElders(t *testing.T) {
 }
 
 // Where nothing was left for them, older inspectors are not waited for; and what
-// cannot be removed is told, and not tried for ever.
+// cannot be removed for ever is told.
 func TestSettleAtOnce(t *testing.T) {
 	appeared(t)
 	var log bytes.Buffer
 	calls := 0
 	i := &inspector{unsettled: true, Options: Options{
 		Presence: appeared(t), Log: slog.New(slog.NewTextHandler(&log, nil)),
-		Settle: func() (bool, error) { calls++; return false, errors.New("no such rule") },
+		Settle: func() (bool, error) { calls++; return true, errors.New("no such rule") },
 	}}
 	i.settle(false)
 	i.settle(true)
-	if calls != 1 || !strings.Contains(log.String(), "no such rule") {
+	if calls != 1 || i.unsettled || !strings.Contains(log.String(), "no such rule") {
 		t.Errorf("called %d times:\n%s", calls, log.String())
 	}
+}
+
+// What fails may work later, as where an interface is missing for a moment: it is tried
+// again, less and less often, and told once.
+func TestSettleIsTriedAgain(t *testing.T) {
+	present := appeared(t)
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		calls, missing := 0, true
+		i := &inspector{unsettled: true, Options: Options{
+			Presence: present, Log: slog.New(slog.NewTextHandler(&log, nil)),
+			Settle: func() (bool, error) {
+				if calls++; missing {
+					return false, errors.New("no such interface")
+				}
+				return true, nil
+			},
+		}}
+		i.settle(false)
+		for range 60 {
+			time.Sleep(eldersPoll)
+			i.settle(true)
+		}
+		if n := strings.Count(log.String(), "no such interface"); n != 1 || calls < 3 || calls > 10 {
+			t.Errorf("called %d times within a minute, told %d times:\n%s", calls, n, log.String())
+		}
+		missing = false
+		time.Sleep(longestPause)
+		i.settle(true)
+		if i.unsettled {
+			t.Error("not settled when the interface is back")
+		}
+	})
 }
 
 // The heart beats while it is settled, which takes its time on a busy machine.

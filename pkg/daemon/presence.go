@@ -79,6 +79,17 @@ func (p *Presence) Heirs() (bool, error) {
 	return p.any(func(other uint64) bool { return other > p.number })
 }
 
+// Present is how many inspectors there are in this network namespace.
+func Present() (int, error) {
+	all, err := presences()
+	return len(all), err
+}
+
+// Outrun reports whether another inspector is newer, and still there.
+func (p *Presence) Outrun(by uint64) (bool, error) {
+	return p.any(func(other uint64) bool { return other == by && other > p.number })
+}
+
 func (p *Presence) any(is func(uint64) bool) (bool, error) {
 	others, err := presences()
 	return slices.ContainsFunc(others, is), err

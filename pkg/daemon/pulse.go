@@ -8,8 +8,8 @@ import (
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
-// errReplaced means that a newer inspector has taken the slots.
-var errReplaced = errors.New("replaced")
+// ErrReplaced means that a newer inspector has taken over.
+var ErrReplaced = errors.New("a newer inspector has taken over")
 
 // beatsPerLimit is how many beats fit into the heartbeat's limit; one or two
 // may be late on a busy machine before the kernel calls the inspector hung.
@@ -48,14 +48,14 @@ func newPulse(h heart, limit time.Duration) (*pulse, error) {
 	}, nil
 }
 
-// replaced returns errReplaced when a newer inspector owns the heartbeat.
+// replaced returns ErrReplaced when a newer inspector owns the heartbeat.
 func (p *pulse) replaced() error {
 	owner, _, err := p.heart.Owner()
 	if err != nil {
 		return err
 	}
 	if owner > p.instance {
-		return errReplaced
+		return ErrReplaced
 	}
 	return nil
 }

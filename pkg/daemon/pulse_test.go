@@ -76,7 +76,7 @@ func TestNewerInspectorReplacesOlder(t *testing.T) {
 		go func() { ended <- old.run(t.Context(), idle) }()
 		time.Sleep(time.Second)
 		newer := newTestPulse(t, s)
-		if err := <-ended; !errors.Is(err, errReplaced) {
+		if err := <-ended; !errors.Is(err, ErrReplaced) {
 			t.Errorf("the older ended with %v", err)
 		}
 		if err := newer.beat(); err != nil {
@@ -94,7 +94,7 @@ func TestOlderBeatDoesNotReplaceNewer(t *testing.T) {
 	if err := newer.beat(); err != nil {
 		t.Errorf("the newer gives way: %v", err)
 	}
-	if err := old.beat(); !errors.Is(err, errReplaced) {
+	if err := old.beat(); !errors.Is(err, ErrReplaced) {
 		t.Errorf("the older: %v", err)
 	}
 }

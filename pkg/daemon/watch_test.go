@@ -230,9 +230,9 @@ func TestWatchGivesWay(t *testing.T) {
 		"settings": func(s *slotsOf) { s.settings = plan.Settings{} },
 	} {
 		w, s, log := watching("mx")
-		w.replaced = func() error { return errReplaced }
+		w.replaced = func() error { return ErrReplaced }
 		spoil(s)
-		if err := w.look(); !errors.Is(err, errReplaced) {
+		if err := w.look(); !errors.Is(err, ErrReplaced) {
 			t.Errorf("%s: %v", name, err)
 		}
 		expectSteps(t, s)

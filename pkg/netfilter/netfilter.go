@@ -35,9 +35,10 @@ import (
 type Hand struct {
 	tools tools
 
-	mu   sync.Mutex
-	read uint32      // the generation of the ruleset in which nft was read; 0: not yet
-	nft  []plan.Item // what was ours there
+	mu     sync.Mutex
+	read   uint32             // the generation of the ruleset in which nft was read; 0: not yet
+	nft    []plan.Item        // what was ours there
+	listed map[string]listing // our chains of nftables as iptables showed them, by what they held
 }
 
 // New returns a Hand. It looks for no command before one is needed.
@@ -69,12 +70,12 @@ func (h *Hand) Have() ([]plan.Item, error) {
 // haveNFT reads what is ours in nftables, unless the kernel says that nothing has
 // changed since it was read last: who keeps an eye on it asks again and again.
 func (h *Hand) haveNFT() ([]plan.Item, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	now, err := generation()
 	if err != nil {
 		return h.readNFT() // which says what is wrong
 	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if h.read == now {
 		return slices.Clone(h.nft), nil
 	}
@@ -86,16 +87,18 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 }
 
 // readNFT asks the kernel which tables and chains there are, and starts
-// iptables-nft only for the rules in chains of ours.
+// iptables-nft only for chains of ours that hold what it has not shown before.
 func (h *Hand) readNFT() ([]plan.Item, error) {
 	r, err := readRuleset()
 	if err != nil {
 		return nil, err
 	}
 	items := r.shared()
+	before := h.listed
+	h.listed = map[string]listing{}
 	for _, t := range r.ownTables() {
 		for _, c := range r.chainsOf(t) {
-			found, err := h.haveIn(c)
+			found, err := h.haveIn(c, before)
 			if err != nil {
 				return nil, err
 			}
@@ -108,10 +111,10 @@ func (h *Hand) readNFT() ([]plan.Item, error) {
 // haveIn reads one of our chains, and from a base chain our jumps. iptables-nft
 // is not asked about chains of others: it stumbles over rules made with nft, or
 // shows them as something else.
-func (h *Hand) haveIn(c *nftables.Chain) ([]plan.Item, error) {
+func (h *Hand) haveIn(c *nftables.Chain, before map[string]listing) ([]plan.Item, error) {
 	f := family(c.Table.Family)
 	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
-		l, err := h.tools.list(tool{family: f}, c.Table.Name, c.Name)
+		l, err := h.listOwn(c, before)
 		if errors.Is(err, ErrMissing) {
 			// The chain can be found and removed without iptables, and its
 			// rules go with it.
@@ -124,6 +127,33 @@ func (h *Hand) haveIn(c *nftables.Chain) ([]plan.Item, error) {
 	}
 	b, err := readBase(c)
 	return b.jumps(f, false, c.Table.Name, c.Name), err
+}
+
+// listOwn is what iptables shows of a chain of ours in nftables. It is not asked again
+// about what it has shown: each answer is a process, which on a busy machine takes a
+// while, and there are twenty such chains.
+func (h *Hand) listOwn(c *nftables.Chain, before map[string]listing) (listing, error) {
+	held, empty, err := contentOf(c)
+	if err != nil {
+		return listing{}, err
+	}
+	l, known := before[held]
+	switch {
+	case empty:
+		return listing{chains: []string{c.Name}}, nil
+	case !known:
+		if l, err = h.tools.list(tool{family: family(c.Table.Family)}, c.Table.Name, c.Name); err != nil {
+			return l, err
+		}
+		if again, _, err := contentOf(c); err != nil || again != held {
+			return l, err // it was changed meanwhile: nobody knows what was shown
+		}
+	}
+	if h.listed == nil {
+		h.listed = map[string]listing{}
+	}
+	h.listed[held] = l
+	return l, nil
 }
 
 // haveLegacy looks only into tables that exist already: iptables-legacy makes
@@ -262,9 +292,14 @@ func (h *Hand) addFilter(f plan.Filter) error {
 		return h.place(f)
 	}
 	t := tool{f.Family, f.Legacy}
-	n, err := h.count(t, f)
-	if err != nil || n > 0 {
+	l, err := h.listFor(t, f)
+	switch {
+	case err != nil:
 		return err
+	case !slices.Contains(l.chains, f.Chain):
+		return errNoChain(t, f)
+	case l.count(f.Chain, f.Spec) > 0:
+		return nil
 	}
 	cmd, err := h.tools.get(t)
 	if err != nil {
@@ -276,6 +311,12 @@ func (h *Hand) addFilter(f plan.Filter) error {
 		err = cmd.Append(f.Table, f.Chain, words(f.Spec)...)
 	}
 	return explain(t, f.Table, err, f.Spec)
+}
+
+// errNoChain says that a rule has no chain: somebody has flushed the table since it was
+// read. To find that out of iptables takes a process for each rule.
+func errNoChain(t tool, f plan.Filter) error {
+	return fmt.Errorf("%s -t %s: there is no chain %s: %w", t, f.Table, f.Chain, errOutrun)
 }
 
 // removeFilter deletes a rule as often as it is there. iptables is told its
@@ -350,7 +391,9 @@ func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	}
 	for _, c := range r.chainsOf(plan.Table{Family: f.Family, Name: f.Table}) {
 		if c.Name == f.Chain {
-			return h.tools.list(t, f.Table, f.Chain)
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.listOwn(c, h.listed)
 		}
 	}
 	return listing{}, nil

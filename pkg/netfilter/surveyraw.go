@@ -29,6 +29,11 @@ func readRaw() (raw, error) {
 
 // dump asks for all objects of a kind, and calls see with the attributes of each.
 func dump(request netlink.HeaderType, see func(family byte, a *netlink.AttributeDecoder) error) error {
+	return dumpOf(request, header(unix.AF_UNSPEC, 0), see)
+}
+
+// dumpOf is dump of those objects that a header and attributes name.
+func dumpOf(request netlink.HeaderType, of []byte, see func(family byte, a *netlink.AttributeDecoder) error) error {
 	c, err := dial()
 	if err != nil {
 		return err
@@ -36,7 +41,7 @@ func dump(request netlink.HeaderType, see func(family byte, a *netlink.Attribute
 	defer c.Close()
 	answers, err := c.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | request, Flags: netlink.Request | netlink.Dump},
-		Data:   header(unix.AF_UNSPEC, 0),
+		Data:   of,
 	})
 	if err != nil {
 		return err

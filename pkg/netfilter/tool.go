@@ -151,14 +151,28 @@ func (t *tools) list(which tool, table, chain string) (listing, error) {
 
 // restore makes changes of a table as one: all or none.
 func (t *tools) restore(which tool, table string, changes []string) error {
+	return t.restoreAll(which, []tableChanges{{table, changes}})
+}
+
+// tableChanges are lines for a table, as iptables-restore reads them.
+type tableChanges struct {
+	table string
+	lines []string
+}
+
+// restoreAll makes changes of tables, those of each table as one, by one command.
+func (t *tools) restoreAll(which tool, all []tableChanges) error {
 	f, err := t.get(which)
 	if err != nil {
 		return err
 	}
+	var script strings.Builder
+	for _, c := range all {
+		fmt.Fprintf(&script, "*%s\n%s\nCOMMIT\n", c.table, strings.Join(c.lines, "\n"))
+	}
 	var complaint bytes.Buffer
 	cmd := exec.Command(f.path+"-restore", "--noflush", "--wait", strconv.Itoa(lockWait))
-	cmd.Stdin = strings.NewReader(fmt.Sprintf("*%s\n%s\nCOMMIT\n", table, strings.Join(changes, "\n")))
-	cmd.Stderr = &complaint
+	cmd.Stdin, cmd.Stderr = strings.NewReader(script.String()), &complaint
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(complaint.Bytes()))
 	}

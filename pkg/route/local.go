@@ -143,8 +143,10 @@ func (h *Hand) addRoute(r plan.Route) error {
 	if present, err := hasRoute(r); present || err != nil {
 		return err
 	}
-	if err := foreignUse(r); err != nil {
-		return err
+	if !slices.Contains(h.made, r.Table) {
+		if err := foreignUse(r); err != nil {
+			return err
+		}
 	}
 	route, err := libraryRoute(r, 0)
 	if err != nil {

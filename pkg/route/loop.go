@@ -73,18 +73,84 @@ func faultOf(l netlink.Link) string {
 	return ""
 }
 
-// addLink makes our link, in place of one that carries nothing. What hung on that is
-// gone with it, see plan.Diff.
+// addLink makes our link, or mends one that carries nothing. It is made anew only where
+// that does not help: what hung on it, such as a program that cannot be attached while the
+// BPF file system is unmounted, would be gone with it, see plan.Diff.
 func addLink(want plan.Link) error {
+	whole, err := isWhole(want)
+	if whole || err != nil {
+		return err
+	}
+	if mendLink() == nil {
+		if whole, err := isWhole(want); whole || err != nil {
+			return err
+		}
+	}
+	return makeLink(want)
+}
+
+// isWhole reports whether our link is as it is wanted.
+func isWhole(want plan.Link) (bool, error) {
 	own, err := ownLinks()
+	return len(own) == 1 && own[0] == want, err
+}
+
+// errNotMended says that our link has to be made anew.
+var errNotMended = errors.New("it cannot be mended")
+
+// mendLink gives both ends of our link back what was taken from them.
+func mendLink() error {
+	found, err := listLinks()
 	if err != nil {
 		return err
 	}
-	for _, l := range own {
-		if l == want {
-			return nil
+	found = slices.DeleteFunc(found, func(l netlink.Link) bool { return !isOwn(l) })
+	if len(found) != 2 || found[0].Attrs().ParentIndex != found[1].Attrs().Index {
+		return errNotMended // not two ends, or not of one link
+	}
+	for _, name := range []string{plan.LoopPeer, plan.LoopLink} {
+		i := slices.IndexFunc(found, func(l netlink.Link) bool { return slices.Equal(l.Attrs().HardwareAddr, addressOf(name)) })
+		if i < 0 {
+			return errNotMended // which end is this?
+		}
+		if err := mendEnd(found[i], name); err != nil {
+			return err
 		}
 	}
+	return nil
+}
+
+// addressOf is by what an end is known.
+func addressOf(name string) net.HardwareAddr {
+	if name == plan.LoopPeer {
+		return peerAddress
+	}
+	return loopAddress
+}
+
+// mendEnd mends one end.
+func mendEnd(l netlink.Link, name string) error {
+	a := l.Attrs()
+	if a.Name != name { // which it takes only while it is down
+		if err := errors.Join(netlink.LinkSetDown(l), netlink.LinkSetName(l, name)); err != nil {
+			return err
+		}
+	}
+	if a.MasterIndex != 0 {
+		if err := netlink.LinkSetNoMaster(l); err != nil {
+			return err
+		}
+	}
+	if a.MTU != loopMTU {
+		if err := netlink.LinkSetMTU(l, loopMTU); err != nil {
+			return err
+		}
+	}
+	return setUp(name)
+}
+
+// makeLink makes our link in place of what is there of it.
+func makeLink(want plan.Link) error {
 	if err := removeLinks(); err != nil {
 		return err
 	}

@@ -43,7 +43,8 @@ func TestLoopLink(t *testing.T) {
 	}
 }
 
-// Whatever was done to the link, it carries packets again.
+// Whatever was done to the link, it carries packets again, and is the same: a program at
+// its egress stays there, which cannot be attached anew without a BPF file system.
 func TestLoopLinkIsMended(t *testing.T) {
 	for fault, act := range map[string]string{
 		"it is down":                        "ip link set portreeve0 down",
@@ -57,8 +58,33 @@ func TestLoopLinkIsMended(t *testing.T) {
 			isolate(t)
 			h := New(Options{Tables: []uint32{loopTable}})
 			run(t, h, plan.Diff(nil, looped()))
+			index := sh(t, "ip -o link show portreeve0 | cut -d: -f1")
 			sh(t, act)
 			contain(t, lines(have(t, h)), "("+fault+")")
+			run(t, h, plan.Diff(have(t, h), looped()))
+			if left := plan.Diff(have(t, h), looped()); len(left) > 0 {
+				t.Errorf("still to do: %v", left)
+			}
+			if now := sh(t, "ip -o link show portreeve0 | cut -d: -f1"); now != index {
+				t.Errorf("it was made anew: number %s, then %s", index, now)
+			}
+		})
+	}
+}
+
+// One of which an end is gone to another network namespace, or is known by nothing any
+// more, is made anew.
+func TestLoopLinkIsMadeAnew(t *testing.T) {
+	for name, act := range map[string]string{
+		"moved":   "ip netns add looptest; ip link set portreeve1 netns looptest",
+		"unknown": "ip link set portreeve0 down; ip link set portreeve0 address 02:00:00:00:00:09; ip link set portreeve0 mtu 1280",
+	} {
+		t.Run(name, func(t *testing.T) {
+			isolate(t)
+			t.Cleanup(func() { sh(t, "ip netns del looptest 2>/dev/null || true") })
+			h := New(Options{Tables: []uint32{loopTable}})
+			run(t, h, plan.Diff(nil, looped()))
+			sh(t, act)
 			run(t, h, plan.Diff(have(t, h), looped()))
 			if left := plan.Diff(have(t, h), looped()); len(left) > 0 {
 				t.Errorf("still to do: %v", left)

@@ -27,16 +27,21 @@ type Options struct {
 	// configuration. A table that holds our route need not be named; naming
 	// it finds rules that are left when the route is gone.
 	Tables []uint32
+
+	// Made are those of them that the journal says we use: a route of ours goes back
+	// there whatever others have put beside it since.
+	Made []uint32
 }
 
 // Hand reads and changes routes, rules and qdiscs for apply. It holds no
 // state and is safe for concurrent use.
 type Hand struct {
 	tables []uint32
+	made   []uint32
 }
 
 // New returns a Hand.
-func New(o Options) *Hand { return &Hand{tables: o.Tables} }
+func New(o Options) *Hand { return &Hand{tables: o.Tables, made: o.Made} }
 
 // Name returns "routing".
 func (*Hand) Name() string { return "routing" }

@@ -215,6 +215,19 @@ func TestUsedTableIsRefused(t *testing.T) {
 	}
 }
 
+// What others have put into a table of ours since keeps our route from coming back no more
+// than it keeps it from being there.
+func TestRouteComesBackBesideOthers(t *testing.T) {
+	isolate(t)
+	want := plan.Route{Family: plan.IPv4, Table: table}
+	h := New(Options{Made: []uint32{table}})
+	run(t, h, []plan.Change{{Op: plan.Add, Item: want}})
+	sh(t, "ip route add 10.0.0.0/8 dev ext0 table 1025; ip rule add pref 7 from 10.0.0.0/8 lookup 1025; ip route del local default table 1025")
+	run(t, h, []plan.Change{{Op: plan.Add, Item: want}})
+	contain(t, lines(have(t, h)), want.String())
+	contain(t, sh(t, "ip route show table 1025"), "10.0.0.0/8 dev ext0")
+}
+
 func TestQdiscStaysWhileFiltersAreInIt(t *testing.T) {
 	for _, hook := range []string{"ingress", "egress"} {
 		t.Run(hook, func(t *testing.T) {

@@ -30,6 +30,10 @@ type keptObject struct {
 // NewKept returns what keeps the objects of a hand's network namespace; nothing yet.
 func NewKept(s *Steer) *Kept { return &Kept{steer: s, objects: map[string]keptObject{}} }
 
+// Use makes the pins of another hand those that are followed. What is kept and not pinned
+// there is lost, so that Restore pins it.
+func (k *Kept) Use(s *Steer) { k.steer = s }
+
 // Close lets all go.
 func (k *Kept) Close() error {
 	var err error
@@ -40,12 +44,14 @@ func (k *Kept) Close() error {
 	return err
 }
 
-// Follow holds what is pinned now, and lets go what is not any more.
+// Follow holds what is pinned now, and lets go what was ended or replaced. What is lost it
+// goes on holding: pins may be removed, or their file system unmounted, between any look
+// for what is lost and this. Close is for what was detached.
 func (k *Kept) Follow() error {
 	dir := k.steer.dir()
 	pins, err := dir.names("")
 	if errors.Is(err, fs.ErrNotExist) {
-		return k.Close()
+		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("list pins: %w", err)
@@ -56,6 +62,9 @@ func (k *Kept) Follow() error {
 			continue
 		}
 		o, err := openKept(dir, name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is lost since it was listed
+		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("keep %s: %w", name, err), (&Kept{objects: found}).Close())
 		}
@@ -63,7 +72,52 @@ func (k *Kept) Follow() error {
 	}
 	old := k.objects
 	k.objects = found
+	if !replaced(old, found) {
+		keepLost(old, found)
+	}
 	return (&Kept{objects: old}).Close()
+}
+
+// replaced reports whether maps or programs are others than before: somebody has attached
+// anew, and what is not pinned any more is not lost. Links come and go with interfaces.
+func replaced(old, now map[string]keptObject) bool {
+	for name, o := range now {
+		_, _, isLink := parseLink(name)
+		if was, kept := old[name]; kept && !isLink && was.id != o.id {
+			return true
+		}
+	}
+	return false
+}
+
+// keepLost moves what is lost from what was kept to what is kept now.
+func keepLost(old, now map[string]keptObject) {
+	var lost, perhaps []string
+	for name, o := range old {
+		if _, pinned := now[name]; !pinned {
+			lost, perhaps = o.sort(name, lost, perhaps)
+		}
+	}
+	if len(lost) == 0 {
+		return
+	}
+	for _, name := range append(lost, perhaps...) {
+		now[name] = old[name]
+		delete(old, name)
+	}
+}
+
+// sort adds an object without a pin to those that are lost, or that are lost with others.
+// The pin of a link which was ended was removed with it. The kernel does not say that of
+// links at FORWARD, so these are lost only with others: by itself each can be made anew.
+func (o keptObject) sort(name string, lost, perhaps []string) (_, _ []string) {
+	switch {
+	case isForwardLink(name):
+		perhaps = append(perhaps, name)
+	case o.ended == nil || !o.ended():
+		lost = append(lost, name)
+	}
+	return lost, perhaps
 }
 
 // openKept opens a pin, as an object that this process can pin once more.
@@ -130,19 +184,12 @@ func isForwardLink(name string) bool {
 	return program == bpfProgSteerForward
 }
 
-// Lost names the pins that are gone, of objects that are kept. That of a link which was
-// ended was removed with it. The kernel does not say that of links at FORWARD, so these
-// are lost only with others: by itself each of them can be made anew.
+// Lost names the pins that are gone, of objects that are kept.
 func (k *Kept) Lost() []string {
 	var lost, perhaps []string
 	for name, o := range k.objects {
-		_, err := os.Lstat(k.steer.dir().pin(name))
-		switch {
-		case !errors.Is(err, fs.ErrNotExist):
-		case isForwardLink(name):
-			perhaps = append(perhaps, name)
-		case o.ended == nil || !o.ended():
-			lost = append(lost, name)
+		if _, err := os.Lstat(k.steer.dir().pin(name)); errors.Is(err, fs.ErrNotExist) {
+			lost, perhaps = o.sort(name, lost, perhaps)
 		}
 	}
 	if len(lost) == 0 {
@@ -184,21 +231,20 @@ func (k *Kept) Restore() ([]string, error) {
 	return lost, k.Follow()
 }
 
-// renewed reports whether a pin is of another object than the one that is kept.
+// renewed reports whether what is pinned is not what is kept, see replaced.
 func (k *Kept) renewed() (bool, error) {
-	for name, o := range k.objects {
-		now, err := openKept(k.steer.dir(), name)
+	now := &Kept{objects: map[string]keptObject{}}
+	for name := range k.objects {
+		o, err := openKept(k.steer.dir(), name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
 		if err != nil {
-			return false, fmt.Errorf("read %s: %w", name, err)
+			return false, errors.Join(fmt.Errorf("read %s: %w", name, err), now.Close())
 		}
-		if err := now.closes(); err != nil || now.id != o.id {
-			return now.id != o.id, err
-		}
+		now.objects[name] = o
 	}
-	return false, nil
+	return replaced(k.objects, now.objects), now.Close()
 }
 
 // restoreAll makes the pin directory anew, in one step.

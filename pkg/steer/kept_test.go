@@ -35,9 +35,12 @@ func TestKeptIsPinnedAgain(t *testing.T) {
 			must(t, i.Hold())
 			k := NewKept(s)
 			t.Cleanup(func() { must(t, k.Close()) })
-			for range 2 { // what was pinned again can be lost again
+			for n := range 3 { // what was pinned again can be lost again
 				must(t, k.Follow())
 				lose(t, s, dir)
+				if n > 0 {
+					must(t, k.Follow()) // it was lost behind the look for what is lost
+				}
 				if len(k.Lost()) == 0 {
 					t.Fatal("nothing is lost")
 				}
@@ -74,6 +77,10 @@ func TestKeptGivesWay(t *testing.T) {
 	restored, err := k.Restore()
 	if err != nil || restored != nil {
 		t.Errorf("restored %v, %v", restored, err)
+	}
+	must(t, k.Follow())
+	if lost := k.Lost(); lost != nil {
+		t.Errorf("what was replaced is lost for ever: %v", lost)
 	}
 }
 
@@ -115,4 +122,39 @@ func TestKeptKnowsWhatWasEnded(t *testing.T) {
 	if lost := k.Lost(); lost != nil {
 		t.Errorf("lost: %v", lost)
 	}
+}
+
+// While no BPF file system is mounted what is kept can be worked with in one that nobody
+// else sees, and what was made there is pinned with the rest when there is one again.
+func TestKeptWorksWithoutAMount(t *testing.T) {
+	s, dir, _ := gateway(t)
+	want := everything(t)
+	apply(t, s, want)
+	k := NewKept(s)
+	t.Cleanup(func() { must(t, k.Close()) })
+	must(t, k.Follow())
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	private, err := NewPrivateFS()
+	must(t, err)
+	hidden, err := New(private.Path())
+	must(t, err)
+	k.Use(hidden)
+	_, err = k.Restore()
+	must(t, err)
+	links := func(i plan.Item) bool { return i.Kind() == plan.KindTC || i.Kind() == plan.KindLookup }
+	apply(t, hidden, slices.DeleteFunc(slices.Clone(want), links))
+	apply(t, hidden, want) // other links than before
+	must(t, k.Follow())
+	must(t, hidden.Close())
+
+	must(t, unix.Mount("bpf", dir, "bpf", 0, ""))
+	k.Use(s)
+	must(t, private.Close())
+	if _, err := k.Restore(); err != nil {
+		t.Fatal(err)
+	}
+	wantItems(t, s, want)
+	must(t, k.Close())
+	apply(t, s, nil)
+	wantNothing(t, s, dir)
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // judge divides the changes that lead to what is wanted into those that are ours to
-// make and those that are only told. unmounted is why there can be no pins, "" where there
-// can.
+// make and those that are only told. unmounted is why there can be no pins that others see,
+// "" where there can.
 func (v *view) judge(changes []plan.Change, unmounted string) {
 	pinless := false
 	for _, c := range changes {
@@ -27,14 +27,21 @@ func (v *view) judge(changes []plan.Change, unmounted string) {
 			v.changes = append(v.changes, c)
 		}
 	}
-	if !pinless {
-		return
+	switch {
+	case pinless && unmounted == "":
+		v.findings = append(v.findings, "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again")
+	case unmounted != "":
+		v.findings = append(v.findings, unmounted)
 	}
-	if unmounted == "" {
-		unmounted = "the pins of the kernel side are lost; stop the inspector, run portreeve attach, and start it again"
-	}
-	v.findings = append(v.findings, unmounted)
-	v.changes = slices.DeleteFunc(v.changes, func(c plan.Change) bool { return !standsAlone(c.Item) })
+	v.changes = slices.DeleteFunc(v.changes, func(c plan.Change) bool {
+		return pinless && !standsAlone(c.Item) || unmounted != "" && asksPin(c.Item)
+	})
+}
+
+// asksPin reports whether an item is made of a pin that everybody can see.
+func asksPin(i plan.Item) bool {
+	f, is := i.(plan.Filter)
+	return is && f.AsksProgram()
 }
 
 // standsAlone reports whether an item can be put back where there are no pins. An inspector
@@ -44,7 +51,7 @@ func standsAlone(i plan.Item) bool {
 	case plan.Rule, plan.Route, plan.Link, plan.Table, plan.BaseChain, plan.Chain:
 		return true
 	case plan.Filter:
-		return !i.AsksProgram()
+		return !asksPin(i)
 	}
 	return false
 }

@@ -46,7 +46,7 @@ type Side struct {
 	Notes  Notes // for whoever asks how it stands
 	Close  func() error
 
-	// Unmounted says that there is no BPF file system for pins; "": there is.
+	// Unmounted says that there is no BPF file system for pins that others see; "": there is.
 	Unmounted string
 }
 
@@ -94,9 +94,23 @@ type Watcher struct {
 	now      func() time.Time
 }
 
-// New returns a watcher, which does nothing before Run.
+// New returns a watcher, which does nothing before Run or Follow.
 func New(o Options) *Watcher {
 	return &Watcher{Options: o, heard: make(chan struct{}, 1), now: time.Now}
+}
+
+// Follow finds out what is to be kept, and holds its pins, for a watcher that stands by: it
+// changes nothing and takes no turn, and Run knows afterwards what was lost before it.
+func (w *Watcher) Follow() (err error) {
+	side, err := w.Open(false)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, side.Close()) }()
+	if err := w.recall(side, &view{}); err != nil || w.given == nil {
+		return errors.Join(err, side.Pins.Close())
+	}
+	return side.Pins.Follow()
 }
 
 // Hear tells that something may have changed. It never blocks, and is safe for
@@ -349,7 +363,7 @@ func (w *Watcher) rest(side *Side) error {
 // mend does what is to be done, and returns what was done and what could not be.
 func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 	if v.forgotten {
-		done, failed = report(done, failed, "the files of the run directory", w.write(side, v.unsure))
+		done, failed = report(done, failed, "the files of the run directory", w.write(side, v))
 	}
 	if len(v.lost) > 0 {
 		restored, err := side.Pins.Restore()
@@ -358,24 +372,28 @@ func (w *Watcher) mend(side *Side, v *view) (done, failed []string) {
 		}
 		w.Hear() // for what hangs on them
 	}
+	var changes []plan.Change
 	for _, c := range v.changes {
 		if text := w.effort.spare(c, w.now()); text != "" {
 			failed = append(failed, text)
 			continue
 		}
-		err := side.Runner.Mend(c)
+		changes = append(changes, c)
+	}
+	side.Runner.Mend(changes, func(c plan.Change, err error) {
 		if err == nil {
 			w.effort.count(c, w.now())
 		}
 		done, failed = report(done, failed, c.String(), err)
-	}
+	})
 	return done, failed
 }
 
 // write writes the files of the run directory again. With them the lock may have gone that
-// an attach held: what that has written meanwhile counts.
-func (w *Watcher) write(side *Side, all bool) error {
-	if all {
+// an attach held: what that has written meanwhile counts. The journal is that of the last
+// look, and what it held may have been removed since, as when an inspector has taken over.
+func (w *Watcher) write(side *Side, v *view) error {
+	if v.unsure {
 		if _, kept, err := side.Memory.Given(); kept || err != nil {
 			return err
 		}
@@ -383,7 +401,14 @@ func (w *Watcher) write(side *Side, all bool) error {
 			return err
 		}
 	}
-	return side.Runner.Journal.Settle(w.made)
+	made := w.made
+	if len(v.lost) == 0 { // else what hangs on the pins cannot be seen
+		var err error
+		if made, err = side.Runner.Present(made); err != nil {
+			return err
+		}
+	}
+	return side.Runner.Journal.Settle(made)
 }
 
 func report(done, failed []string, what string, err error) (did, didNot []string) {

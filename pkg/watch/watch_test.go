@@ -388,6 +388,29 @@ func TestWatcherOutlivesTheRunDirectory(t *testing.T) {
 	}
 }
 
+// What was removed since the last look does not come back into the journal, where it would
+// count as lost.
+func TestWatcherWritesWhatIsThere(t *testing.T) {
+	b := attached(t)
+	older := plan.Rule{Family: plan.IPv4, Interface: "ext0", Mark: 1, Table: 8, Priority: 3}
+	b.want = append(slices.Clone(wanted), older)
+	b.attach()
+	b.look()
+	b.want = wanted
+	b.attach()
+	b.must(os.RemoveAll(b.dir))
+	delete(b.kernel.items, rule.Key())
+	b.look()
+	b.look()
+	b.whole()
+	if _, lost, err := b.runner().Have(); len(lost) > 0 || err != nil {
+		t.Errorf("lost: %v, %v", lost, err)
+	}
+	if !b.runner().Journal.Holds(table) || !b.runner().Journal.Holds(rule) {
+		t.Errorf("the journal has %v", b.runner().Journal.Items())
+	}
+}
+
 // Nor is another configuration undone, of which the run directory has lost every word
 // before the watcher has seen it.
 func TestWatcherDoesNotWorkAgainstWhatItHasNotSeen(t *testing.T) {
@@ -407,6 +430,33 @@ func TestWatcherDoesNotWorkAgainstWhatItHasNotSeen(t *testing.T) {
 		if _, kept, _ := apply.NewMemory(b.path()).Given(); kept {
 			t.Errorf("%s: the configuration before counts again", there)
 		}
+	}
+}
+
+// A watcher that stands by knows and holds what the one that works does: that may be
+// killed when the run directory was just wiped.
+func TestWatcherFollowsAnother(t *testing.T) {
+	b := attached(t)
+	b.Watcher = New(b.Options)
+	b.pins.held, b.turn = false, false
+	b.must(b.Follow())
+	if !b.pins.held || b.opened > 0 || b.notes.looks != 1 {
+		t.Errorf("pins held %t, opened %d times under the lock, looked %d times", b.pins.held, b.opened, b.notes.looks)
+	}
+	b.must(os.RemoveAll(b.dir))
+	delete(b.kernel.items, rule.Key())
+	b.must(b.Follow()) // before anybody has put it back
+	b.turn = true
+	b.look()
+	b.look()
+	b.whole()
+	if _, kept, err := apply.NewMemory(b.path()).Given(); !kept || err != nil {
+		t.Errorf("what was attached is not remembered: %v", err)
+	}
+	b.must(apply.NewMemory(b.path()).BeginDetach())
+	b.must(b.Follow())
+	if b.pins.held {
+		t.Error("the pins are held during a detach")
 	}
 }
 

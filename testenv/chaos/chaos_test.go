@@ -181,16 +181,20 @@ func (r *run) await(s *stage, all []begun) time.Duration {
 // whole sees that within the limit nothing of what was attached is missing, nor what is
 // known of it.
 func (s *stage) whole() {
-	path := s.mustWrite(s.manager.wanted())
 	limit := time.Now().Add(*limitFlag)
 	for {
-		said, err := s.verb("attach", "-c", path, "--dry-run")
-		journals, _ := filepath.Glob(s.env.RunDir + "/*.journal") // the pattern is good
-		if len(journals) > 0 && !lacks(said, err) {
-			return
+		journals, _ := filepath.Glob(s.env.RunDir + "/*.journal") // the patterns are good
+		memories, _ := filepath.Glob(s.env.RunDir + "/*.config")
+		var missing string
+		for _, f := range s.manager.attached() {
+			said, err := s.verb("attach", "-c", s.mustWrite(f), "--dry-run")
+			if len(journals) > 0 && len(memories) > 0 && !lacks(said, err) {
+				return
+			}
+			missing += fmt.Sprintf("%v\n%s", err, said)
 		}
 		if time.Now().After(limit) {
-			s.ledger.Fail("for %s something that was attached is missing (journals: %v): %v\n%s", *limitFlag, journals, err, said)
+			s.ledger.Fail("for %s something that was attached is missing (files: %v): %s", *limitFlag, append(journals, memories...), missing)
 			return
 		}
 		time.Sleep(500 * time.Millisecond)

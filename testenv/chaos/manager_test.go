@@ -24,6 +24,7 @@ type manager struct {
 	main    *inspector // nil: none runs
 	started int
 	resting bool // nothing is started
+	either  bool // what is attached is the unit's file or that of the process that counts
 	going   sync.WaitGroup
 }
 
@@ -39,6 +40,10 @@ const (
 	restartPause = 300 * time.Millisecond
 	// readyPatience is for an inspector that is to take over.
 	readyPatience = 20 * time.Second
+	// ready and outrun are what an inspector says that has taken over, or has not since
+	// another was started after it.
+	ready  = "msg=ready"
+	outrun = "a newer inspector has taken over already"
 )
 
 // start begins another process.
@@ -71,7 +76,7 @@ func (m *manager) start(f File) (*inspector, error) {
 // keep makes a process the one that counts, until another does.
 func (m *manager) keep(i *inspector) {
 	m.mu.Lock()
-	m.main, m.unit = i, i.file
+	m.main, m.unit, m.either = i, i.file, false
 	m.mu.Unlock()
 	m.going.Go(func() {
 		for m.replaced(i) {
@@ -133,11 +138,38 @@ func (m *manager) rest(resting bool) {
 	m.resting = resting
 }
 
-// configure makes a file the unit's: the next inspector has it.
-func (m *manager) configure(f File) {
+// configure makes a file the unit's, which somebody has attached since an inspector was the
+// one that worked: the next one has it. One that was started meanwhile has attached the file
+// before, and nobody knows which of the two came last.
+func (m *manager) configure(f File, before *inspector) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.either = before == nil || m.main != before
 	m.unit = f
+}
+
+// attached are the files of which one is attached.
+func (m *manager) attached() []File {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.either && m.main != nil {
+		return []File{m.unit, m.main.file}
+	}
+	return []File{m.unit}
+}
+
+// working is the process that counts, if it has taken over and not ended.
+func (m *manager) working() *inspector {
+	i := m.current()
+	if i == nil || !strings.Contains(i.said(), ready) {
+		return nil
+	}
+	select {
+	case <-i.ended:
+		return nil
+	default:
+		return i
+	}
 }
 
 // current is the process that counts.
@@ -148,7 +180,8 @@ func (m *manager) current() *inspector {
 }
 
 // takeOver starts an inspector of another file beside the one that runs, and makes it
-// the one that counts. One that ends at once was refused, and nothing is changed.
+// the one that counts. One that ends at once was refused, and nothing is changed; but not
+// where the manager itself has started another meanwhile, since the one before had ended.
 func (m *manager) takeOver(f File) (refusal string, err error) {
 	i, err := m.start(f)
 	if err != nil {
@@ -160,6 +193,9 @@ func (m *manager) takeOver(f File) (refusal string, err error) {
 	}
 	select {
 	case <-i.ended:
+		if strings.Contains(i.said(), outrun) {
+			return "", nil
+		}
 		return i.said(), nil
 	default:
 		m.keep(i)
@@ -171,7 +207,7 @@ func (m *manager) takeOver(f File) (refusal string, err error) {
 func (i *inspector) ready(patience time.Duration) bool {
 	limit := time.After(patience)
 	for {
-		if strings.Contains(i.said(), "msg=ready") {
+		if strings.Contains(i.said(), ready) {
 			return true
 		}
 		select {

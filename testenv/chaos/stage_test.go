@@ -134,9 +134,11 @@ func (s *stage) note(format string, args ...any) {
 
 // write writes a configuration and returns its path.
 func (s *stage) write(f File) (string, error) {
-	path := filepath.Join(s.env.Dir, f.String()+".yaml")
+	path := s.path(f)
 	return path, os.WriteFile(path, []byte(f.YAML(s.env.Topology, filepath.Join(s.env.Dir, "mx"))), 0o644)
 }
+
+func (s *stage) path(f File) string { return filepath.Join(s.env.Dir, f.String()+".yaml") }
 
 // portreeve prepares a command.
 func (s *stage) portreeve(ctx context.Context, args ...string) *exec.Cmd {

@@ -2,10 +2,14 @@ package chaos
 
 import (
 	"context"
+	"encoding/json"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/apply"
 )
 
 // verbOperations are what the administrator types.
@@ -14,21 +18,21 @@ var verbOperations = []operation{
 		return "", nil, s.attach(s.manager.wanted())
 	}},
 	{name: "attach another file", weight: 6, class: verbs, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		said, err := s.tryAttach(f)
 		if err != nil {
 			return f.String() + " refused: " + firstLine(said), nil, nil
 		}
-		s.manager.configure(f)
+		s.manager.configure(f, before)
 		return f.String(), nil, nil
 	}},
 	{name: "attach another file and let mail stop", weight: 2, class: verbs, stops: true, opens: true, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		said, err := s.tryAttach(f, "--let-mail-stop")
 		if err != nil {
 			return f.String() + " refused: " + firstLine(said), nil, nil
 		}
-		s.manager.configure(f)
+		s.manager.configure(f, before)
 		return f.String(), func() error { return s.takeOver(f) }, nil
 	}},
 	{name: "run --attach takes over", weight: 8, class: verbs, do: func(s *stage) (string, func() error, error) {
@@ -74,10 +78,10 @@ var verbOperations = []operation{
 		return what, nil, err
 	}},
 	{name: "kill -9 of an attach of another file", weight: 4, class: verbs, do: func(s *stage) (string, func() error, error) {
-		f := s.drawFile()
+		f, before := s.drawFile(), s.manager.working()
 		what, err := s.killed("attach", "-c", s.mustWrite(f))
-		if what == "too late" {
-			s.manager.configure(f)
+		if what == "too late" || s.remembered(f) {
+			s.manager.configure(f, before)
 		}
 		return f.String() + ": " + what, nil, err
 	}},
@@ -198,6 +202,20 @@ func (s *stage) killed(args ...string) (what string, err error) {
 		return "refused: " + firstLine(string(said)), nil
 	}
 	return "after " + after.String(), nil
+}
+
+// remembered reports whether a file counts as the one that was attached: an attach may be
+// killed when it has done everything, and not yet said so.
+func (s *stage) remembered(f File) bool {
+	memories, _ := filepath.Glob(s.env.RunDir + "/*.config") // the pattern is good
+	for _, m := range memories {
+		data, _ := os.ReadFile(m) // it may be gone again
+		var given apply.Given
+		if json.Unmarshal(data, &given) == nil && given.Name == s.path(f) {
+			return true
+		}
+	}
+	return false
 }
 
 // endBeside ends watchers that no inspector has started.
