@@ -55,7 +55,7 @@ func (s *Survey) add(f plan.Filter) {
 
 // base is a base chain, as far as the place of our jumps depends on it.
 func (s *Survey) base(c *chain) base {
-	read := func(name string) ([]line, error) {
+	b, _ := chainsBy(func(name string) ([]line, error) { // nothing is read any more that could fail
 		var lines []line
 		if next, found := s.chain(c.Place, name); found {
 			for _, e := range next.entries {
@@ -63,9 +63,7 @@ func (s *Survey) base(c *chain) base {
 			}
 		}
 		return lines, nil
-	}
-	lines, _ := read(c.Chain)
-	b, _ := newBase(lines, read) // nothing is read any more that could fail
+	}).base(c.Chain)
 	return b
 }
 
