@@ -9,7 +9,7 @@ import (
 // With returns the packet filter as it is when our chains are as wanted: those among
 // the items are there, each jump to one is in its place, and no others of ours are.
 func (s *Survey) With(items []plan.Item) *Survey {
-	w := &Survey{flowtables: s.flowtables, printer: s.printer}
+	w := &Survey{flowtables: s.flowtables, printer: s.printer, effort: s.spending()}
 	for _, c := range s.chains {
 		if c.ours() {
 			continue

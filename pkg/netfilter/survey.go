@@ -54,6 +54,24 @@ type Survey struct {
 	chains     []chain
 	flowtables []Flowtable
 	printer    *printer
+
+	index   map[chainKey]int    // where chains are
+	indexed int                 // how many of them are in the index
+	texts   map[*chain][]string // of rules, as their tools show them
+	effort  *effort             // nil: no packet was followed yet
+}
+
+// chainKey is what chains are told apart by. See Place.in.
+type chainKey struct {
+	legacy       bool
+	families     [2]plan.Family
+	table, chain string
+}
+
+func (p Place) key() chainKey {
+	k := chainKey{legacy: p.Flavour == IPTablesLegacy, table: p.Table, chain: p.Chain}
+	copy(k.families[:], p.Families)
+	return k
 }
 
 // chain is a chain of either flavour.
@@ -167,9 +185,21 @@ func (p Place) ours() bool {
 
 // chain finds a chain of the same table.
 func (s *Survey) chain(beside Place, name string) (*chain, bool) {
+	if name == "" {
+		return nil, false
+	}
+	if s.index == nil {
+		s.index = map[chainKey]int{}
+	}
+	for ; s.indexed < len(s.chains); s.indexed++ {
+		k := s.chains[s.indexed].key()
+		if _, twice := s.index[k]; !twice {
+			s.index[k] = s.indexed
+		}
+	}
 	beside.Chain = name
-	i := slices.IndexFunc(s.chains, func(c chain) bool { return name != "" && c.in(beside) })
-	if i < 0 {
+	i, found := s.index[beside.key()]
+	if !found {
 		return nil, false
 	}
 	return &s.chains[i], true
