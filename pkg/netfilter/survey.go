@@ -55,10 +55,12 @@ type Survey struct {
 	flowtables []Flowtable
 	printer    *printer
 
-	index   map[chainKey]int    // where chains are
-	indexed int                 // how many of them are in the index
-	texts   map[*chain][]string // of rules, as their tools show them
-	effort  *effort             // nil: no packet was followed yet
+	index    map[chainKey]int    // where chains are
+	indexed  int                 // how many of them are in the index
+	texts    map[*chain][]string // of rules, as their tools show them
+	effort   *effort             // nil: no packet was followed yet
+	shapes   *shapes             // nil: no packet was followed yet
+	accepted map[plan.Family][]netip.Prefix
 }
 
 // chainKey is what chains are told apart by. See Place.in.
@@ -85,6 +87,15 @@ type chain struct {
 	rules    int  // that there are
 	entries  []entry
 }
+
+// RuleID is what a rule is told apart by from all others of a survey.
+type RuleID struct {
+	chain  chainKey
+	number int
+}
+
+// ID returns the rule's. That of a policy has no number.
+func (r Rule) ID() RuleID { return RuleID{r.key(), r.entry.number} }
 
 // Flowtable lets the packets of established flows pass by the rules, and by
 // the routing rules: flows that it took up before attach stay unseen.
@@ -122,27 +133,6 @@ func (s *Survey) Flavours() []Flavour {
 
 // Flowtables returns the flowtables of all families.
 func (s *Survey) Flowtables() []Flowtable { return s.flowtables }
-
-// mostSources is how many prefixes are returned of those that rules name.
-const mostSources = 64
-
-// Accepted are the prefixes of a family that rules accept by the source, each once.
-func (s *Survey) Accepted(f plan.Family) []netip.Prefix {
-	var all []netip.Prefix
-	for _, c := range s.chains {
-		for _, e := range c.entries {
-			if e.action != accept {
-				continue
-			}
-			for _, p := range (Rule{entry: e}).Sources() {
-				if plan.FamilyOf(p.Addr()) == f && !slices.Contains(all, p) && len(all) < mostSources {
-					all = append(all, p)
-				}
-			}
-		}
-	}
-	return all
-}
 
 // DiversionsInto returns the rules that may send connections to a port, at
 // whatever address, into a prefix. Rules of nftables do not show where to, so

@@ -73,8 +73,19 @@ func (s *Survey) Meet(hook string, p Packet) []Meeting {
 // them, and whether it is sure to get there. A rule that several chains lead to is met
 // once, where nothing about that differs.
 func (s *Survey) Pass(hook string, p Packet) ([]Meeting, Packet, bool) {
-	w := &walk{survey: s, packet: p}
-	for _, c := range s.hooked(hook, p) {
+	at := passage{hook, s.Shape(p)}
+	became, known := s.shapes.recall(at)
+	if !known {
+		became = s.pass(at)
+		s.shapes.remember(at, became)
+	}
+	return slices.Clone(became.met), p.with(became.after), became.passes
+}
+
+// pass follows a packet through the base chains of a hook.
+func (s *Survey) pass(at passage) passed {
+	w := &walk{survey: s, packet: at.Packet}
+	for _, c := range s.hooked(at.hook, at.Packet) {
 		if c.nat && w.packet.State != StateNew {
 			continue
 		}
@@ -91,7 +102,7 @@ func (s *Survey) Pass(hook string, p Packet) ([]Meeting, Packet, bool) {
 			break
 		}
 	}
-	return w.met, w.packet, !w.stopped
+	return passed{w.met, w.packet.changing(), !w.stopped}
 }
 
 // hooked returns the base chains that a packet passes at a hook, in order.

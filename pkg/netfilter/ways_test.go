@@ -108,7 +108,7 @@ func TestWaysAsCopies(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	would, goes := packets["SYN past"], packets["SYN past"]
 	would.Out = "dmz1"
-	for n := range 1500 {
+	for n := range 500 {
 		s := randomRuleset(r)
 		wide := copied(s)
 		for _, p := range []Packet{goes, packets["marked, begun"]} {
