@@ -58,6 +58,7 @@ type Survey struct {
 	index    map[chainKey]int    // where chains are
 	indexed  int                 // how many of them are in the index
 	texts    map[*chain][]string // of rules, as their tools show them
+	rules    int                 // how many there are, counted when the first packet is followed
 	effort   *effort             // nil: no packet was followed yet
 	shapes   *shapes             // nil: no packet was followed yet
 	accepted map[plan.Family][]netip.Prefix
