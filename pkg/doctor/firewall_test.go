@@ -252,7 +252,7 @@ func judged(t *testing.T, file string, attached bool) finding.List {
 		m.Probes = nil
 	}
 	var err error
-	if m.Firewall, err = netfilter.Look(); err != nil {
+	if m.Firewall, err = netfilter.Look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return noted(Examine(c, m))

@@ -19,6 +19,7 @@
 package netfilter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,7 @@ import (
 // Hand reads and changes netfilter for apply. It is safe for concurrent use.
 type Hand struct {
 	tools tools
+	until context.Context // nil: forever
 
 	mu   sync.Mutex
 	read uint32      // the generation of the ruleset in which nft was read; 0: not yet
@@ -42,6 +44,13 @@ type Hand struct {
 
 // New returns a Hand. It looks for no command before one is needed.
 func New() *Hand { return &Hand{} }
+
+// Until makes Have give up, where others keep it from its end, when ctx ends. What is
+// changed is changed all the same. It is called before the hand is used.
+func (h *Hand) Until(ctx context.Context) *Hand {
+	h.until = ctx
+	return h
+}
 
 // Name returns "netfilter".
 func (*Hand) Name() string { return "netfilter" }
@@ -88,14 +97,19 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 // readNFT asks the kernel which tables and chains there are, and starts
 // iptables-nft only for the rules in chains of ours.
 func (h *Hand) readNFT() ([]plan.Item, error) {
-	r, err := readRuleset()
+	ctx := h.until
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	p := patient(ctx)
+	r, err := readRuleset(p)
 	if err != nil {
 		return nil, err
 	}
 	items := r.shared()
 	for _, t := range r.ownTables() {
 		for _, c := range r.chainsOf(t) {
-			found, err := h.haveIn(c)
+			found, err := h.haveIn(p, c)
 			if err != nil {
 				return nil, err
 			}
@@ -108,7 +122,7 @@ func (h *Hand) readNFT() ([]plan.Item, error) {
 // haveIn reads one of our chains, and from a base chain our jumps. iptables-nft
 // is not asked about chains of others: it stumbles over rules made with nft, or
 // shows them as something else.
-func (h *Hand) haveIn(c *nftables.Chain) ([]plan.Item, error) {
+func (h *Hand) haveIn(p patience, c *nftables.Chain) ([]plan.Item, error) {
 	f := family(c.Table.Family)
 	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
 		l, err := h.tools.list(tool{family: f}, c.Table.Name, c.Name)
@@ -122,7 +136,7 @@ func (h *Hand) haveIn(c *nftables.Chain) ([]plan.Item, error) {
 	if c.Hooknum == nil {
 		return nil, nil
 	}
-	b, err := readBase(c)
+	b, err := readBase(p, c)
 	return b.jumps(f, false, c.Table.Name, c.Name), err
 }
 
@@ -344,7 +358,7 @@ func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	if t.legacy {
 		return h.listLegacy(t, f.Table)
 	}
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return listing{}, err
 	}

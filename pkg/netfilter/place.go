@@ -263,7 +263,7 @@ func (*Hand) stepNFT(f plan.Filter) (settled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	b, err := readBase(c)
+	b, err := readBase(forChange(), c)
 	if err != nil {
 		return false, err
 	}
@@ -312,7 +312,7 @@ func newJump(c *nftables.Chain, own string) *nftables.Rule {
 
 // baseOf finds the base chain of a jump.
 func baseOf(f plan.Filter) (*nftables.Chain, error) {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return nil, err
 	}
@@ -326,8 +326,8 @@ func baseOf(f plan.Filter) (*nftables.Chain, error) {
 
 // readBase reads a base chain of nftables, and the chains that its last rules
 // lead to, of one moment.
-func readBase(c *nftables.Chain) (b base, err error) {
-	err = unchanged(func(conn *nftables.Conn) (err error) {
+func readBase(p patience, c *nftables.Chain) (b base, err error) {
+	err = p.unchanged(func(conn *nftables.Conn) (err error) {
 		b, err = chainsBy(func(name string) ([]line, error) {
 			rules, err := conn.GetRules(c.Table, &nftables.Chain{Table: c.Table, Name: name})
 			var lines []line

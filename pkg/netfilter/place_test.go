@@ -309,7 +309,7 @@ func TestPlacesAmongRulesOfNFT(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := readBase(c)
+			b, err := readBase(forChange(), c)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -107,10 +108,11 @@ type Flowtable struct {
 	Hardware bool // the network card forwards them
 }
 
-// Look reads the packet filter. It makes no table and changes nothing.
-func Look() (*Survey, error) {
+// Look reads the packet filter. It makes no table and changes nothing. Where others change
+// the rules meanwhile it does not wait for the end of that for long, and not when ctx ends.
+func Look(ctx context.Context) (*Survey, error) {
 	s := &Survey{printer: &printer{}}
-	if err := s.lookNFT(); err != nil {
+	if err := s.lookNFT(patient(ctx)); err != nil {
 		return nil, err
 	}
 	if err := s.lookLegacy(); err != nil {

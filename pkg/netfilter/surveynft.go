@@ -12,12 +12,12 @@ import (
 // lookNFT adds the chains of nftables, iptables-nft's among them. All are read
 // as the kernel has them: iptables-nft shows rules made with nft as something
 // else.
-func (s *Survey) lookNFT() error {
-	r, err := readRuleset()
+func (s *Survey) lookNFT(p patience) error {
+	r, err := readRuleset(p)
 	if err != nil {
 		return err
 	}
-	err = unchanged(func(c *nftables.Conn) error {
+	err = p.unchanged(func(c *nftables.Conn) error {
 		s.chains, s.flowtables = nil, nil
 		sets := setsBy(c)
 		unseen, err := readRaw()
