@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -26,8 +27,8 @@ func newAttach(e *env) *cobra.Command {
 		Long: `Attach makes the kernel hold what the configuration asks for: BPF programs and maps,
 policy rules, a local route, netfilter chains and, last, the links that move
 traffic. It prints what it changed, one thing a line: + added, ~ changed,
-- removed. A second attach changes nothing. When a step fails, those before it are
-undone.
+- removed. A second attach changes nothing. When a step fails, or a signal ends it, what
+was done before is undone.
 
 While it is attached, new connections to addresses under intercept reach an origin through
 the inspector only, as fail says, or by an interface under interfaces.origin or
@@ -40,7 +41,7 @@ would stop, so attach refuses and changes nothing. portreeve run --attach lets a
 inspector take over without a gap.`,
 		Example: "  portreeve attach -c /etc/portreeve.yaml --dry-run\n  portreeve attach -c /etc/portreeve.yaml",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return attach(e, how) },
+		RunE:    func(c *cobra.Command, _ []string) error { return attach(c.Context(), e, how) },
 	}
 	e.needConfig(c)
 	c.Flags().BoolVar(&how.dryRun, "dry-run", false, "print what would change, and change nothing")
@@ -54,7 +55,10 @@ type manner struct {
 	letMailStop bool // whatever the inspector that runs needs
 }
 
-func attach(e *env, how manner) error {
+func attach(ctx context.Context, e *env, how manner) error {
+	if err := endAtOnce(ctx); err != nil {
+		return err
+	}
 	given, err := e.read()
 	if err != nil {
 		return err
@@ -66,7 +70,13 @@ func attach(e *env, how manner) error {
 	if err := privileged("attach"); err != nil {
 		return err
 	}
-	changes, err := e.install(c, given, how)
+	if err := e.forewarn(ctx, c); err != nil {
+		return err
+	}
+	if !how.dryRun {
+		ctx = heedSignals(ctx)
+	}
+	changes, err := e.install(ctx, c, given, how)
 	if how.dryRun && changes != nil || err == nil { // a dry run tells both what it would do and why it would not
 		err = errors.Join(err, e.printChanges(changes, "nothing to change"))
 	}
@@ -75,11 +85,8 @@ func attach(e *env, how manner) error {
 
 // prepare makes the kernel ready for an inspector of this configuration
 // without changing what is steered now.
-func (e *env) prepare(c *config.Config) error {
-	return e.withPlan(c, true, func(side *kernelSide, want []plan.Item, warnings finding.List) error {
-		if err := e.forewarn(c, warnings); err != nil {
-			return err
-		}
+func (e *env) prepare(ctx context.Context, c *config.Config) error {
+	return e.withPlan(ctx, c, true, func(side *kernelSide, want []plan.Item, _ finding.List) error {
 		if err := side.runner.Prepare(want); err != nil {
 			return fmt.Errorf("attach: %w", err)
 		}
@@ -92,7 +99,7 @@ func (e *env) prepare(c *config.Config) error {
 // one was quicker it does nothing: connections would be led to one that is about to end.
 func (e *env) move(c *config.Config, given apply.Given, inspector *daemon.Presence) (relied bool, err error) {
 	given.Inspector = inspector.Number()
-	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
+	err = e.withPlan(context.Background(), c, true, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
 		if attached, known, err := side.memory.Given(); err == nil && known {
 			outrun, err := inspector.Outrun(attached.Inspector)
 			switch {
@@ -123,7 +130,7 @@ var errUnknown = errors.New("it is not known what is attached")
 // attach has changed since. What others have taken away meanwhile of what is ours is no
 // such change, and comes back with it.
 func (e *env) settle(c *config.Config, given apply.Given, heirs func() (bool, error)) (done bool, err error) {
-	err = e.withPlan(c, true, func(side *kernelSide, want []plan.Item, _ finding.List) error {
+	err = e.withPlan(context.Background(), c, true, func(side *kernelSide, want []plan.Item, _ finding.List) error {
 		there, err := heirs() // while we have the lock, nobody makes anything ready
 		if there || err != nil {
 			return err
@@ -156,11 +163,8 @@ func (e *env) settle(c *config.Config, given apply.Given, heirs func() (bool, er
 
 // install makes the kernel hold what a configuration asks for, or tells what
 // it would change.
-func (e *env) install(c *config.Config, given apply.Given, how manner) (changes []plan.Change, err error) {
-	err = e.withPlan(c, !how.dryRun, func(side *kernelSide, want []plan.Item, warnings finding.List) (err error) {
-		if err := e.forewarn(c, warnings); err != nil {
-			return err
-		}
+func (e *env) install(ctx context.Context, c *config.Config, given apply.Given, how manner) (changes []plan.Change, err error) {
+	err = e.withPlan(ctx, c, !how.dryRun, func(side *kernelSide, want []plan.Item, _ finding.List) (err error) {
 		veto := func(changes []plan.Change) error {
 			if how.letMailStop {
 				return nil
@@ -243,8 +247,8 @@ func outlived(side *kernelSide, given apply.Given) bool {
 
 // withPlan opens the kernel side and calls f with the plan for it, and what there is
 // to warn of.
-func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan.Item, finding.List) error) (err error) {
-	side, err := openKernel(c.Kernel, change)
+func (e *env) withPlan(ctx context.Context, c *config.Config, change bool, f func(*kernelSide, []plan.Item, finding.List) error) (err error) {
+	side, err := openKernel(ctx, c.Kernel, change)
 	if err != nil {
 		return err
 	}
@@ -267,20 +271,23 @@ func (e *env) withPlan(c *config.Config, change bool, f func(*kernelSide, []plan
 
 // forewarn prints warnings and, before it happens, what will not reach the origins
 // any more. A packet filter that cannot be read, which may be switched off for
-// portreeve, keeps nothing from being attached.
-func (e *env) forewarn(c *config.Config, warnings finding.List) error {
-	e.warn(warnings)
-	links, err := route.Links()
-	if err != nil {
-		return err
-	}
-	firewall, err := netfilter.Look()
-	if err != nil {
-		firewall = nil
-		e.warn(finding.List{{Severity: finding.Warning, Object: "packet filter", Text: "it cannot be read, so that rules are not named which send connections to origins past the inspector: " + err.Error()}})
-	}
-	e.warn(doctor.Stopped(c, links, firewall))
-	return nil
+// portreeve, keeps nothing from being attached. It takes no lock: a look at many rules takes
+// its time, in which a watcher may have something to put back.
+func (e *env) forewarn(ctx context.Context, c *config.Config) error {
+	return e.withPlan(ctx, c, false, func(_ *kernelSide, _ []plan.Item, warnings finding.List) error {
+		e.warn(warnings)
+		links, err := route.Links()
+		if err != nil {
+			return err
+		}
+		firewall, err := netfilter.Look(ctx)
+		if err != nil {
+			firewall = nil
+			e.warn(finding.List{{Severity: finding.Warning, Object: "packet filter", Text: "it cannot be read, so that rules are not named which send connections to origins past the inspector: " + err.Error()}})
+		}
+		e.warn(doctor.Stopped(c, links, firewall))
+		return nil
+	})
 }
 
 // printChanges prints changes one a line, or the words for none.

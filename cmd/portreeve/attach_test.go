@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -39,10 +42,10 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 	e, between := read("mx")
 	heir, coming := read("mail")
 	err := n.Gateway.Enter(func() error {
-		if _, err := e.install(between, apply.Given{}, manner{}); err != nil {
+		if _, err := e.install(t.Context(), between, apply.Given{}, manner{}); err != nil {
 			return err
 		}
-		if err := heir.prepare(coming); err != nil {
+		if err := heir.prepare(t.Context(), coming); err != nil {
 			return err
 		}
 		for _, there := range []bool{true, false} {
@@ -50,18 +53,18 @@ func TestSettleLeavesWhatAnHeirHasMade(t *testing.T) {
 			if err != nil || done == there {
 				t.Errorf("heir there: %v; done: %v, %v", there, done, err)
 			}
-			changes, err := e.install(between, apply.Given{}, manner{dryRun: true})
+			changes, err := e.install(t.Context(), between, apply.Given{}, manner{dryRun: true})
 			if err != nil || (len(changes) > 0) != there {
 				t.Errorf("heir there: %v; what is not of the plan: %v, %v", there, changes, err)
 			}
 		}
-		if _, err := heir.install(coming, apply.Given{}, manner{letMailStop: true}); err != nil {
+		if _, err := heir.install(t.Context(), coming, apply.Given{}, manner{letMailStop: true}); err != nil {
 			return err
 		}
 		if done, err := e.settle(between, apply.Given{}, func() (bool, error) { return false, nil }); !done || !errors.Is(err, errOverruled) {
 			t.Errorf("settled over another attach: %t, %v", done, err)
 		}
-		if changes, err := heir.install(coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
+		if changes, err := heir.install(t.Context(), coming, apply.Given{}, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("settling changed what was attached since: %v, %v", changes, err)
 		}
 		return nil
@@ -87,7 +90,7 @@ func TestMoveGivesWayToANewerInspector(t *testing.T) {
 			both[i] = p
 		}
 		older, newer := both[0], both[1]
-		if err := k.prepare(k.config); err != nil {
+		if err := k.prepare(t.Context(), k.config); err != nil {
 			return err
 		}
 		for _, p := range both { // the older one first, which is how it goes mostly
@@ -101,6 +104,51 @@ func TestMoveGivesWayToANewerInspector(t *testing.T) {
 		newer.Close()
 		if _, err := k.move(k.config, k.given, older); err != nil {
 			t.Errorf("the older one when the newer one is gone: %v", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// says calls a function when something is written.
+type says func()
+
+func (s says) Write(text []byte) (int, error) { s(); return len(text), nil }
+
+// What attach warns of is looked for before it takes the lock, and the wait for that ends with
+// a signal.
+func TestAttachWarnsBeforeItTakesTheLock(t *testing.T) {
+	n := testenv.ForTest(t)
+	k := keeping(t, n)
+	text := "interfaces: {client: [ext0], origin: [dmz0]}\nservices: [{name: mx, intercept: \"172.16.20.254:25\", origins: \"172.16.20.254:25\"}]\n"
+	if err := os.WriteFile(k.file.value, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	err := n.Gateway.Enter(func() error {
+		for _, words := range []string{"link add unlisted type veth peer name its-peer", "address add 10.7.0.1/24 dev unlisted", "link set unlisted up"} {
+			if out, err := exec.Command("ip", strings.Fields(words)...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%w: %s", err, out)
+			}
+		}
+		path, err := statePath(n.RunDir)
+		if err != nil {
+			return err
+		}
+		lock, err := apply.Acquire(t.Context(), path+".lock", 0)
+		if err != nil {
+			return err
+		}
+		defer lock.Release()
+		ctx, cancel := context.WithCancel(t.Context())
+		warned := false
+		k.env.stderr = says(func() { warned = true; cancel() })
+		if err := attach(ctx, k.env, manner{}); !errors.Is(err, apply.ErrLocked) {
+			t.Errorf("while another has the lock: %v", err)
+		}
+		if !warned {
+			t.Error("it has not warned")
 		}
 		return nil
 	})
@@ -144,7 +192,7 @@ func TestSettleInAWipedRunDirectory(t *testing.T) {
 			t.Errorf("settled: %t, %v", done, err)
 		}
 		k.remembers("after it was settled", true, false)
-		return detach(k.env, false)
+		return detach(t.Context(), k.env, false)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -213,11 +261,11 @@ func TestAttachIsRemembered(t *testing.T) {
 	k := keeping(t, n)
 	err := n.Gateway.Enter(func() error {
 		k.remembers("before", false, false)
-		if err := attach(k.env, manner{dryRun: true}); err != nil {
+		if err := attach(k.t.Context(), k.env, manner{dryRun: true}); err != nil {
 			return err
 		}
 		k.remembers("after a dry run", false, false)
-		if err := k.prepare(k.config); err != nil {
+		if err := k.prepare(k.t.Context(), k.config); err != nil {
 			return err
 		}
 		k.remembers("before connections are led anywhere", false, false)
@@ -225,19 +273,19 @@ func TestAttachIsRemembered(t *testing.T) {
 			return err
 		}
 		k.remembers("after run --attach", true, false)
-		if err := detach(k.env, true); err != nil {
+		if err := detach(k.t.Context(), k.env, true); err != nil {
 			return err
 		}
 		k.remembers("after a dry detach", true, false)
-		if err := detach(k.env, false); err != nil {
+		if err := detach(k.t.Context(), k.env, false); err != nil {
 			return err
 		}
 		k.remembers("after detach", false, false)
-		if err := attach(k.env, manner{}); err != nil {
+		if err := attach(k.t.Context(), k.env, manner{}); err != nil {
 			return err
 		}
 		k.remembers("after attach", true, false)
-		return detach(k.env, false)
+		return detach(k.t.Context(), k.env, false)
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -253,7 +301,7 @@ func TestAttachThatCannotBeRemembered(t *testing.T) {
 	n := testenv.ForTest(t)
 	k := keeping(t, n)
 	err := n.Gateway.Enter(func() error {
-		if err := attach(k.env, manner{}); err != nil {
+		if err := attach(k.t.Context(), k.env, manner{}); err != nil {
 			return err
 		}
 		path, err := statePath(k.config.Kernel.RunDir)
@@ -263,20 +311,20 @@ func TestAttachThatCannotBeRemembered(t *testing.T) {
 		if err := os.MkdirAll(path+".config.new/in the way", 0o700); err != nil {
 			return err
 		}
-		if err := attach(k.env, manner{}); err != nil {
+		if err := attach(k.t.Context(), k.env, manner{}); err != nil {
 			return err
 		}
 		k.remembers("while it cannot be written", false, false)
 		if !strings.Contains(k.stderr.String(), "warning: remember the configuration: ") {
 			t.Errorf("it says: %s", k.stderr)
 		}
-		if changes, err := k.install(k.config, k.given, manner{dryRun: true}); err != nil || len(changes) > 0 {
+		if changes, err := k.install(k.t.Context(), k.config, k.given, manner{dryRun: true}); err != nil || len(changes) > 0 {
 			t.Errorf("not attached: %v, %v", changes, err)
 		}
 		if err := os.RemoveAll(path + ".config.new"); err != nil {
 			return err
 		}
-		return detach(k.env, false)
+		return detach(k.t.Context(), k.env, false)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -30,13 +31,16 @@ which addresses under intercept cannot be served, and, as root, whether it gives
 another source where the file asks for their own, as a NAT router does.`,
 		Example: "  portreeve check -c /etc/portreeve.yaml",
 		Args:    noArgs,
-		RunE:    func(*cobra.Command, []string) error { return check(e) },
+		RunE:    func(c *cobra.Command, _ []string) error { return check(c.Context(), e) },
 	}
 	e.needConfig(c)
 	return c
 }
 
-func check(e *env) error {
+func check(ctx context.Context, e *env) error {
+	if err := endAtOnce(ctx); err != nil {
+		return err
+	}
 	c, err := e.load()
 	if list, ok := errors.AsType[finding.List](err); ok {
 		for _, f := range list {
@@ -60,7 +64,7 @@ func check(e *env) error {
 		}
 		return errFound
 	}
-	for _, f := range masquerades(c) {
+	for _, f := range masquerades(ctx, c) {
 		if err := e.printf("%s: %s\n", finding.Warning, f); err != nil {
 			return err
 		}
@@ -90,12 +94,15 @@ func forwards(c *config.Config) error {
 
 // masquerades names rules of this machine by which no reply to forged clients would
 // come back. Where the machine cannot be read there is nothing to say.
-func masquerades(c *config.Config) finding.List {
+func masquerades(ctx context.Context, c *config.Config) finding.List {
 	links, err := route.Links()
 	if err != nil {
 		return nil
 	}
-	firewall, err := netfilter.Look()
+	firewall, err := netfilter.Look(ctx)
+	if errors.Is(err, netfilter.ErrChanging) {
+		return finding.List{{Severity: finding.Warning, Object: "packet filter", Text: "it is not known whether it gives clients another source: " + err.Error()}}
+	}
 	if err != nil {
 		return nil
 	}

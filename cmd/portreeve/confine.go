@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ const handoverVariable = "_PORTREEVE_RUN"
 // confine begins the inspector: it does what takes privileges, starts the processes
 // that go on having some, and runs the inspector in confines, where it has hardly any.
 // It returns only when that cannot be.
-func (e *env) confine(how runManner) error {
+func (e *env) confine(ctx context.Context, how runManner) error {
 	given, err := e.read()
 	if err != nil {
 		return err
@@ -72,7 +73,14 @@ func (e *env) confine(how runManner) error {
 			return err
 		}
 		defer presence.Close()
-		if err := e.prepare(c); err != nil {
+		if err := endAtOnce(ctx); err != nil {
+			return err
+		}
+		if err := e.forewarn(ctx, c); err != nil {
+			return err
+		}
+		ctx = heedSignals(ctx)
+		if err := e.prepare(ctx, c); err != nil {
 			return err
 		}
 	}
@@ -98,6 +106,9 @@ func (e *env) confine(how runManner) error {
 		if err := startWatcher(h, c.Kernel, log); err != nil {
 			return err
 		}
+	}
+	if err := halted(ctx); err != nil { // the inspector would not know of that signal
+		return err
 	}
 	return runAgain(h, confines, log)
 }

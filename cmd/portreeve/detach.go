@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,14 +26,14 @@ all the same.
 Connections that the inspector carries come to their end; new ones are no longer
 steered.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return detach(e, dryRun) },
+		RunE: func(c *cobra.Command, _ []string) error { return detach(c.Context(), e, dryRun) },
 	}
 	e.mayConfig(c)
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print what would be removed, and remove nothing")
 	return c
 }
 
-func detach(e *env, dryRun bool) (err error) {
+func detach(ctx context.Context, e *env, dryRun bool) (err error) {
 	if err := privileged("detach"); err != nil {
 		return err
 	}
@@ -40,7 +41,7 @@ func detach(e *env, dryRun bool) (err error) {
 	if err != nil {
 		return err
 	}
-	side, err := openKernel(c.Kernel, !dryRun)
+	side, err := openKernel(ctx, c.Kernel, !dryRun)
 	if err != nil {
 		return err
 	}

@@ -61,6 +61,9 @@ The exit code is 1 when something would keep mail from flowing.`,
 }
 
 func diagnose(ctx context.Context, e *env, asJSON bool, resolver string) error {
+	if err := endAtOnce(ctx); err != nil {
+		return err
+	}
 	c, err := e.load()
 	if err != nil {
 		return err
@@ -89,7 +92,7 @@ func examine(ctx context.Context, c *config.Config, resolver string) (_ finding.
 	if err != nil {
 		return nil, err
 	}
-	side, err := openKernel(c.Kernel, false)
+	side, err := openKernel(ctx, c.Kernel, false)
 	if err != nil {
 		return nil, err
 	}

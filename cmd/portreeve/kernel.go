@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -35,21 +36,22 @@ type kernelSide struct {
 }
 
 // openKernel opens the kernel side to look at it. With change it is locked
-// against other runners first.
-func openKernel(k config.Kernel, change bool) (*kernelSide, error) {
-	return openKernelWith(netfilter.New(), k, change, lockWait)
+// against other runners first. When ctx ends, nothing is waited for, and no change of a
+// plan is begun.
+func openKernel(ctx context.Context, k config.Kernel, change bool) (*kernelSide, error) {
+	return openKernelWith(ctx, netfilter.New().Until(ctx), k, change, lockWait)
 }
 
 // openKernelWith is openKernel with a hand on the packet filter that may know it
 // already, and with the time to wait for the lock.
-func openKernelWith(filters *netfilter.Hand, k config.Kernel, change bool, wait time.Duration) (*kernelSide, error) {
+func openKernelWith(ctx context.Context, filters *netfilter.Hand, k config.Kernel, change bool, wait time.Duration) (*kernelSide, error) {
 	state, err := statePath(k.RunDir)
 	if err != nil {
 		return nil, err
 	}
 	s := &kernelSide{memory: apply.NewMemory(state), state: state}
 	if change {
-		if s.lock, err = apply.Acquire(state+".lock", wait); err != nil {
+		if s.lock, err = apply.Acquire(ctx, state+".lock", wait); err != nil {
 			return nil, err
 		}
 	}
@@ -57,7 +59,7 @@ func openKernelWith(filters *netfilter.Hand, k config.Kernel, change bool, wait 
 	if err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.runner = &apply.Runner{Journal: journal, Hands: []apply.Hand{
+	s.runner = &apply.Runner{Journal: journal, Halt: func() error { return halted(ctx) }, Hands: []apply.Hand{
 		route.New(route.Options{Tables: append(made(journal), k.Table, k.LoopTable), Made: made(journal)}),
 		filters,
 	}}

@@ -45,7 +45,7 @@ func taken() {
 		}
 	}
 	if h == nil {
-		panic(e.confine(runManner{noWatch: true}))
+		panic(e.confine(context.Background(), runManner{noWatch: true}))
 	}
 	c, err := h.config(e)
 	if err != nil {

@@ -63,7 +63,7 @@ func inspect(ctx context.Context, e *env, how runManner) error {
 		return err
 	}
 	if h == nil {
-		return e.confine(how)
+		return e.confine(ctx, how)
 	}
 	return e.serve(ctx, h)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,15 +31,18 @@ this machine work against portreeve, and doctor says which.
 The exit code is 0 also when nothing is attached or leaks were stopped, and when nobody
 serves (doctor's is 1 then). It is 1 when something is lost, displaced or left over.`,
 		Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return showStatus(e, asJSON) },
+		RunE: func(c *cobra.Command, _ []string) error { return showStatus(c.Context(), e, asJSON) },
 	}
 	e.mayConfig(c)
 	c.Flags().BoolVar(&asJSON, "json", false, "print it as JSON")
 	return c
 }
 
-func showStatus(e *env, asJSON bool) error {
-	report, err := e.readStatus()
+func showStatus(ctx context.Context, e *env, asJSON bool) error {
+	if err := endAtOnce(ctx); err != nil {
+		return err
+	}
+	report, err := e.readStatus(ctx)
 	if err != nil {
 		return err
 	}
@@ -54,7 +58,7 @@ func showStatus(e *env, asJSON bool) error {
 }
 
 // readStatus reads the state of this network namespace.
-func (e *env) readStatus() (_ status.Report, err error) {
+func (e *env) readStatus(ctx context.Context) (_ status.Report, err error) {
 	if err := privileged("status"); err != nil {
 		return status.Report{}, err
 	}
@@ -62,7 +66,7 @@ func (e *env) readStatus() (_ status.Report, err error) {
 	if err != nil {
 		return status.Report{}, err
 	}
-	side, err := openKernel(c.Kernel, false)
+	side, err := openKernel(ctx, c.Kernel, false)
 	if err != nil {
 		return status.Report{}, err
 	}

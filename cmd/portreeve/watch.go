@@ -87,7 +87,7 @@ func (e *env) watch(ctx context.Context, role watchRole) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	signal.Ignore(unix.SIGHUP)
-	w := &watcher{kernel: c.Kernel, filters: netfilter.New(), log: notices(e.stderr)}
+	w := &watcher{kernel: c.Kernel, filters: netfilter.New().Until(ctx), log: notices(e.stderr)}
 	if role.bound {
 		w.lifeline = os.NewFile(lifeline, "lifeline")
 		unix.CloseOnExec(lifeline)
@@ -206,7 +206,7 @@ func (w *watcher) run(ctx context.Context, look *watch.Watcher) error {
 
 // open opens the kernel side for one look or repair.
 func (w *watcher) open(change bool) (*watch.Side, error) {
-	side, err := openKernelWith(w.filters, w.kernel, change, noWait)
+	side, err := openKernelWith(context.Background(), w.filters, w.kernel, change, noWait)
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +338,7 @@ func (w *watcher) takeTurn(attached bool) bool {
 	if err != nil {
 		return true
 	}
-	w.turn, err = apply.Acquire(state+watchEnding, noWait)
+	w.turn, err = apply.Acquire(context.Background(), state+watchEnding, noWait)
 	if err != nil && !errors.Is(err, apply.ErrLocked) {
 		w.log.Warn("it is not known whether another watcher works", "error", err)
 		return true

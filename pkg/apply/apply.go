@@ -56,6 +56,10 @@ type Runner struct {
 	// Veto, if not nil, is asked before anything is changed by Run. Its error
 	// is Run's, and nothing is changed then.
 	Veto func([]plan.Change) error
+
+	// Halt, if not nil, is asked before each change of a plan. Its error ends the plan, and
+	// those before it are undone.
+	Halt func() error
 }
 
 // Changes returns what Run would do, and changes nothing.
@@ -92,6 +96,11 @@ func (r *Runner) run(have, want []plan.Item) ([]plan.Change, error) {
 // performAll carries changes out, all or none.
 func (r *Runner) performAll(changes []plan.Change) error {
 	for i := 0; i < len(changes); {
+		if r.Halt != nil {
+			if err := r.Halt(); err != nil {
+				return errors.Join(err, r.undo(changes[:i]))
+			}
+		}
 		group := r.group(changes[i:])
 		i += len(group)
 		if r.together(group) {

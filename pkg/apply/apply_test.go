@@ -393,6 +393,21 @@ func TestVetoKeepsEverything(t *testing.T) {
 	}
 }
 
+func TestHaltUndoesWhatWasDone(t *testing.T) {
+	k := newKernel()
+	r := runner(t, k)
+	signal, asked := errors.New("a signal"), 0
+	r.Halt = func() error {
+		if asked++; asked > 2 {
+			return signal
+		}
+		return nil
+	}
+	if _, err := r.Run(wanted); !errors.Is(err, signal) || len(k.items) != 0 || len(k.steps) != 4 {
+		t.Errorf("%v, after %v, left %v", err, k.steps, k.state())
+	}
+}
+
 // A rule that has to be made anew, because other programs are pinned, is.
 func TestPrepareMakesRulesAnew(t *testing.T) {
 	asks := plan.Filter{Family: plan.IPv4, Table: "filter", Chain: "PORTREEVE-FORWARD", Spec: "-m bpf --object-pinned /a/b -j DROP"}

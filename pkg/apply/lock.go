@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -32,10 +33,11 @@ const made = os.ModeDir | os.ModeSticky | 0o700
 // it, as their last holder removes them, until that must have another cause.
 const mostVanished = 1000
 
-// Acquire takes the lock at path, waiting at most wait for another holder. It
+// Acquire takes the lock at path, waiting at most wait for another holder, and not when ctx
+// ends. It
 // makes the directory that the file is in, open to root only: whoever may
 // open a file may lock it.
-func Acquire(path string, wait time.Duration) (*Lock, error) {
+func Acquire(ctx context.Context, path string, wait time.Duration) (*Lock, error) {
 	deadline := time.Now().Add(wait)
 	for vanished := 0; ; {
 		l, err := try(path)
@@ -45,7 +47,11 @@ func Acquire(path string, wait time.Duration) (*Lock, error) {
 		case (errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrExist)) && vanished < mostVanished:
 			vanished++ // ErrExist: MkdirAll met the directory, and then it was gone
 		case errors.Is(err, ErrLocked) && time.Now().Before(deadline):
-			time.Sleep(lockPoll)
+			select {
+			case <-ctx.Done():
+				deadline = time.Time{}
+			case <-time.After(lockPoll):
+			}
 		default:
 			removeMade(filepath.Dir(path))
 			return nil, err

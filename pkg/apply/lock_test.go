@@ -1,6 +1,7 @@
 package apply
 
 import (
+	"context"
 	"errors"
 	"os"
 	"os/exec"
@@ -31,7 +32,7 @@ func TestMain(m *testing.M) {
 // takeTurns takes the lock, calls a function and lets it go, again and again.
 func takeTurns(path string, turns int, f func() error) error {
 	for range turns {
-		l, err := Acquire(path, time.Minute)
+		l, err := Acquire(context.Background(), path, time.Minute)
 		if err != nil {
 			return err
 		}
@@ -53,7 +54,7 @@ func alone(path string) error {
 
 func acquire(t *testing.T, path string) *Lock {
 	t.Helper()
-	l, err := Acquire(path, 0)
+	l, err := Acquire(t.Context(), path, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,8 +71,13 @@ func release(t *testing.T, l *Lock) {
 func TestLockKeepsSecondRunnerOut(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "run", "lock")
 	l := acquire(t, path)
-	if _, err := Acquire(path, 0); !errors.Is(err, ErrLocked) {
+	if _, err := Acquire(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
 		t.Errorf("second runner: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Acquire(ctx, path, 1<<62); !errors.Is(err, ErrLocked) {
+		t.Errorf("who waits no more: %v", err)
 	}
 	release(t, l)
 	release(t, acquire(t, path))
@@ -166,7 +172,7 @@ func TestReleaseRemovesWhatAcquireMade(t *testing.T) {
 func TestAcquireThatFailsLeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	for _, path := range []string{filepath.Join(dir, "a", "b", string(make([]byte, 300))), "/proc/a/lock"} {
-		if _, err := Acquire(path, time.Second); err == nil || errors.Is(err, ErrLocked) {
+		if _, err := Acquire(t.Context(), path, time.Second); err == nil || errors.Is(err, ErrLocked) {
 			t.Errorf("%q: %v", path, err)
 		}
 	}
@@ -186,7 +192,7 @@ func TestReleaseLeavesTheLockOfAnother(t *testing.T) {
 	if holder, err := os.ReadFile(path); err != nil || string(holder) != strconv.Itoa(os.Getpid())+"\n" {
 		t.Errorf("the lock's file has %q, %v", holder, err)
 	}
-	if _, err := Acquire(path, 0); !errors.Is(err, ErrLocked) {
+	if _, err := Acquire(t.Context(), path, 0); !errors.Is(err, ErrLocked) {
 		t.Errorf("another has it, too: %v", err)
 	}
 	release(t, l)

@@ -60,6 +60,7 @@ var Codes = []Code{
 	{"networkd-routes", "systemd-networkd may remove portreeve's route.", nil},
 
 	{"rules-astray", "Portreeve's own rules are gone or not in their place, and rules of others do harm.", append([]string{"drift"}, lost...)},
+	{"rules-unfollowed", "Packets have more ways through a chain's rules than can be followed, and harm that is done there may not be named.", nil},
 	{"ingress-drops", "A chain of nftables at an interface's ingress drops what mail needs.", lost},
 	{"prerouting-drops", "A rule in PREROUTING drops what mail needs.", lost},
 	{"input-drops", "A rule or policy in INPUT drops what mail needs.", lost},

@@ -62,7 +62,7 @@ func TestKeep(t *testing.T) {
 		{"iptables-nft -P FORWARD DROP", "forward", ""},
 	} {
 		shell(t, k.rules)
-		s, err := netfilter.Look()
+		s, err := netfilter.Look(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -27,6 +27,18 @@ func (e *exam) firewall() {
 			"flows that it took up before attach pass by the routing rules until they end, unseen",
 			"attach before mail flows, or leave port 25 out of the flowtable")
 	}
+	e.unfollowed()
+}
+
+// unfollowed tells where packets have more ways than can be followed.
+func (e *exam) unfollowed() {
+	if e.m.Firewall == nil {
+		return
+	}
+	for _, p := range e.m.Firewall.Unfollowed() {
+		e.warn("rules-unfollowed", p.String(), "packets have too many ways through it and the chains that it leads to: they were not followed to the end, so that harm which rules do there may not be named",
+			"let fewer rules lead to the same chains, and run doctor again")
+	}
 }
 
 // troubles judges the rules that packets meet. Not what is there counts, but what
@@ -148,5 +160,6 @@ func (e *exam) masqueradeRemark(s config.Service, t config.Target, m netfilter.M
 func Masquerades(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
 	e := begin(c, Machine{Links: links, Firewall: firewall})
 	e.masqueraded()
+	e.unfollowed()
 	return e.report()
 }

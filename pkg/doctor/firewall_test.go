@@ -69,6 +69,11 @@ func testFirewallFindings(t *testing.T) {
 		"untracked is dropped, by nftables": {rules: rule("prerouting priority 0", "ct state != { established, related, new } counter drop"), severity: finding.Error, code: "prerouting-drops", object: "nft table inet fw chain c",
 			text: "; nft 'replace rule inet fw c handle 3 meta mark and 0x3000000 == 0 ct state != { established, related, new } counter drop'"},
 		"what is invalid is dropped": {rules: "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP;" + rule("input priority 0", "ct state invalid drop")},
+		"more ways than can be followed": {rules: `{
+	echo '*mangle'; for i in $(seq 24); do echo ":c$i -"; done; echo '-A FORWARD -i ext0 -p tcp --dport 25 -j c1'
+	for i in $(seq 23); do echo "-A c$i -j c$((i+1))"; echo "-A c$i -j MARK --xor-mark $((1<<i))"; echo "-A c$i -j c$((i+1))"; done; echo COMMIT
+} | iptables-legacy-restore`, severity: finding.Warning, code: "rules-unfollowed", object: "iptables-legacy table mangle chain FORWARD",
+			text: "packets have too many ways through it and the chains that it leads to", stays: true},
 		"raw": {rules: "iptables-legacy -t raw -A PREROUTING -i ext0 -p tcp --dport 25 -j DROP", severity: finding.Error, code: "prerouting-drops", object: "iptables-legacy table raw chain PREROUTING",
 			text: "drops connections to 172.16.40.1:25 by ext0, new transit connections to 172.16.20.254:25 by ext0 and packets of transit clients"},
 		"security": {rules: "iptables-nft -t security -A INPUT -i dmz0 -p tcp --sport 25 -j DROP", severity: finding.Error, code: "input-drops", object: "iptables-nft table security chain INPUT",
@@ -250,7 +255,7 @@ func judged(t *testing.T, file string, attached bool) finding.List {
 		m.Probes = nil
 	}
 	var err error
-	if m.Firewall, err = netfilter.Look(); err != nil {
+	if m.Firewall, err = netfilter.Look(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return noted(Examine(c, m))

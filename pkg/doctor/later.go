@@ -17,14 +17,17 @@ func (e *exam) later(wanted *netfilter.Survey) {
 	if !plan.Loops(e.c) {
 		return
 	}
-	var told []netfilter.Rule
+	judged, told := kinds{}, map[netfilter.RuleID]bool{}
 	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, s := range e.c.Services {
 			for _, t := range some(s.Intercept, f) {
 				for _, w := range e.each(e.c.Interfaces.Client, t, e.uninspected) {
+					if !judged.isNew(e.kind(wanted, w)) {
+						continue
+					}
 					for _, m := range e.stopping(wanted, w) {
-						if !slices.ContainsFunc(told, m.Same) {
-							told = append(told, m.Rule)
+						if !told[m.ID()] {
+							told[m.ID()] = true
 							e.unmetLater(wanted, w, m)
 						}
 					}
@@ -32,6 +35,29 @@ func (e *exam) later(wanted *netfilter.Survey) {
 			}
 		}
 	}
+}
+
+// kind is what rules can tell of a way of connections in transit. Gateways have many of a
+// kind.
+type kind struct {
+	leg
+	begins  netfilter.Packet // as it is forwarded to the loop
+	forward netfilter.Packet // as it would be forwarded without us
+}
+
+// kinds are those that were judged.
+type kinds map[kind]bool
+
+// isNew reports whether a kind was not judged yet.
+func (k kinds) isNew(one kind) bool {
+	judged := k[one]
+	k[one] = true
+	return !judged
+}
+
+func (g *gateway) kind(wanted *netfilter.Survey, w way) kind {
+	loop := g.intercepted(w.to, w.by)[0]
+	return kind{w.leg, wanted.Shape(loop.at("forward")), wanted.Shape(w.at("forward"))}
 }
 
 // ephemeral is a port that a client may connect from. Rules that ask for another one
@@ -53,10 +79,8 @@ func (g *gateway) stopping(wanted *netfilter.Survey, w way) []netfilter.Meeting 
 	if w.leg == openReply {
 		return met
 	}
-	syn := wanted.Meet("forward", w.at("forward"))
-	met = slices.DeleteFunc(met, func(m netfilter.Meeting) bool {
-		return slices.ContainsFunc(syn, func(o netfilter.Meeting) bool { return o.Same(m.Rule) })
-	})
+	syn := rulesOf(wanted.Meet("forward", w.at("forward")))
+	met = slices.DeleteFunc(met, func(m netfilter.Meeting) bool { return syn[m.ID()] })
 	return append(met, begun(wanted, w.at("forward"), p)...)
 }
 

@@ -48,7 +48,7 @@ func Look(ctx context.Context, c *config.Config, f plan.Facts, a Attachment) (Ma
 	if m.Listeners, err = listeners(); err != nil {
 		return m, err
 	}
-	if m.Firewall, err = netfilter.Look(); err != nil {
+	if m.Firewall, err = netfilter.Look(ctx); err != nil {
 		return m, err
 	}
 	m.Flowtables = m.Firewall.Flowtables()

@@ -22,12 +22,13 @@ func (e *exam) unmet(wanted *netfilter.Survey) {
 		return
 	}
 	var out, marked []netfilter.Unmet
+	judged := kinds{}
 	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, s := range e.c.Services {
 			for _, t := range some(s.Intercept, f) {
 				for _, by := range e.c.Interfaces.Client {
-					out = append(out, e.unmetBy(wanted, t, by)...)
-					marked = append(marked, e.unmetMarked(wanted, t, by)...)
+					out = append(out, e.unmetBy(wanted, t, by, judged)...)
+					marked = append(marked, e.unmetMarked(wanted, t, by, judged)...)
 				}
 			}
 		}
@@ -41,11 +42,11 @@ func (e *exam) unmet(wanted *netfilter.Survey) {
 }
 
 // unmetBy are the rules that new connections to a target do not meet for the interface.
-func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
+func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string, judged kinds) []netfilter.Unmet {
 	goes := g.intercepted(t, by)[0].at("forward")
 	var unmet []netfilter.Unmet
 	for _, w := range g.uninspected(t, by) {
-		if w.leg == openSYN {
+		if w.leg == openSYN && judged.isNew(g.kind(wanted, w)) {
 			unmet = append(unmet, wanted.Unmet("forward", w.at("forward"), goes)...)
 		}
 	}
@@ -54,9 +55,13 @@ func (g *gateway) unmetBy(wanted *netfilter.Survey, t config.Target, by string) 
 
 // unmetMarked are the rules that they do not meet for their mark, whatever the rest of it
 // is.
-func (g *gateway) unmetMarked(wanted *netfilter.Survey, t config.Target, by string) []netfilter.Unmet {
+func (g *gateway) unmetMarked(wanted *netfilter.Survey, t config.Target, by string, judged kinds) []netfilter.Unmet {
+	loop := g.intercepted(t, by)[0]
+	if !judged.isNew(g.kind(wanted, loop)) {
+		return nil
+	}
 	var unmet []netfilter.Unmet
-	for _, st := range g.intercepted(t, by)[0].steps {
+	for _, st := range loop.steps {
 		goes := st.Packet
 		goes.Doubt = ^goes.Mark
 		would := goes
@@ -69,14 +74,20 @@ func (g *gateway) unmetMarked(wanted *netfilter.Survey, t config.Target, by stri
 // byChain sorts rules by their chains, each rule once.
 func byChain(all []netfilter.Unmet) [][]netfilter.Unmet {
 	var chains [][]netfilter.Unmet
+	at, seen := map[string]int{}, map[netfilter.RuleID]bool{}
 	for _, u := range all {
-		i := slices.IndexFunc(chains, func(c []netfilter.Unmet) bool { return c[0].Place.String() == u.Place.String() })
-		switch {
-		case i < 0:
-			chains = append(chains, []netfilter.Unmet{u})
-		case !slices.ContainsFunc(chains[i], func(o netfilter.Unmet) bool { return o.Same(u.Rule) }):
-			chains[i] = append(chains[i], u)
+		if seen[u.ID()] {
+			continue
 		}
+		seen[u.ID()] = true
+		place := u.Place.String()
+		i, known := at[place]
+		if !known {
+			i = len(chains)
+			at[place] = i
+			chains = append(chains, nil)
+		}
+		chains[i] = append(chains[i], u)
 	}
 	return chains
 }

@@ -71,11 +71,21 @@ func (g *gateway) follow(s *netfilter.Survey, w way) []trouble {
 // forAll takes for no choice what stops clients only since their packets are not tracked:
 // the rule was made for those whom an ACCEPT by state did not concern.
 func forAll(met, tracked []netfilter.Meeting) {
+	before := rulesOf(tracked)
 	for i, m := range met {
-		if m.Choosing && m.Stops() && !slices.ContainsFunc(tracked, func(o netfilter.Meeting) bool { return o.Same(m.Rule) }) {
+		if m.Choosing && m.Stops() && !before[m.ID()] {
 			met[i].Choosing = false
 		}
 	}
+}
+
+// rulesOf are the rules that are met.
+func rulesOf(met []netfilter.Meeting) map[netfilter.RuleID]bool {
+	rules := map[netfilter.RuleID]bool{}
+	for _, m := range met {
+		rules[m.ID()] = true
+	}
+	return rules
 }
 
 // blameWriter puts the rule that took a mark in the place of those that the packet

@@ -19,6 +19,7 @@ import (
 func Stopped(c *config.Config, links []route.Link, firewall *netfilter.Survey) finding.List {
 	e := begin(c, Machine{Links: links, Firewall: firewall})
 	e.stopped()
+	e.unfollowed()
 	return e.report()
 }
 

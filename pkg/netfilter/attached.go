@@ -9,7 +9,7 @@ import (
 // With returns the packet filter as it is when our chains are as wanted: those among
 // the items are there, each jump to one is in its place, and no others of ours are.
 func (s *Survey) With(items []plan.Item) *Survey {
-	w := &Survey{flowtables: s.flowtables, printer: s.printer}
+	w := &Survey{flowtables: s.flowtables, printer: s.printer, effort: s.spending()}
 	for _, c := range s.chains {
 		if c.ours() {
 			continue
@@ -55,7 +55,7 @@ func (s *Survey) add(f plan.Filter) {
 
 // base is a base chain, as far as the place of our jumps depends on it.
 func (s *Survey) base(c *chain) base {
-	read := func(name string) ([]line, error) {
+	b, _ := chainsBy(func(name string) ([]line, error) { // nothing is read any more that could fail
 		var lines []line
 		if next, found := s.chain(c.Place, name); found {
 			for _, e := range next.entries {
@@ -63,9 +63,7 @@ func (s *Survey) base(c *chain) base {
 			}
 		}
 		return lines, nil
-	}
-	lines, _ := read(c.Chain)
-	b, _ := newBase(lines, read) // nothing is read any more that could fail
+	}).base(c.Chain)
 	return b
 }
 

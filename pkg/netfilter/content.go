@@ -13,11 +13,11 @@ import (
 // contentOf returns a word for all that a chain of nftables holds but what its rules have
 // counted, with the chain's own names: the same word is the same rules. It is made of what
 // the kernel says, and nothing of that is understood. A chain that is gone is empty.
-func contentOf(c *nftables.Chain) (word string, empty bool, err error) {
+func contentOf(p patience, c *nftables.Chain) (word string, empty bool, err error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d %q %q\n", c.Table.Family, c.Table.Name, c.Name)
 	head := b.Len()
-	err = unchanged(func(*nftables.Conn) error {
+	err = p.unchanged(func(*nftables.Conn) error {
 		text := b.String()[:head]
 		b.Reset()
 		b.WriteString(text)

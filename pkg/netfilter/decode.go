@@ -13,7 +13,7 @@ import (
 // decoder reads the expressions of one rule: loads fill registers, and what
 // compares a register makes a condition.
 type decoder struct {
-	conn      *nftables.Conn
+	sets      *sets
 	table     *nftables.Table
 	family    nftables.TableFamily // narrowed by a condition in tables of several
 	registers map[uint32]register
@@ -39,7 +39,7 @@ func (d *decoder) rule(r *nftables.Rule, at Place, names []string) []entry {
 		d.unseen(name)
 	}
 	if !slices.Contains(names, "byteorder") {
-		d.entry.inOrder()
+		d.usersInOrder()
 	}
 	if j, found := readJump(r); found {
 		d.entry.ourJump = j.ours && at.Flavour == IPTablesNFT
@@ -73,22 +73,34 @@ func (d *decoder) unseen(name string) {
 	}
 }
 
-// inOrder brings numbers of users and groups, which a register holds as the machine
+// usersInOrder brings numbers of users and groups, which a register holds as the machine
 // does, into an order in which ranges can be compared. Where a rule asks for a range,
 // they are in it.
-func (e *entry) inOrder() {
-	for i, c := range e.conditions {
-		if c.field != user && c.field != group {
-			continue
+func (d *decoder) usersInOrder() {
+	for i, c := range d.entry.conditions {
+		if c.field == user || c.field == group {
+			d.entry.conditions[i].spans = d.sets.inOrder(c.spans)
+			d.entry.conditions[i].sorted = false
 		}
-		var spans []span
-		for _, s := range c.spans {
-			if len(s.low) == 4 && len(s.high) == 4 {
-				spans = append(spans, span{numberOctets(binary.NativeEndian.Uint32(s.low)), numberOctets(binary.NativeEndian.Uint32(s.high))})
-			}
-		}
-		e.conditions[i].spans = spans
 	}
+}
+
+// inOrder returns numbers of users or groups in an order in which ranges can be compared.
+func (s *sets) inOrder(spans []span) []span {
+	if len(spans) == 0 {
+		return nil
+	}
+	if ordered, known := s.users[&spans[0]]; known {
+		return ordered
+	}
+	var ordered []span
+	for _, s := range spans {
+		if len(s.low) == 4 && len(s.high) == 4 {
+			ordered = append(ordered, span{numberOctets(binary.NativeEndian.Uint32(s.low)), numberOctets(binary.NativeEndian.Uint32(s.high))})
+		}
+	}
+	s.users[&spans[0]] = ordered
+	return ordered
 }
 
 func (d *decoder) expression(e expr.Any) {

@@ -22,8 +22,8 @@ type jump struct {
 }
 
 // jumpsIn returns the rules of an nftables chain that lead to chains of ours.
-func jumpsIn(c *nftables.Chain) ([]jump, error) {
-	rules, err := rulesOf(c)
+func jumpsIn(p patience, c *nftables.Chain) ([]jump, error) {
+	rules, err := rulesOf(p, c)
 	if err != nil {
 		return nil, err
 	}
@@ -36,9 +36,9 @@ func jumpsIn(c *nftables.Chain) ([]jump, error) {
 	return jumps, nil
 }
 
-func rulesOf(c *nftables.Chain) ([]*nftables.Rule, error) {
+func rulesOf(p patience, c *nftables.Chain) ([]*nftables.Rule, error) {
 	var rules []*nftables.Rule
-	err := unchanged(func(conn *nftables.Conn) (err error) {
+	err := p.unchanged(func(conn *nftables.Conn) (err error) {
 		rules, err = conn.GetRules(c.Table, c)
 		return err
 	})
@@ -78,7 +78,7 @@ func readJump(r *nftables.Rule) (jump, bool) {
 
 // removeJump deletes our jump from a base chain, by its handle.
 func removeJump(f plan.Filter) error {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func removeJump(f plan.Filter) error {
 		if c.Name != f.Chain {
 			continue
 		}
-		jumps, err := jumpsIn(c)
+		jumps, err := jumpsIn(forChange(), c)
 		if err != nil {
 			return err
 		}

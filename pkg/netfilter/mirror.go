@@ -38,7 +38,7 @@ func (m Meeting) Mirror(out string) Mirror {
 // has reports whether a chain has a rule, as its tool shows it.
 func (s *Survey) has(beside Place, name, rule string) bool {
 	c, found := s.chain(beside, name)
-	return found && slices.ContainsFunc(c.entries, func(e entry) bool { return s.shows(c, e) == rule })
+	return found && slices.Contains(s.shown(c), rule)
 }
 
 // mirrorSpec returns the condition on the destination of a rule of iptables as one on

@@ -19,6 +19,7 @@
 package netfilter
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -34,6 +35,7 @@ import (
 // Hand reads and changes netfilter for apply. It is safe for concurrent use.
 type Hand struct {
 	tools tools
+	until context.Context // nil: forever
 
 	mu     sync.Mutex
 	read   uint32             // the generation of the ruleset in which nft was read; 0: not yet
@@ -43,6 +45,13 @@ type Hand struct {
 
 // New returns a Hand. It looks for no command before one is needed.
 func New() *Hand { return &Hand{} }
+
+// Until makes Have give up, where others keep it from its end, when ctx ends. What is
+// changed is changed all the same. It is called before the hand is used.
+func (h *Hand) Until(ctx context.Context) *Hand {
+	h.until = ctx
+	return h
+}
 
 // Name returns "netfilter".
 func (*Hand) Name() string { return "netfilter" }
@@ -89,7 +98,12 @@ func (h *Hand) haveNFT() ([]plan.Item, error) {
 // readNFT asks the kernel which tables and chains there are, and starts
 // iptables-nft only for chains of ours that hold what it has not shown before.
 func (h *Hand) readNFT() ([]plan.Item, error) {
-	r, err := readRuleset()
+	ctx := h.until
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	p := patient(ctx)
+	r, err := readRuleset(p)
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +112,7 @@ func (h *Hand) readNFT() ([]plan.Item, error) {
 	h.listed = map[string]listing{}
 	for _, t := range r.ownTables() {
 		for _, c := range r.chainsOf(t) {
-			found, err := h.haveIn(c, before)
+			found, err := h.haveIn(p, c, before)
 			if err != nil {
 				return nil, err
 			}
@@ -111,10 +125,10 @@ func (h *Hand) readNFT() ([]plan.Item, error) {
 // haveIn reads one of our chains, and from a base chain our jumps. iptables-nft
 // is not asked about chains of others: it stumbles over rules made with nft, or
 // shows them as something else.
-func (h *Hand) haveIn(c *nftables.Chain, before map[string]listing) ([]plan.Item, error) {
+func (h *Hand) haveIn(p patience, c *nftables.Chain, before map[string]listing) ([]plan.Item, error) {
 	f := family(c.Table.Family)
 	if strings.HasPrefix(c.Name, plan.ChainPrefix) {
-		l, err := h.listOwn(c, before)
+		l, err := h.listOwn(p, c, before)
 		if errors.Is(err, ErrMissing) {
 			// The chain can be found and removed without iptables, and its
 			// rules go with it.
@@ -125,15 +139,15 @@ func (h *Hand) haveIn(c *nftables.Chain, before map[string]listing) ([]plan.Item
 	if c.Hooknum == nil {
 		return nil, nil
 	}
-	b, err := readBase(c)
+	b, err := readBase(p, c)
 	return b.jumps(f, false, c.Table.Name, c.Name), err
 }
 
 // listOwn is what iptables shows of a chain of ours in nftables. It is not asked again
 // about what it has shown: each answer is a process, which on a busy machine takes a
 // while, and there are twenty such chains.
-func (h *Hand) listOwn(c *nftables.Chain, before map[string]listing) (listing, error) {
-	held, empty, err := contentOf(c)
+func (h *Hand) listOwn(p patience, c *nftables.Chain, before map[string]listing) (listing, error) {
+	held, empty, err := contentOf(p, c)
 	if err != nil {
 		return listing{}, err
 	}
@@ -145,7 +159,7 @@ func (h *Hand) listOwn(c *nftables.Chain, before map[string]listing) (listing, e
 		if l, err = h.tools.list(tool{family: family(c.Table.Family)}, c.Table.Name, c.Name); err != nil {
 			return l, err
 		}
-		if again, _, err := contentOf(c); err != nil || again != held {
+		if again, _, err := contentOf(p, c); err != nil || again != held {
 			return l, err // it was changed meanwhile: nobody knows what was shown
 		}
 	}
@@ -385,7 +399,8 @@ func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 	if t.legacy {
 		return h.listLegacy(t, f.Table)
 	}
-	r, err := readRuleset()
+	p := forChange()
+	r, err := readRuleset(p)
 	if err != nil {
 		return listing{}, err
 	}
@@ -393,7 +408,7 @@ func (h *Hand) listFor(t tool, f plan.Filter) (listing, error) {
 		if c.Name == f.Chain {
 			h.mu.Lock()
 			defer h.mu.Unlock()
-			return h.listOwn(c, h.listed)
+			return h.listOwn(p, c, h.listed)
 		}
 	}
 	return listing{}, nil

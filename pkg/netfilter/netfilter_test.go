@@ -267,7 +267,7 @@ func TestOldVersionsMakeAllBaseChains(t *testing.T) {
 func TestDeletionIsNotRecursive(t *testing.T) {
 	isolate(t)
 	sh(t, "iptables-nft -A INPUT -p tcp --dport 22 -j ACCEPT")
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -253,10 +253,11 @@ type span struct{ low, high []byte }
 // condition is one of those that a rule makes: that the first octets of a
 // field, under a mask, are in one of the spans.
 type condition struct {
-	field field
-	mask  []byte // may be shorter than the field, nil: all ones
-	not   bool
-	spans []span
+	field  field
+	mask   []byte // may be shorter than the field, nil: all ones
+	not    bool
+	spans  []span
+	sorted bool // the spans are in order, and none reaches into another
 }
 
 // opaque is a condition that we do not understand.
@@ -270,17 +271,50 @@ func (c condition) fit(p Packet) fit {
 	if !known {
 		return maybe
 	}
-	among := never
-	for _, s := range c.spans {
-		if len(s.low) > len(k.value) || len(s.low) != len(s.high) {
-			return maybe // malformed
-		}
-		among = max(among, s.holds(k.under(c.mask, len(s.low))))
+	among, malformed := c.among(k)
+	if malformed {
+		return maybe
 	}
 	if c.not {
 		return surely - among
 	}
 	return among
+}
+
+// among reports whether a value is in one of the spans.
+func (c condition) among(k known) (among fit, malformed bool) {
+	spans := c.spans
+	if c.sorted {
+		spans = c.near(k)
+	}
+	var part known
+	for _, s := range spans {
+		if len(s.low) > len(k.value) || len(s.low) != len(s.high) {
+			return maybe, true
+		}
+		if len(part.value) != len(s.low) {
+			part = k.under(c.mask, len(s.low))
+		}
+		among = max(among, s.holds(part))
+		if c.sorted && among != never {
+			break // a value that is in no span for sure is so in the first that may have it
+		}
+	}
+	return among, false
+}
+
+// near are the sorted spans from the first on that may have a value, and up to the last.
+func (c condition) near(k known) []span {
+	if len(c.spans) == 0 || len(c.spans[0].low) > len(k.value) {
+		return c.spans
+	}
+	lowest, highest := k.under(c.mask, len(c.spans[0].low)).bounds()
+	from, _ := slices.BinarySearchFunc(c.spans, lowest, func(s span, v []byte) int { return bytes.Compare(s.high, v) })
+	n, found := slices.BinarySearchFunc(c.spans[from:], highest, func(s span, v []byte) int { return bytes.Compare(s.low, v) })
+	if found {
+		n++
+	}
+	return c.spans[from : from+n]
 }
 
 // under returns the first octets of a value under a mask.
@@ -294,17 +328,24 @@ func (k known) under(mask []byte, n int) known {
 	return part
 }
 
-// holds reports whether a value is in the span.
-func (s span) holds(k known) fit {
-	lowest, highest := bytes.Clone(k.value), bytes.Clone(k.value)
-	differs, doubtful := false, false
+// bounds are the lowest and the highest value that it may be.
+func (k known) bounds() (lowest, highest []byte) {
+	lowest, highest = bytes.Clone(k.value), bytes.Clone(k.value)
 	for i, d := range k.doubt {
 		lowest[i] &^= d
 		highest[i] |= d
-		differs = differs || (k.value[i]^s.low[i])&^d != 0
-		doubtful = doubtful || d != 0
 	}
+	return lowest, highest
+}
+
+// holds reports whether a value is in the span.
+func (s span) holds(k known) fit {
 	if bytes.Equal(s.low, s.high) {
+		differs, doubtful := false, false
+		for i, d := range k.doubt {
+			differs = differs || (k.value[i]^s.low[i])&^d != 0
+			doubtful = doubtful || d != 0
+		}
 		switch {
 		case differs:
 			return never
@@ -313,6 +354,7 @@ func (s span) holds(k known) fit {
 		}
 		return surely
 	}
+	lowest, highest := k.bounds()
 	switch {
 	case bytes.Compare(highest, s.low) < 0 || bytes.Compare(s.high, lowest) < 0:
 		return never

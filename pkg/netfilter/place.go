@@ -29,16 +29,47 @@ type base struct {
 	run   int // where the trailing run of bare rules begins; their number if there is none
 }
 
-// newBase finds where the trailing run begins: the rules at the end that are
+// chains are what one look has read of a table's chains, and found out about them. A chain
+// is read once, whatever leads to it: rules that jump to one chain from several others make
+// more ways than there are rules.
+type chains struct {
+	read  func(chain string) ([]line, error)
+	lines map[string][]line
+	bare  map[string]bool
+	does  map[string]does
+}
+
+// chainsBy begins a look at chains that read reads.
+func chainsBy(read func(chain string) ([]line, error)) *chains {
+	return &chains{read: read, lines: map[string][]line{}, bare: map[string]bool{}, does: map[string]does{}}
+}
+
+// chain returns the rules of a chain.
+func (c *chains) chain(name string) ([]line, error) {
+	if lines, read := c.lines[name]; read {
+		return lines, nil
+	}
+	lines, err := c.read(name)
+	if err == nil {
+		c.lines[name] = lines
+	}
+	return lines, err
+}
+
+// base finds where a chain's trailing run begins: the rules at the end that are
 // about every packet are a policy in all but name. A jump among them leads to
 // chains that hold nothing else. Our own jumps do not count.
-func newBase(lines []line, chain func(name string) ([]line, error)) (base, error) {
+func (c *chains) base(name string) (base, error) {
+	lines, err := c.chain(name)
+	if err != nil {
+		return base{}, err
+	}
 	b := base{lines, len(lines)}
 	for i, l := range slices.Backward(lines) {
 		if l.jump != "" {
 			continue
 		}
-		all, err := allBare(l, nil, chain)
+		all, err := c.allBare(l)
 		if err != nil {
 			return base{}, err
 		}
@@ -47,73 +78,89 @@ func newBase(lines []line, chain func(name string) ([]line, error)) (base, error
 		}
 		b.run = i
 	}
-	return b, b.trim(chain)
+	b.run, err = c.trim(b)
+	return b, err
 }
 
 // trim begins the run behind chains in which nothing is, such as Docker's DOCKER-USER, and
 // takes one for none that only logs: others put their bans there, which hold at once only
 // before our jump.
-func (b *base) trim(chain func(string) ([]line, error)) error {
-	begin := len(b.lines)
+func (c *chains) trim(b base) (begin int, err error) {
+	begin = len(b.lines)
 	ends := false
 	for i := len(b.lines) - 1; i >= b.run; i-- {
-		does, stops, err := effect(b.lines[i], chain)
+		d, err := c.effect(b.lines[i])
 		if err != nil {
-			return err
+			return 0, err
 		}
-		ends = ends || stops
-		if does && ends {
+		ends = ends || d.stops
+		if d.any && ends {
 			begin = i
 		}
 	}
-	b.run = begin
-	return nil
+	return begin, nil
 }
 
-// effect reports whether a line of the run, or one that it leads to, does anything to a
-// packet, and whether that is more than to log it.
-func effect(l line, chain func(string) ([]line, error)) (does, stops bool, err error) {
-	if l.jump != "" {
-		return false, false, nil
+// does is what the lines of a run do to packets.
+type does struct {
+	any   bool // they do not leave them alone
+	stops bool // they do more than log them
+}
+
+// effect returns what a line of the run does, or one that it leads to.
+func (c *chains) effect(l line) (does, error) {
+	switch {
+	case l.jump != "":
+		return does{}, nil
+	case l.to == "":
+		return does{true, !l.logs}, nil
 	}
-	if l.to == "" {
-		return true, !l.logs, nil
+	if d, found := c.does[l.to]; found {
+		return d, nil
 	}
-	lines, err := chain(l.to)
+	lines, err := c.chain(l.to)
+	if err != nil {
+		return does{}, err
+	}
+	var all does
 	for _, next := range lines {
 		if next.back {
 			break
 		}
-		d, s, failed := effect(next, chain)
-		if failed != nil {
-			return false, false, failed
+		d, err := c.effect(next)
+		if err != nil {
+			return does{}, err
 		}
-		does, stops = does || d, stops || s
+		all = does{all.any || d.any, all.stops || d.stops}
 	}
-	return does, stops, err
+	c.does[l.to] = all
+	return all, nil
 }
 
 // allBare reports whether a rule is bare, and all those that it leads to.
-func allBare(l line, way []string, chain func(string) ([]line, error)) (bool, error) {
+func (c *chains) allBare(l line) (bool, error) {
 	if !l.bare || l.to == "" {
 		return l.bare, nil
 	}
-	if slices.Contains(way, l.to) {
-		return false, nil // the kernel has no such circle: the rules are not understood
+	if all, found := c.bare[l.to]; found {
+		return all, nil
 	}
-	lines, err := chain(l.to)
+	// While a chain is looked through it counts as not bare: the kernel has no circle that
+	// leads back to it, or the rules are not understood.
+	c.bare[l.to] = false
+	lines, err := c.chain(l.to)
 	if err != nil {
 		return false, err
 	}
-	way = append(slices.Clone(way), l.to)
 	for _, next := range lines {
 		if next.logs {
 			continue
 		}
-		if all, err := allBare(next, way, chain); !all || err != nil {
+		if all, err := c.allBare(next); !all || err != nil {
 			return false, err
 		}
 	}
+	c.bare[l.to] = true
 	return true, nil
 }
 
@@ -216,7 +263,7 @@ func (*Hand) stepNFT(f plan.Filter) (settled bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	b, err := readBase(c)
+	b, err := readBase(forChange(), c)
 	if err != nil {
 		return false, err
 	}
@@ -265,7 +312,7 @@ func newJump(c *nftables.Chain, own string) *nftables.Rule {
 
 // baseOf finds the base chain of a jump.
 func baseOf(f plan.Filter) (*nftables.Chain, error) {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return nil, err
 	}
@@ -279,21 +326,16 @@ func baseOf(f plan.Filter) (*nftables.Chain, error) {
 
 // readBase reads a base chain of nftables, and the chains that its last rules
 // lead to, of one moment.
-func readBase(c *nftables.Chain) (b base, err error) {
-	err = unchanged(func(conn *nftables.Conn) error {
-		read := func(name string) ([]line, error) {
+func readBase(p patience, c *nftables.Chain) (b base, err error) {
+	err = p.unchanged(func(conn *nftables.Conn) (err error) {
+		b, err = chainsBy(func(name string) ([]line, error) {
 			rules, err := conn.GetRules(c.Table, &nftables.Chain{Table: c.Table, Name: name})
 			var lines []line
 			for _, r := range rules {
 				lines = append(lines, lineOf(r))
 			}
 			return lines, err
-		}
-		lines, err := read(c.Name)
-		if err != nil {
-			return err
-		}
-		b, err = newBase(lines, read)
+		}).base(c.Name)
 		return err
 	})
 	if err != nil {
@@ -398,15 +440,13 @@ func (h *Hand) stepLegacy(f plan.Filter) (settled bool, err error) {
 
 // base reads a chain of iptables-legacy.
 func (l listing) base(name string) base {
-	chain := func(name string) ([]line, error) {
+	b, _ := chainsBy(func(name string) ([]line, error) { // nothing is read any more that could fail
 		var lines []line
 		for _, spec := range l.of(name) {
 			lines = append(lines, rule{name, spec}.line(l.chains))
 		}
 		return lines, nil
-	}
-	lines, _ := chain(name)
-	b, _ := newBase(lines, chain) // nothing is read any more that could fail
+	}).base(name)
 	return b
 }
 

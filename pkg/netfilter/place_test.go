@@ -63,6 +63,39 @@ func TestTrailingRun(t *testing.T) {
 	}
 }
 
+// A chain is read once, in whatever number of ways bare jumps lead to it: eight jumps a
+// chain, sixty chains deep, make more ways than can be gone.
+func TestTrailingRunReadsEachChainOnce(t *testing.T) {
+	const deep, wide = 60, 8
+	reads := map[string]int{}
+	for end, want := range map[line]int{
+		{bare: true}: 0, {bare: true, back: true}: 1, {bare: true, logs: true}: 1, {}: 1,
+	} {
+		b, err := chainsBy(func(name string) ([]line, error) {
+			reads[name]++
+			var n int
+			fmt.Sscanf(name, "c%d", &n)
+			if n == deep {
+				return []line{end}, nil
+			}
+			lines := slices.Repeat([]line{{bare: true, to: fmt.Sprintf("c%d", n+1)}}, wide)
+			if n == 0 {
+				lines = lines[:1]
+			}
+			return lines, nil
+		}).base("c0")
+		if err != nil || b.run != want {
+			t.Errorf("ends with %+v: the run begins at %d, %v, want %d", end, b.run, err, want)
+		}
+		for name, n := range reads {
+			if n != 1 {
+				t.Errorf("ends with %+v: %s was read %d times", end, name, n)
+			}
+		}
+		clear(reads)
+	}
+}
+
 // order returns the rules of a chain as iptables shows them, our jumps by the
 // chain that they lead to.
 func order(t *testing.T, tl tool, chain string) []string {
@@ -276,7 +309,7 @@ func TestPlacesAmongRulesOfNFT(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b, err := readBase(c)
+			b, err := readBase(forChange(), c)
 			if err != nil {
 				t.Fatal(err)
 			}

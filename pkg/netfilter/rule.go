@@ -24,7 +24,7 @@ type Rule struct {
 func (r Rule) Policy() bool { return r.entry.number == 0 }
 
 // Same reports whether both are one rule.
-func (r Rule) Same(o Rule) bool { return r.in(o.Place) && r.entry.number == o.entry.number }
+func (r Rule) Same(o Rule) bool { return r.ID() == o.ID() }
 
 // Unconditional reports whether the rule concerns every packet: it is a policy in all
 // but name.

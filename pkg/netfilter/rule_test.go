@@ -72,7 +72,7 @@ func TestRuleIsShownAllTheSame(t *testing.T) {
 
 func look0(t *testing.T) *Survey {
 	t.Helper()
-	s, err := Look()
+	s, err := Look(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package netfilter
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -54,6 +55,27 @@ type Survey struct {
 	chains     []chain
 	flowtables []Flowtable
 	printer    *printer
+
+	index    map[chainKey]int    // where chains are
+	indexed  int                 // how many of them are in the index
+	texts    map[*chain][]string // of rules, as their tools show them
+	rules    int                 // how many there are, counted when the first packet is followed
+	effort   *effort             // nil: no packet was followed yet
+	shapes   *shapes             // nil: no packet was followed yet
+	accepted map[plan.Family][]netip.Prefix
+}
+
+// chainKey is what chains are told apart by. See Place.in.
+type chainKey struct {
+	legacy       bool
+	families     [2]plan.Family
+	table, chain string
+}
+
+func (p Place) key() chainKey {
+	k := chainKey{legacy: p.Flavour == IPTablesLegacy, table: p.Table, chain: p.Chain}
+	copy(k.families[:], p.Families)
+	return k
 }
 
 // chain is a chain of either flavour.
@@ -68,6 +90,15 @@ type chain struct {
 	entries  []entry
 }
 
+// RuleID is what a rule is told apart by from all others of a survey.
+type RuleID struct {
+	chain  chainKey
+	number int
+}
+
+// ID returns the rule's. That of a policy has no number.
+func (r Rule) ID() RuleID { return RuleID{r.key(), r.entry.number} }
+
 // Flowtable lets the packets of established flows pass by the rules, and by
 // the routing rules: flows that it took up before attach stay unseen.
 type Flowtable struct {
@@ -77,10 +108,11 @@ type Flowtable struct {
 	Hardware bool // the network card forwards them
 }
 
-// Look reads the packet filter. It makes no table and changes nothing.
-func Look() (*Survey, error) {
+// Look reads the packet filter. It makes no table and changes nothing. Where others change
+// the rules meanwhile it does not wait for the end of that for long, and not when ctx ends.
+func Look(ctx context.Context) (*Survey, error) {
 	s := &Survey{printer: &printer{}}
-	if err := s.lookNFT(); err != nil {
+	if err := s.lookNFT(patient(ctx)); err != nil {
 		return nil, err
 	}
 	if err := s.lookLegacy(); err != nil {
@@ -104,27 +136,6 @@ func (s *Survey) Flavours() []Flavour {
 
 // Flowtables returns the flowtables of all families.
 func (s *Survey) Flowtables() []Flowtable { return s.flowtables }
-
-// mostSources is how many prefixes are returned of those that rules name.
-const mostSources = 64
-
-// Accepted are the prefixes of a family that rules accept by the source, each once.
-func (s *Survey) Accepted(f plan.Family) []netip.Prefix {
-	var all []netip.Prefix
-	for _, c := range s.chains {
-		for _, e := range c.entries {
-			if e.action != accept {
-				continue
-			}
-			for _, p := range (Rule{entry: e}).Sources() {
-				if plan.FamilyOf(p.Addr()) == f && !slices.Contains(all, p) && len(all) < mostSources {
-					all = append(all, p)
-				}
-			}
-		}
-	}
-	return all
-}
 
 // DiversionsInto returns the rules that may send connections to a port, at
 // whatever address, into a prefix. Rules of nftables do not show where to, so
@@ -167,9 +178,21 @@ func (p Place) ours() bool {
 
 // chain finds a chain of the same table.
 func (s *Survey) chain(beside Place, name string) (*chain, bool) {
+	if name == "" {
+		return nil, false
+	}
+	if s.index == nil {
+		s.index = map[chainKey]int{}
+	}
+	for ; s.indexed < len(s.chains); s.indexed++ {
+		k := s.chains[s.indexed].key()
+		if _, twice := s.index[k]; !twice {
+			s.index[k] = s.indexed
+		}
+	}
 	beside.Chain = name
-	i := slices.IndexFunc(s.chains, func(c chain) bool { return name != "" && c.in(beside) })
-	if i < 0 {
+	i, found := s.index[beside.key()]
+	if !found {
 		return nil, false
 	}
 	return &s.chains[i], true

@@ -14,7 +14,7 @@ import (
 func look(t *testing.T) *Survey {
 	t.Helper()
 	before := snapshot(t)
-	s, err := Look()
+	s, err := Look(t.Context())
 	if err != nil {
 		t.Fatalf("Look: %v", err)
 	}

@@ -12,13 +12,14 @@ import (
 // lookNFT adds the chains of nftables, iptables-nft's among them. All are read
 // as the kernel has them: iptables-nft shows rules made with nft as something
 // else.
-func (s *Survey) lookNFT() error {
-	r, err := readRuleset()
+func (s *Survey) lookNFT(p patience) error {
+	r, err := readRuleset(p)
 	if err != nil {
 		return err
 	}
-	err = unchanged(func(c *nftables.Conn) error {
+	err = p.unchanged(func(c *nftables.Conn) error {
 		s.chains, s.flowtables = nil, nil
+		sets := setsBy(c)
 		unseen, err := readRaw()
 		if err != nil {
 			return err
@@ -30,7 +31,7 @@ func (s *Survey) lookNFT() error {
 		}
 		for _, ch := range r.chains {
 			if families := familiesOf(ch.Table.Family); families != nil {
-				if err := s.addChain(c, ch, families, unseen); err != nil {
+				if err := s.addChain(c, sets, ch, families, unseen); err != nil {
 					return err
 				}
 			}
@@ -95,7 +96,7 @@ func hookOf(ch *nftables.Chain) string {
 	return "ingress"
 }
 
-func (s *Survey) addChain(c *nftables.Conn, ch *nftables.Chain, families []plan.Family, unseen raw) error {
+func (s *Survey) addChain(c *nftables.Conn, sets *sets, ch *nftables.Chain, families []plan.Family, unseen raw) error {
 	rules, err := c.GetRules(ch.Table, ch)
 	if err != nil {
 		return err
@@ -111,7 +112,7 @@ func (s *Survey) addChain(c *nftables.Conn, ch *nftables.Chain, families []plan.
 		one.priority = int(*ch.Priority)
 	}
 	for i, r := range rules {
-		d := decoder{conn: c, table: ch.Table, family: ch.Table.Family}
+		d := decoder{sets: sets, table: ch.Table, family: ch.Table.Family}
 		at.handle = r.Handle
 		for _, e := range d.rule(r, one.Place, unseen.names[at]) {
 			e.number = i + 1

@@ -55,9 +55,9 @@ type ruleset struct {
 
 // readRuleset reads tables and chains of all families. A kernel without
 // nftables has none.
-func readRuleset() (ruleset, error) {
+func readRuleset(p patience) (ruleset, error) {
 	var r ruleset
-	err := unchanged(func(c *nftables.Conn) (err error) {
+	err := p.unchanged(func(c *nftables.Conn) (err error) {
 		if r.tables, err = c.ListTables(); err != nil {
 			return err
 		}
@@ -69,34 +69,6 @@ func readRuleset() (ruleset, error) {
 	}
 	return r, nil
 }
-
-// unchanged calls read, and again while somebody changes the ruleset in the
-// middle of it: a listing may then miss what was there all the time.
-func unchanged(read func(*nftables.Conn) error) error {
-	for range readTries {
-		before, err := generation()
-		if err != nil {
-			return err
-		}
-		c, err := nftables.New()
-		if err != nil {
-			return err
-		}
-		failed := read(c)
-		after, err := generation()
-		if err != nil {
-			return err
-		}
-		if before == after {
-			return failed
-		}
-	}
-	return errors.New("the ruleset changed each time while it was read: try again when the firewall is at rest")
-}
-
-// readTries is how often a read is tried. Busy programs change the ruleset
-// some times a second; a read takes milliseconds.
-const readTries = 20
 
 // noNFTables drops the errors that mean that the kernel has no nftables.
 func noNFTables(err error) error {
@@ -210,7 +182,7 @@ func nftFamily(f plan.Family) nftables.TableFamily {
 // addTable makes a table unless it exists. One that exists is not even asked
 // for again: the request carries flags, which would wake up a dormant table.
 func addTable(t plan.Table) error {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil || r.hasTable(t) {
 		return err
 	}
@@ -235,7 +207,7 @@ func addNFTChain(ch plan.Chain) error {
 // removeNFTChain deletes a chain of ours with what somebody may have put into
 // it. The kernel refuses while a rule leads there.
 func removeNFTChain(ch plan.Chain) error {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return err
 	}
@@ -264,7 +236,7 @@ func removeNFTChain(ch plan.Chain) error {
 // nameUser finds the rule because of which a chain cannot be deleted.
 func nameUser(ch plan.Chain, all []*nftables.Chain, busy error) error {
 	for _, c := range all {
-		jumps, err := jumpsIn(c)
+		jumps, err := jumpsIn(forChange(), c)
 		if err != nil {
 			return err
 		}
@@ -284,7 +256,7 @@ func addBaseChain(b plan.BaseChain) error {
 	if !known {
 		return fmt.Errorf("iptables has no base chain %s in table %s", b.Name, b.Table)
 	}
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return err
 	}
@@ -305,7 +277,7 @@ func addBaseChain(b plan.BaseChain) error {
 // removeBaseChain deletes a base chain that is as iptables-nft made it and
 // holds nothing; any other stays.
 func removeBaseChain(b plan.BaseChain) error {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil {
 		return err
 	}
@@ -321,7 +293,7 @@ func removeBaseChain(b plan.BaseChain) error {
 // iptables-nft makes them, all empty: old versions make all of a table's base
 // chains when they need one. Any other table stays.
 func removeTable(t plan.Table) error {
-	r, err := readRuleset()
+	r, err := readRuleset(forChange())
 	if err != nil || !r.hasTable(t) {
 		return err
 	}

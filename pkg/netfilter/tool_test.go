@@ -51,7 +51,7 @@ func TestWithoutIPTables(t *testing.T) {
 		}
 	}
 	run(t, h, plan.Diff(found, nil))
-	if r, err := readRuleset(); err != nil || len(r.tables) > 0 {
+	if r, err := readRuleset(forChange()); err != nil || len(r.tables) > 0 {
 		t.Errorf("left behind: %v (%v)", r.tables, err)
 	}
 }
@@ -63,7 +63,7 @@ func TestLegacyWithoutItsCommand(t *testing.T) {
 	if items := have(t, New()); len(items) > 0 {
 		t.Errorf("found %v", items)
 	}
-	if _, err := Look(); err != nil {
+	if _, err := Look(t.Context()); err != nil {
 		t.Errorf("Look: %v", err)
 	}
 }
@@ -114,7 +114,7 @@ func TestUnprivileged(t *testing.T) {
 	}
 	h := New()
 	_, haveErr := h.Have()
-	_, lookErr := Look()
+	_, lookErr := Look(t.Context())
 	for what, err := range map[string]error{
 		"Have": haveErr,
 		"Look": lookErr,

@@ -25,7 +25,7 @@ type Unmet struct {
 func (s *Survey) Unmet(hook string, would, goes Packet) []Unmet {
 	var found []Unmet
 	for _, c := range s.hooked(hook, would) {
-		w := unmetWalk{survey: s, would: would, goes: goes}
+		w := unmetWalk{survey: s, would: would, goes: goes, strength: s.strengthFor(c), been: map[unmetVisit]bool{}}
 		w.chain(c, surely, surely, nil)
 		stopped := c.dropping && !w.accepted
 		for _, u := range slices.Backward(w.found) {
@@ -46,6 +46,14 @@ type unmetWalk struct {
 	would, goes Packet
 	found       []candidate
 	accepted    bool // what follows is not met by the packet as it leaves
+	strength
+	been map[unmetVisit]bool // whether a rule was found there that does not accept
+}
+
+// unmetVisit is all that decides what is found in a chain.
+type unmetVisit struct {
+	chain       *chain
+	would, goes fit
 }
 
 // candidate is an unmet rule, or one that is met and may stop the packet.
@@ -55,14 +63,27 @@ type candidate struct {
 }
 
 // chain walks a chain to which jumps lead that concern the packet, as it would leave
-// and as it does, so far.
+// and as it does, so far. What is found there a second time is of no interest, but for
+// whether anything stops the packet behind what was found between.
 func (w *unmetWalk) chain(c *chain, would, goes fit, way []string) {
 	if c.ours() || slices.Contains(way, c.Chain) {
 		return
 	}
-	way = append(slices.Clone(way), c.Chain)
+	v := unmetVisit{c, would, goes}
+	stops, been := w.been[v]
+	if !been {
+		n := len(w.found)
+		w.through(c, would, goes, append(slices.Clone(way), c.Chain))
+		w.been[v] = slices.ContainsFunc(w.found[n:], func(f candidate) bool { return f.entry.action != accept })
+	} else if stops {
+		w.found = append(w.found, candidate{Unmet{Rule: Rule{Place: c.Place, entry: entry{action: drop}}}, true})
+	}
+}
+
+// through walks past a chain's rules. way ends with the chain.
+func (w *unmetWalk) through(c *chain, would, goes fit, way []string) {
 	for _, e := range c.entries {
-		if w.accepted {
+		if w.accepted || !w.step() {
 			return
 		}
 		m, met := min(would, e.match(w.would).fit), min(goes, e.match(w.goes).fit)
@@ -108,10 +129,8 @@ func (w *unmetWalk) twins(c *chain, e entry, way []string) []Unmet {
 	if u.twin == "" {
 		return []Unmet{u}
 	}
-	for _, other := range c.entries {
-		if s.shows(c, other) == u.twin {
-			return nil
-		}
+	if slices.Contains(s.shown(c), u.twin) {
+		return nil
 	}
 	u.Twin = u.twin
 	if !u.inNFT {
@@ -128,14 +147,26 @@ func (e entry) comparesWholeMark() bool {
 	})
 }
 
-// shows is a rule as a twin is written.
-func (s *Survey) shows(c *chain, e entry) string {
-	r := Rule{Place: c.Place, entry: e, survey: s}
-	if text, found := r.spec(); found {
-		return text
+// shown are the rules of a chain as twins are written.
+func (s *Survey) shown(c *chain) []string {
+	if texts, known := s.texts[c]; known {
+		return texts
 	}
-	text, _ := r.line()
-	return withoutCounts(text)
+	var texts []string
+	for _, e := range c.entries {
+		r := Rule{Place: c.Place, entry: e, survey: s}
+		text, found := r.spec()
+		if !found {
+			text, _ = r.line()
+			text = withoutCounts(text)
+		}
+		texts = append(texts, text)
+	}
+	if s.texts == nil {
+		s.texts = map[*chain][]string{}
+	}
+	s.texts[c] = texts
+	return texts
 }
 
 // twinSpec writes a rule of iptables for another interface.
@@ -200,31 +231,35 @@ func (u Unmet) Follow() string {
 	return u.iptables("-I", u.entry.number+1, u.twin)
 }
 
-// Entered are the chains that a packet is sure to come to at a hook, in order.
+// Entered are the chains that a packet is sure to come to at a hook, in order, each once.
 func (s *Survey) Entered(hook string, p Packet) []string {
-	var names []string
+	var entered []*chain
 	for _, c := range s.hooked(hook, p) {
-		names = append(names, s.enteredFrom(c, p, nil)...)
+		entered = s.enteredFrom(c, p, entered)
+	}
+	var names []string
+	for _, c := range entered {
+		names = append(names, c.Chain)
 	}
 	return names
 }
 
-func (s *Survey) enteredFrom(c *chain, p Packet, way []string) []string {
-	if slices.Contains(way, c.Chain) {
-		return nil
+// enteredFrom adds a chain to those that a packet has come to, and all that it leads to.
+func (s *Survey) enteredFrom(c *chain, p Packet, entered []*chain) []*chain {
+	if slices.Contains(entered, c) {
+		return entered
 	}
-	way = append(slices.Clone(way), c.Chain)
-	names := []string{c.Chain}
+	entered = append(entered, c)
 	for _, e := range c.entries {
 		if e.match(p).fit != surely {
 			continue
 		}
 		if next, leads := s.chain(c.Place, e.to); leads {
-			names = append(names, s.enteredFrom(next, p, way)...)
+			entered = s.enteredFrom(next, p, entered)
 		}
 		if e.action.final() || e.action == leave || e.action == goTo {
 			break
 		}
 	}
-	return names
+	return entered
 }

@@ -70,14 +70,30 @@ func (s *Survey) Meet(hook string, p Packet) []Meeting {
 }
 
 // Pass returns what a packet meets in the base chains of a hook, how it is behind
-// them, and whether it is sure to get there.
+// them, and whether it is sure to get there. A rule that several chains lead to is met
+// once, where nothing about that differs.
 func (s *Survey) Pass(hook string, p Packet) ([]Meeting, Packet, bool) {
-	w := &walk{survey: s, packet: p}
-	for _, c := range s.hooked(hook, p) {
+	at := passage{hook, s.Shape(p)}
+	became, known := s.shapes.recall(at)
+	if !known {
+		became = s.pass(at)
+		s.shapes.remember(at, became)
+	}
+	return slices.Clone(became.met), p.with(became.after), became.passes
+}
+
+// pass follows a packet through the base chains of a hook.
+func (s *Survey) pass(at passage) passed {
+	w := &walk{survey: s, packet: at.Packet}
+	for _, c := range s.hooked(at.hook, at.Packet) {
 		if c.nat && w.packet.State != StateNew {
 			continue
 		}
+		w.strength, w.been = s.strengthFor(c), nil
 		r, end := w.chain(c, match{fit: surely}, reach{sure: true}, nil)
+		if w.spent {
+			continue
+		}
 		if end == goOn && c.dropping {
 			w.see(c, entry{action: drop}, match{fit: surely}, r, nil)
 			w.stopped = w.stopped || r.sure && !r.chosen
@@ -86,7 +102,7 @@ func (s *Survey) Pass(hook string, p Packet) ([]Meeting, Packet, bool) {
 			break
 		}
 	}
-	return w.met, w.packet, !w.stopped
+	return passed{w.met, w.packet.changing(), !w.stopped}
 }
 
 // hooked returns the base chains that a packet passes at a hook, in order.
@@ -113,6 +129,36 @@ type walk struct {
 	packet  Packet
 	met     []Meeting
 	stopped bool
+	strength
+	been map[visit]outcome // in the base chain that it is in
+}
+
+// visit is all that decides what becomes of a packet in a chain.
+type visit struct {
+	chain *chain
+	by    match
+	here  reach
+	packetState
+}
+
+// packetState is what rules change of a packet.
+type packetState struct {
+	mark, doubt uint32
+	state       State
+}
+
+func (p Packet) changing() packetState { return packetState{p.Mark, p.Doubt, p.State} }
+
+func (p Packet) with(s packetState) Packet {
+	p.Mark, p.Doubt, p.State = s.mark, s.doubt, s.state
+	return p
+}
+
+// outcome is what became of it.
+type outcome struct {
+	behind reach
+	end    action
+	packetState
 }
 
 // reach says how sure it is that the packet comes to a rule.
@@ -138,14 +184,34 @@ func (r reach) and(o reach) reach { return reach{r.sure && o.sure, r.chosen || o
 
 // chain leads the packet through a chain to which a jump leads. It returns how sure
 // it is that the packet goes on behind it, and the action by which it is sure not to,
-// once it is in there. Chains on the way are not entered again.
+// once it is in there. Chains on the way are not entered again. What became of the packet
+// in a chain is remembered: the ways through chains that lead to each other multiply.
 func (w *walk) chain(c *chain, by match, here reach, way []string) (reach, action) {
-	behind := reach{sure: true}
 	if slices.Contains(way, c.Chain) {
-		return behind, goOn
+		return reach{sure: true}, goOn
 	}
-	way = append(slices.Clone(way), c.Chain)
+	v := visit{c, by, here, w.packet.changing()}
+	if o, been := w.been[v]; been {
+		w.packet = w.packet.with(o.packetState)
+		return o.behind, o.end
+	}
+	behind, end := w.through(c, by, here, append(slices.Clone(way), c.Chain))
+	if !w.spent {
+		if w.been == nil {
+			w.been = map[visit]outcome{}
+		}
+		w.been[v] = outcome{behind, end, w.packet.changing()}
+	}
+	return behind, end
+}
+
+// through leads the packet past a chain's rules. way ends with the chain.
+func (w *walk) through(c *chain, by match, here reach, way []string) (behind reach, end action) {
+	behind = reach{sure: true}
 	for _, e := range c.entries {
+		if !w.step() {
+			return behind, goOn
+		}
 		own := e.match(w.packet)
 		m := by.and(own)
 		if m.fit == never {
