@@ -57,6 +57,28 @@ static __always_inline int client_take(struct __sk_buff *skb, const struct setti
 	return TC_NEXT;
 }
 
+/*
+ * A client may begin a connection from the port of an origin leg, which has his address.
+ * Connection tracking takes that for the leg's own, which is established to rules that ban
+ * him. He tries again, and from another port.
+ */
+static __always_inline bool client_borrows(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
+					   const struct tcphdr *tcp)
+{
+	struct bpf_sock *sk, *full;
+	bool leg;
+
+	if (!set->loop_mark || !tcp)
+		return false;
+	sk = find_sender(skb, ip, tcp->source, tcp->dest);
+	if (!sk)
+		return false;
+	full = bpf_sk_fullsock(sk);
+	leg = full && full->mark & set->origin_mark;
+	bpf_sk_release(sk);
+	return leg;
+}
+
 /* Judges the beginning of a connection. */
 static __always_inline int client_new(struct __sk_buff *skb, const struct settings *set, const struct binding *b,
 				      const struct ip *ip, const struct tcphdr *tcp, enum reason reason)
@@ -74,6 +96,10 @@ static __always_inline int client_new(struct __sk_buff *skb, const struct settin
 	bpf_sk_release(sk);
 	if (is_hung(set))
 		return client_dead(b->service, REASON_CLIENT_HUNG_CLOSED, REASON_CLIENT_HUNG_OPEN);
+	if (client_borrows(skb, set, ip, tcp)) {
+		count(REASON_CLIENT_INTRUDER);
+		return TC_SHOT;
+	}
 	return client_take(skb, set, ip, tcp, back, reason);
 }
 

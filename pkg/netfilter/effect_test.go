@@ -51,7 +51,7 @@ func TestEffect(t *testing.T) {
 				n.blocked(n.origin)
 				n.attach(netip.PrefixFrom(n.gateway, n.gateway.BitLen()))
 				n.addressed()
-				n.transit()
+				n.transit(1)
 				n.looped()
 				n.banned("-I INPUT")
 				n.banned("-A INPUT")
@@ -60,17 +60,21 @@ func TestEffect(t *testing.T) {
 	}
 }
 
-// TestEffectOnTheHostsOwn: rules about what the host itself sends, and about what is not
-// tracked, concern neither leg.
-func TestEffectOnTheHostsOwn(t *testing.T) {
+// TestEffectOfTheSamePort: an origin leg with the client's own port is not tracked
+// where the new connection that it belongs to was, and passes policies and
+// MASQUERADE all the same. So it does rules about what the host itself sends: none
+// of both legs is that.
+func TestEffectOfTheSamePort(t *testing.T) {
 	for _, family := range []plan.Family{plan.IPv4, plan.IPv6} {
 		for _, legacy := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, legacy %t", family, legacy), func(t *testing.T) {
 				n := build(t, family, legacy)
 				n.hostile()
 				n.gatewayRuns(fmt.Sprintf("%[1]s -A OUTPUT -p tcp --dport 25 -j DROP\n%[1]s -A OUTPUT -m conntrack --ctstate UNTRACKED -j DROP", n.command()))
-				n.install(n.firewall())
-				n.transit()
+				f := n.firewall()
+				f.SamePort = f.Forged
+				n.install(f)
+				n.transit(0)
 			})
 		}
 	}
@@ -323,7 +327,7 @@ func (n *network) addressed() {
 // transit expects a client of the origin's address to be served by us, and
 // the origin to see the client's own address and port on the forged leg, which
 // alone may be tracked.
-func (n *network) transit() {
+func (n *network) transit(entries int) {
 	n.Helper()
 	l := n.listen(n.origin, 25, true)
 	defer l.Close()
@@ -341,8 +345,9 @@ func (n *network) transit() {
 		n.Errorf("the origin sees %s, want %s", got, want)
 	}
 	n.exchange(here, client) // untouched by the other leg
-	if tracked := n.tracked(portOf(client.LocalAddr())); len(tracked) > 0 {
-		n.Errorf("the two legs are tracked as %q", tracked)
+	tracked := n.tracked(portOf(client.LocalAddr()))
+	if len(tracked) != entries || entries == 1 && !strings.Contains(tracked[0], "ASSURED") {
+		n.Errorf("the two legs are tracked as %q, want %d entries", tracked, entries)
 	}
 }
 

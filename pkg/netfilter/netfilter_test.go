@@ -33,6 +33,7 @@ func everything(legacy bool) []plan.Item {
 		Transit:    []plan.Family{plan.IPv4},
 		Forged:     []plan.Family{plan.IPv4, plan.IPv6},
 		Sent:       []plan.Family{plan.IPv4, plan.IPv6},
+		SamePort:   []plan.Family{plan.IPv4},
 		ClientMark: 0x80000000, OriginMark: 1 << 8,
 		LoopMark: 1 << 9, Link: plan.LoopLink,
 	})

@@ -44,6 +44,7 @@ type Firewall struct {
 	Transit    []Family        // in which client legs bear ClientMark
 	Forged     []Family        // in which origin legs bear OriginMark
 	Sent       []Family        // in which the inspector sends to clients or origins
+	SamePort   []Family        // in which an origin leg may have the client's own address and port
 	ClientMark uint32          // one bit
 	OriginMark uint32          // one bit
 	LoopMark   uint32          // one bit: new connections on their way to Link; 0: they do not pass FORWARD
@@ -68,15 +69,18 @@ func needs(c *config.Config, f Facts) Firewall {
 	if Loops(c) {
 		w.LoopMark, w.Link = c.Kernel.LoopMark, LoopLink
 	}
-	var met []config.Target
+	var met, samePort []config.Target
 	for _, s := range c.Services {
 		w.Addressed = append(w.Addressed, s.Listen...)
 		if s.Fail == config.FailOpen {
 			w.Open = append(w.Open, s.Intercept...)
 		}
 		met = slices.Concat(met, s.Listen, s.Intercept, Destinations(s))
+		if s.Forge.Address != config.ForgeNever && s.Forge.Port.Mode != config.PortAny {
+			samePort = append(samePort, Destinations(s)...)
+		}
 	}
-	w.Sent = families(met)
+	w.Sent, w.SamePort = families(met), families(samePort)
 	return w
 }
 
@@ -117,13 +121,13 @@ func (f Firewall) forged(family Family) bool { return slices.Contains(f.Forged, 
 // loop reports whether new connections of a family pass FORWARD.
 func (f Firewall) loop(family Family) bool { return f.LoopMark != 0 && f.transit(family) }
 
-// apart reports whether origin legs of a family are kept out of connection
+// samePort reports whether origin legs of a family are kept out of connection
 // tracking. A new connection that passes FORWARD is tracked there, with the
 // client's address and port. An origin leg that has the same ones would share
-// its entry: the states of both would mix, and a client who begins a connection
-// from the port of his own origin leg would be established to rules that ban
-// him.
-func (f Firewall) apart(family Family) bool { return f.loop(family) && f.forged(family) }
+// its entry, and the states of both would mix.
+func (f Firewall) samePort(family Family) bool {
+	return f.loop(family) && f.forged(family) && slices.Contains(f.SamePort, family)
+}
 
 // input lets in what used to be forwarded: with a policy of DROP it would not
 // reach a socket.
@@ -261,7 +265,7 @@ func (f Firewall) rawPrerouting(family Family) []string {
 	if f.loop(family) {
 		specs = append(specs, f.came()+" -j ACCEPT")
 	}
-	if f.apart(family) {
+	if f.samePort(family) {
 		specs = append(specs, marked(f.OriginMark)+untracked)
 	}
 	if f.transit(family) || f.forged(family) {
@@ -282,7 +286,7 @@ func (f Firewall) rawOutput(family Family) []string {
 	if f.transit(family) {
 		specs = append(specs, marked(f.ClientMark)+foreign+untracked)
 	}
-	if f.apart(family) {
+	if f.samePort(family) {
 		specs = append(specs, marked(f.OriginMark)+foreign+untracked)
 	}
 	return specs

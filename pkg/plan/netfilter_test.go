@@ -36,7 +36,7 @@ func TestNetfilter(t *testing.T) {
 		want string
 	}{
 		{"nothing needed", func(*Firewall) {}, ""},
-		{"a loop without transit", func(f *Firewall) { f.LoopMark = 1 << 26 }, ""},
+		{"a loop without transit", func(f *Firewall) { f.LoopMark, f.SamePort = 1<<26, both }, ""},
 		{"addressed, not forged", func(f *Firewall) {
 			f.Addressed = []config.Target{target("172.16.40.1/32", 25), target("0.0.0.0/0", 587)}
 			f.Clients = []string{"ext0", "ext1"}
@@ -81,9 +81,9 @@ ip6tables-legacy -t filter -I OUTPUT -m comment --comment portreeve -j PORTREEVE
 ip6tables-legacy -t nat -I POSTROUTING -m comment --comment portreeve -j PORTREEVE-POSTROUTING
 ip6tables-legacy -t raw -I PREROUTING -m comment --comment portreeve -j PORTREEVE-PREROUTING
 `},
-		{"transit without a loop, a wall", func(f *Firewall) {
+		{"transit without a loop, the same port, a wall", func(f *Firewall) {
 			f.Legacy = true
-			f.Transit, f.Forged = []Family{IPv4}, []Family{IPv4}
+			f.Transit, f.Forged, f.SamePort = []Family{IPv4}, []Family{IPv4}, []Family{IPv4}
 			f.Match = "/a/b"
 		}, `
 iptables-legacy -t filter -N PORTREEVE-FORWARD
@@ -110,7 +110,7 @@ iptables-legacy -t filter -A PORTREEVE-FORWARD ! -o portreeve0 -m bpf --object-p
 `},
 		{"transit in IPv4 by the loop, forged in both families, fails open", func(f *Firewall) {
 			f.Legacy = true
-			f.Transit, f.Forged, f.Sent = []Family{IPv4}, both, []Family{IPv4}
+			f.Transit, f.Forged, f.SamePort, f.Sent = []Family{IPv4}, both, both, []Family{IPv4}
 			f.LoopMark, f.Match = 1<<26, "/a/b"
 			f.Open = []config.Target{target("172.16.20.0/24", 25), target("0.0.0.0/0", 26)}
 			f.Origins = []string{"dmz0", "dmz1"}
@@ -227,7 +227,7 @@ func TestNeeds(t *testing.T) {
 	}{
 		"addressed": {services: directed, want: Firewall{
 			Addressed: []config.Target{target("172.16.40.1/32", 25)},
-			Forged:    []Family{IPv4}, Sent: []Family{IPv4},
+			Forged:    []Family{IPv4}, Sent: []Family{IPv4}, SamePort: []Family{IPv4},
 		}},
 		"transit": {services: open, want: Firewall{
 			Open: []config.Target{target("0.0.0.0/0", 25)}, Transit: []Family{IPv4}, Forged: []Family{IPv4}, Sent: []Family{IPv4},
@@ -248,7 +248,7 @@ func TestNeeds(t *testing.T) {
 			services: `  - {name: mx, intercept: ["[fd00:20::1]:25"], forge: {port: random}}` + "\n" + open,
 			want: Firewall{
 				Open: []config.Target{target("0.0.0.0/0", 25)}, Transit: []Family{IPv4, IPv6}, Forged: []Family{IPv4, IPv6},
-				Sent: []Family{IPv4, IPv6}, LoopMark: 0x04000000, Link: LoopLink,
+				Sent: []Family{IPv4, IPv6}, SamePort: []Family{IPv6}, LoopMark: 0x04000000, Link: LoopLink,
 			}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,9 +5,12 @@ package scenario
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -19,7 +22,17 @@ import (
 // binary is the portreeve that the stories run.
 var binary string
 
-func TestMain(m *testing.M) { testenv.Main(m, &binary) }
+// TestMain lets twice as many stories play side by side as there are processors, unless
+// -parallel says how many: they wait for half of the time.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	given := false
+	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
+	if !given {
+		flag.Set("test.parallel", strconv.Itoa(2*runtime.GOMAXPROCS(0)))
+	}
+	testenv.Main(m, &binary)
+}
 
 // patience is how long a story waits for any one thing before it fails.
 const patience = 2 * time.Minute
