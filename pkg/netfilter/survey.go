@@ -43,12 +43,6 @@ func (p Place) tool() tool {
 	return tool{family: p.Families[0], legacy: p.Flavour == IPTablesLegacy}
 }
 
-// in reports whether both are the same chain.
-func (p Place) in(other Place) bool {
-	return p.Chain == other.Chain && p.Table == other.Table && slices.Equal(p.Families, other.Families) &&
-		(p.Flavour == IPTablesLegacy) == (other.Flavour == IPTablesLegacy)
-}
-
 // Survey is the packet filter at one moment, everybody's rules of both
 // flavours.
 type Survey struct {
