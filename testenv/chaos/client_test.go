@@ -108,6 +108,9 @@ func (c *clients) send(w Way, kind Kind, from int) {
 		return
 	}
 	defer conn.Close()
+	if kind == Banned {
+		c.ledger.From(number, netip.MustParseAddrPort(conn.LocalAddr().String()).Port())
+	}
 	t := &talk{ledger: c.ledger, client: peer.NewClient(conn), conn: conn, number: number}
 	t.letter(kind)
 }

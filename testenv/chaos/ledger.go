@@ -25,15 +25,23 @@ type Ledger struct {
 	failures []string
 	changed  chan struct{} // closed and replaced when a letter was delivered
 
-	passing span         // whether closed services may be passed
-	lifted  map[Way]span // whether the ban is lifted
+	passing span               // whether closed services may be passed
+	lifted  map[Way]span       // whether the ban is lifted
+	passed  map[port]time.Time // when a banned client began a connection that was let pass
+}
+
+// port is one that a client connects from, by a way.
+type port struct {
+	Way
+	number uint16
 }
 
 type entry struct {
 	way       Way
 	kind      Kind
 	begun     time.Time
-	arrived   int // times
+	from      uint16 // a banned client's port
+	arrived   int    // times
 	whole     bool
 	accepted  bool
 	inspected bool
@@ -48,6 +56,11 @@ type span struct {
 const (
 	// passGrace is for what was let past in a span and is seen behind its end.
 	passGrace = 2 * time.Second
+	// passAgain is how long the port of a connection that was let pass is let pass once
+	// more, ban or not, and a little.
+	passAgain = 61 * time.Second
+	// clock shows when something was.
+	clock = "15:04:05.000"
 	// liftGrace is what portreeve has to find its place behind the ban again.
 	liftGrace = 12 * time.Second
 )
@@ -66,7 +79,7 @@ func (s *span) set(now bool) {
 // NewLedger returns an empty one: nothing may be passed.
 func NewLedger() *Ledger {
 	return &Ledger{
-		flows: map[Way]time.Time{}, tally: map[string]int{}, lifted: map[Way]span{}, changed: make(chan struct{}),
+		flows: map[Way]time.Time{}, tally: map[string]int{}, lifted: map[Way]span{}, passed: map[port]time.Time{}, changed: make(chan struct{}),
 		letters: []*entry{nil},
 	}
 }
@@ -78,6 +91,13 @@ func (l *Ledger) Begin(way Way, kind Kind) (number int) {
 	l.letters = append(l.letters, &entry{way: way, kind: kind, begun: time.Now()})
 	l.tally[string(kind)]++
 	return len(l.letters) - 1
+}
+
+// From enters the port that a connection comes from.
+func (l *Ledger) From(number int, port uint16) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.letters[number].from = port
 }
 
 // refusedEvery is of how many letters the origin refuses one.
@@ -109,12 +129,25 @@ func (l *Ledger) judgeArrival(number int, e *entry) {
 	case e.kind == Smuggled:
 		l.judgePassed("what no inspector lets through came to the origin", number, e)
 	case e.kind == Banned:
-		if s := l.lifted[e.way]; !s.covers(e.begun, liftGrace) {
-			l.fail("letter %d (%s) of a banned client came to the origin", number, e.way)
+		s := l.lifted[e.way]
+		if s.covers(e.begun, liftGrace) {
+			l.passed[port{e.way, e.from}] = e.begun
+		} else if !l.again(e) {
+			l.fail("letter %d (%s) of a banned client came to the origin: it was begun at %s, and the ban was back at %s",
+				number, e.way, e.begun.Format(clock), s.until.Format(clock))
 		}
 	case !e.whole:
 		l.fail("letter %d (%s, %s) came to the origin truncated or changed", number, e.kind, e.way)
 	}
+}
+
+// again reports whether a banned client uses the port of a connection that was let pass,
+// which counts once.
+func (l *Ledger) again(e *entry) bool {
+	at := port{e.way, e.from}
+	before, known := l.passed[at]
+	delete(l.passed, at)
+	return known && e.begun.Sub(before) <= passAgain
 }
 
 func (l *Ledger) judgePassed(what string, number int, e *entry) {

@@ -78,6 +78,32 @@ func TestLedgerJudges(t *testing.T) {
 			l.Lift(false, transit)
 			l.Arrived(Content(n, 3), true)
 		}, ""},
+		"banned, by a port that was let pass": {func(l *Ledger) {
+			l.Lift(true, transit)
+			deliverFrom(l, transit, 40001)
+			ban(l, transit)
+			deliverFrom(l, transit, 40001)
+		}, ""},
+		"banned, by that port for the second time": {func(l *Ledger) {
+			l.Lift(true, transit)
+			deliverFrom(l, transit, 40001)
+			ban(l, transit)
+			deliverFrom(l, transit, 40001)
+			deliverFrom(l, transit, 40001)
+		}, "banned client"},
+		"banned, by another port": {func(l *Ledger) {
+			l.Lift(true, transit)
+			deliverFrom(l, transit, 40001)
+			ban(l, transit)
+			deliverFrom(l, transit, 40002)
+		}, "banned client"},
+		"banned, by a port that was let pass long ago": {func(l *Ledger) {
+			l.Lift(true, transit)
+			deliverFrom(l, transit, 40001)
+			ban(l, transit)
+			l.passed[port{transit, 40001}] = time.Now().Add(-passAgain)
+			deliverFrom(l, transit, 40001)
+		}, "banned client"},
 		"banned, and lifted for others": {func(l *Ledger) {
 			l.Lift(true, Ways[0])
 			l.Arrived(Content(begin(l, transit, Banned), 3), true)
@@ -90,6 +116,21 @@ func TestLedgerJudges(t *testing.T) {
 			t.Errorf("%s: %q, want %q", name, got, c.broken)
 		}
 	}
+}
+
+// deliverFrom delivers a letter of the banned client.
+func deliverFrom(l *Ledger, w Way, port uint16) {
+	n := l.Begin(w, Banned)
+	l.From(n, port)
+	l.Arrived(Content(n, 3), true)
+}
+
+// ban ends a lift, and it is long ago.
+func ban(l *Ledger, w Way) {
+	l.Lift(false, w)
+	s := l.lifted[w]
+	s.until = s.until.Add(-liftGrace)
+	l.lifted[w] = s
 }
 
 // Mail flows by a way when a letter was delivered whose connection was begun later, and

@@ -129,7 +129,7 @@ func (s *stage) close() error {
 
 // note keeps a line of what happens.
 func (s *stage) note(format string, args ...any) {
-	s.noted = append(s.noted, time.Now().Format("15:04:05.000 ")+fmt.Sprintf(format, args...))
+	s.noted = append(s.noted, time.Now().Format(clock+" ")+fmt.Sprintf(format, args...))
 }
 
 // write writes a configuration and returns its path.
