@@ -58,25 +58,25 @@ static __always_inline int client_take(struct __sk_buff *skb, const struct setti
 }
 
 /*
- * A client may begin a connection from the port of an origin leg, which has his address.
- * Connection tracking takes that for the leg's own, which is established to rules that ban
- * him. He tries again, and from another port.
+ * Reports whether a packet of a client has the addresses and ports of an origin leg of
+ * ours, which has his address, and any port may be his. Connection tracking takes it for
+ * the leg's: a SYN is established, to rules that ban him, too. And what is no SYN would
+ * get to the origin past us. No honest sender makes the latter, and who made the former
+ * tries again, from another port.
  */
-static __always_inline bool client_borrows(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
-					   const struct tcphdr *tcp)
+static __always_inline bool client_intrudes(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
+					    const struct tcphdr *tcp)
 {
-	struct bpf_sock *sk, *full;
-	bool leg;
+	struct bpf_sock *sk = find_sender(skb, ip, tcp->source, tcp->dest);
+	struct bpf_sock *full;
+	bool ours;
 
-	if (!set->loop_mark || !tcp)
-		return false;
-	sk = find_sender(skb, ip, tcp->source, tcp->dest);
 	if (!sk)
 		return false;
-	full = bpf_sk_fullsock(sk);
-	leg = full && full->mark & set->origin_mark;
+	full = bpf_sk_fullsock(sk); /* in TIME_WAIT it is none, and the origin's is closed */
+	ours = full && full->mark & set->origin_mark;
 	bpf_sk_release(sk);
-	return leg;
+	return ours;
 }
 
 /* Judges the beginning of a connection. */
@@ -96,7 +96,7 @@ static __always_inline int client_new(struct __sk_buff *skb, const struct settin
 	bpf_sk_release(sk);
 	if (is_hung(set))
 		return client_dead(b->service, REASON_CLIENT_HUNG_CLOSED, REASON_CLIENT_HUNG_OPEN);
-	if (client_borrows(skb, set, ip, tcp)) {
+	if (set->loop_mark && tcp && client_intrudes(skb, set, ip, tcp)) {
 		count(REASON_CLIENT_INTRUDER);
 		return TC_SHOT;
 	}
@@ -120,20 +120,6 @@ static __always_inline bool client_is_cookie(const struct binding *b, const stru
 		err = bpf_tcp_check_syncookie(sk, ip->v6, sizeof(*ip->v6), tcp, sizeof(*tcp));
 	bpf_sk_release(sk);
 	return !err;
-}
-
-/* What would get into an origin leg of ours, past us: it has the client's address, and any port may be his. */
-static __always_inline bool client_intrudes(struct __sk_buff *skb, const struct settings *set, const struct ip *ip,
-					    const struct tcphdr *tcp)
-{
-	struct bpf_sock *sk = find_sender(skb, ip, tcp->source, tcp->dest);
-	bool ours;
-
-	if (!sk)
-		return false;
-	ours = origin_is_ours(sk, set);
-	bpf_sk_release(sk);
-	return ours;
 }
 
 /* Judges what is not the beginning of a connection; a later bypass leaves running ones alone. */

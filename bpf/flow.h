@@ -104,17 +104,6 @@ static __always_inline struct bpf_sock *find_sender(struct __sk_buff *skb, const
 	return find_socket(skb, &t, ip->family);
 }
 
-/*
- * A socket in TIME_WAIT has lost its mark; it can only be one of ours or of
- * the gateway's own, which are delivered here in any case.
- */
-static __always_inline bool origin_is_ours(struct bpf_sock *sk, const struct settings *set)
-{
-	struct bpf_sock *full = bpf_sk_fullsock(sk);
-
-	return !full || full->mark & set->origin_mark;
-}
-
 /* An ICMP error goes to the address that sent what it is about (RFC 1122 3.2.2); else it is forged. */
 static __always_inline bool is_answer_to(const struct ip *outer, const struct ip *inner)
 {

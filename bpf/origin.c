@@ -10,6 +10,17 @@
  */
 #include "flow.h"
 
+/*
+ * A socket in TIME_WAIT has lost its mark; it can only be one of ours or of
+ * the gateway's own, which are delivered here in any case.
+ */
+static __always_inline bool origin_is_ours(struct bpf_sock *sk, const struct settings *set)
+{
+	struct bpf_sock *full = bpf_sk_fullsock(sk);
+
+	return !full || full->mark & set->origin_mark;
+}
+
 static __always_inline int origin_verdict(struct __sk_buff *skb, const struct settings *set, struct bpf_sock *sk,
 					  enum reason reason)
 {

@@ -41,7 +41,7 @@
 #define NF_DROP 0
 #define NF_ACCEPT 1
 
-/* The socket state in which a socket stands for no connection yet. */
+/* States of sockets: of a connection that is over, of none yet, of one whose handshake is not done. */
 #define BPF_TCP_TIME_WAIT 6
 #define BPF_TCP_LISTEN 10
 #define BPF_TCP_NEW_SYN_RECV 12

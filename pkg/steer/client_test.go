@@ -379,8 +379,7 @@ func (g *stage) checkInnerHeaders(w world, kind byte, sent ip) {
 	g.want(clientHook, w.name()+" ICMP about a packet with options", p.bytes(), diverted(bpfReasonREASON_CLIENT_ICMP))
 }
 
-// A client's packet does not get into the inspector's own connection to an origin, nor
-// does one that looks like it reach it while it ends.
+// A client's packet does not get into the inspector's own connection to an origin.
 func TestClientIntruder(t *testing.T) {
 	g := newStage(t)
 	for _, w := range worlds {
