@@ -18,19 +18,15 @@ func (e *exam) later(wanted *netfilter.Survey) {
 		return
 	}
 	judged, told := kinds{}, map[netfilter.RuleID]bool{}
-	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
-		for _, s := range e.c.Services {
-			for _, t := range some(s.Intercept, f) {
-				for _, w := range e.each(e.c.Interfaces.Client, t, e.uninspected) {
-					if !judged.isNew(e.kind(wanted, w)) {
-						continue
-					}
-					for _, m := range e.stopping(wanted, w) {
-						if !told[m.ID()] {
-							told[m.ID()] = true
-							e.unmetLater(wanted, w, m)
-						}
-					}
+	for t, by := range e.transits() {
+		for _, w := range e.uninspected(t, by) {
+			if !judged.isNew(e.kind(wanted, w)) {
+				continue
+			}
+			for _, m := range e.stopping(wanted, w) {
+				if !told[m.ID()] {
+					told[m.ID()] = true
+					e.unmetLater(wanted, w, m)
 				}
 			}
 		}
@@ -93,11 +89,13 @@ func begun(wanted *netfilter.Survey, syn, later netfilter.Packet) []netfilter.Me
 		if _, _, passes := wanted.Pass("forward", syn); !passes {
 			continue
 		}
-		if met, _, passes := wanted.Pass("forward", later); !passes {
-			all = append(all, met[len(met)-1])
+		for _, m := range wanted.Meet("forward", later) {
+			if m.Stops() && m.Sure && !m.Choosing && !m.Policy() {
+				all = append(all, m)
+			}
 		}
 	}
-	return slices.DeleteFunc(all, netfilter.Meeting.Policy)
+	return all
 }
 
 // mayBeUntracked reports whether connection tracking may not know to what a packet is the

@@ -23,15 +23,9 @@ func (e *exam) unmet(wanted *netfilter.Survey) {
 	}
 	var out, marked []netfilter.Unmet
 	judged := kinds{}
-	for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
-		for _, s := range e.c.Services {
-			for _, t := range some(s.Intercept, f) {
-				for _, by := range e.c.Interfaces.Client {
-					out = append(out, e.unmetBy(wanted, t, by, judged)...)
-					marked = append(marked, e.unmetMarked(wanted, t, by, judged)...)
-				}
-			}
-		}
+	for t, by := range e.transits() {
+		out = append(out, e.unmetBy(wanted, t, by, judged)...)
+		marked = append(marked, e.unmetMarked(wanted, t, by, judged)...)
 	}
 	for _, chain := range byChain(out) {
 		e.twins(chain, "forward-out-interface", "they leave FORWARD by "+plan.LoopLink+", and come to the inspector from there")

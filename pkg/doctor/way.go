@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 
@@ -100,6 +101,23 @@ func (g *gateway) ways() []way {
 		}
 	}
 	return all
+}
+
+// transits yields the targets of transit with each interface that clients come by.
+func (g *gateway) transits() iter.Seq2[config.Target, string] {
+	return func(yield func(config.Target, string) bool) {
+		for _, f := range []plan.Family{plan.IPv4, plan.IPv6} {
+			for _, s := range g.c.Services {
+				for _, t := range some(s.Intercept, f) {
+					for _, by := range g.c.Interfaces.Client {
+						if !yield(t, by) {
+							return
+						}
+					}
+				}
+			}
+		}
+	}
 }
 
 func (g *gateway) each(interfaces []string, t config.Target, ways func(config.Target, string) []way) []way {

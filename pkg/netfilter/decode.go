@@ -79,14 +79,14 @@ func (d *decoder) unseen(name string) {
 func (d *decoder) usersInOrder() {
 	for i, c := range d.entry.conditions {
 		if c.field == user || c.field == group {
-			d.entry.conditions[i].spans = d.sets.inOrder(c.spans)
+			d.entry.conditions[i].spans = d.sets.comparable(c.spans)
 			d.entry.conditions[i].sorted = false
 		}
 	}
 }
 
-// inOrder returns numbers of users or groups in an order in which ranges can be compared.
-func (s *sets) inOrder(spans []span) []span {
+// comparable returns numbers of users or groups in an order in which ranges can be compared.
+func (s *sets) comparable(spans []span) []span {
 	if len(spans) == 0 {
 		return nil
 	}

@@ -31,7 +31,7 @@ type patience struct {
 // patient begins to read, until ctx ends at the latest.
 func patient(ctx context.Context) patience { return patience{ctx, time.Now().Add(mostPatience)} }
 
-// forChange is for what is read to be changed: who has begun to change things ends that.
+// forChange is for what is read to be changed: no signal ends that in the middle.
 func forChange() patience { return patient(context.Background()) }
 
 // unchanged calls read, and again while somebody changes the ruleset in the

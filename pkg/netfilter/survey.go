@@ -59,7 +59,8 @@ type Survey struct {
 	accepted map[plan.Family][]netip.Prefix
 }
 
-// chainKey is what chains are told apart by. See Place.in.
+// chainKey is what chains are told apart by. Those that iptables-nft and nft made are in
+// one place.
 type chainKey struct {
 	legacy       bool
 	families     [2]plan.Family
