@@ -71,6 +71,7 @@ type Session struct {
 	End     End    // why it ended
 	Detail  string // what exactly, where End alone does not say
 	Offence Text   // the first octets of a reply that broke the rules
+	Slip    Slip   // the client's first words that we refused
 	Last    Answer // the reply that ended it, when it was ours
 	Closing Answer // the reply that ended it, when it was the origin's
 
@@ -81,6 +82,13 @@ type Session struct {
 type Rewrite struct {
 	Reply Text      // its first octets, or a line of the origin's EHLO list
 	Code  smtp.Code // what the client read instead
+}
+
+// Slip is what a client said that we refused, and how.
+type Slip struct {
+	Said   Text   // the first octets, without credentials; empty: nothing was refused
+	Answer Answer // what the client was told; Code 0: it was told nothing
+	Reason Reason
 }
 
 // Tally is how often something happened for one reason.
@@ -164,6 +172,7 @@ type Message struct {
 	Declared   int64
 	Used       smtp.Extensions
 	EnvID      Text
+	Dropped    Text        // parameters of MAIL that the origin was not given, separated by spaces
 	XClient    Text        // attributes of XCLIENT in force, separated by spaces
 	XForward   Text        // attributes of XFORWARD in force, separated by spaces
 	Recipients []Recipient // in order; the first ones when there were too many to keep
@@ -188,6 +197,7 @@ type Recipient struct {
 	Address Text
 	Answer  Answer // what the client was told
 	Reason  Reason // why, when it was not the origin's decision
+	Dropped Text   // parameters of RCPT that the origin was not given, separated by spaces
 }
 
 // Outcome says what became of a message. These words are stable.
