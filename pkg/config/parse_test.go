@@ -108,6 +108,8 @@ smtp:
   strict_pipelining: true
   bare_newlines: normalize
   eight_bit: reject
+  unoffered_parameters: refuse
+  reply_id: false
   early_talkers: pass
   nul: remove
   malformed_replies: close
@@ -158,7 +160,7 @@ func everySMTP() SMTP {
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,
-		EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
+		Unoffered: RefuseUnoffered, EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
 		Received: "mx.example.org",
 		Limits: SMTPLimits{
 			Command: 512, AuthLine: 1024, ReplyLine: 513, ReplyLines: 20, Reply: 3000,

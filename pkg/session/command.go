@@ -111,7 +111,10 @@ func (x *session) next() bool {
 	x.client.skip(n)
 	x.rec.Commands++
 	x.line = line
-	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter})
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{
+		Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8,
+		BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter,
+		Drop: x.rules.Unoffered == inspect.DropUnoffered})
 	if x.idles() {
 		x.broken = tooMany
 	}

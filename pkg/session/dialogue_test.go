@@ -43,6 +43,8 @@ import (
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary; (*) is any reason
+//	dropped "AUTH=<>" ""   parameters of the last message that the origin was not
+//	             given: of MAIL, and of each RCPT
 //	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
 //	rewritten "571 no"=554   what of the origin's replies it says that we rewrote
 //	lasted 5m    the session's record says that it took exactly that long
@@ -239,6 +241,7 @@ type stage struct {
 	trust          zone.Trust
 	draining       bool
 	messages       []string
+	dropped        []string // parameters of the last message and of its recipients
 	record         *event.Session
 	refused        int // refusals that the sink heard of
 	unreasoned     int // of these, without a reason
@@ -252,12 +255,18 @@ type stage struct {
 func newStage(atMost int) *stage {
 	s := &stage{
 		client: newMemoryLeg(), origin: newMemoryLeg(),
-		rules:   inspect.Default(),
+		rules:   plainTexts(inspect.Default()),
 		outcome: make(chan Outcome, 1),
 		heard:   map[string][]byte{},
 	}
 	s.client.atMost, s.origin.atMost = atMost, atMost
 	return s
+}
+
+// plainTexts are rules without what is different in each session.
+func plainTexts(p inspect.Protocol) inspect.Protocol {
+	p.ReplyID = false
+	return p
 }
 
 func (s *stage) start() {
@@ -285,7 +294,13 @@ func (s *stage) Refused(_ *flow.Flow, why event.Reason) {
 	}
 }
 func (s *stage) Session(r *event.Session) { s.record = r }
-func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
+func (s *stage) Message(m *event.Message) {
+	s.messages = append(s.messages, summary(m))
+	s.dropped = []string{string(m.Dropped)}
+	for _, r := range m.Recipients {
+		s.dropped = append(s.dropped, string(r.Dropped))
+	}
+}
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
 		return s.client
@@ -390,6 +405,11 @@ func (s *stage) step(line string) error {
 		return s.expectDuration(arg)
 	case "rewritten":
 		return s.expectRewritten(arg)
+	case "dropped":
+		if got := fmt.Sprintf("%q", s.dropped); got != "["+arg+"]" {
+			return fmt.Errorf("got %s", got)
+		}
+		return nil
 	case "end":
 		return s.end(arg)
 	case "tlsrecord":
@@ -436,6 +456,7 @@ func (s *stage) setWord(name, text string) bool {
 	flag := map[string]*bool{
 		"clear": &s.rules.AuthInClear, "bare": &s.rules.BareAddress, "noroutes": &s.rules.RefuseRoutes, "nopercent": &s.rules.RefusePercent,
 		"nobang": &s.rules.RefuseBang, "stricthello": &s.rules.StrictHello, "strictpipelining": &s.rules.StrictPipelining,
+		"replyid": &s.rules.ReplyID,
 	}[name]
 	switch {
 	case flag != nil:
@@ -448,6 +469,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.EarlyTalkers = inspect.PassEarly
 	case name == "closemalformed":
 		s.rules.Malformed = inspect.CloseReplies
+	case name == "refuseunoffered":
+		s.rules.Unoffered = inspect.RefuseUnoffered
 	case name == "rejecteightbit":
 		s.rules.EightBit = inspect.RejectEightBit
 	case name == "received":

@@ -162,9 +162,20 @@ func (x *session) noteSender() {
 		Declared: p.Number(smtp.ParamSize),
 		Used:     p.Extensions(),
 		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
+		Dropped:  x.noteDropped(),
 	}
 	x.noteClaimed()
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
+}
+
+// noteDropped keeps the parameters of x.cmd that the origin is not given.
+func (x *session) noteDropped() event.Text {
+	x.clip(nil)
+	at := len(x.text)
+	if at < maxNotes {
+		x.text = x.cmd.Params.AppendDropped(x.text)
+	}
+	return x.text[at:len(x.text):len(x.text)]
 }
 
 func (x *session) noteMailbox() event.Text {
@@ -182,7 +193,7 @@ func (x *session) noteRecipient() int {
 	if len(x.kept) == maxRecipients {
 		return maxRecipients
 	}
-	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox()})
+	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox(), Dropped: x.noteDropped()})
 	return len(x.kept) - 1
 }
 

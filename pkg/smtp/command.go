@@ -16,6 +16,7 @@ type Grammar struct {
 	UTF8        bool       // the transaction in force has SMTPUTF8
 	BareAddress bool       // MAIL FROM:user@example.com without angle brackets
 	Parameter   int        // longest parameter of MAIL or RCPT in octets, 0 for any
+	Drop        bool       // leave out a parameter that was not offered, if it can be spared
 	XClient     Attributes // of XCLIENT, those that were offered; none: its argument is not read
 	XForward    Attributes // the same of XFORWARD
 }
@@ -89,15 +90,14 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 	case RCPT:
 		return c.parseRcpt(arg, g)
 	}
+	if c.Verb == HELO || c.Verb == EHLO {
+		return c.parseHello(arg)
+	}
 	if !isPrintable(arg) {
 		return badLine
 	}
 	c.Arg = arg
 	switch c.Verb {
-	case HELO, EHLO:
-		if !isHelloName(arg) {
-			return needName
-		}
 	case DATA, RSET, QUIT, STARTTLS:
 		if len(arg) > 0 {
 			return noArgument
@@ -120,21 +120,36 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 	return nil
 }
 
-// isHelloName: RFC 5321 wants a domain or an address literal; what clients send
-// is any word. One word of harmless octets is passed on for the origin to judge.
-func isHelloName(s []byte) bool {
-	if len(s) == 0 || len(s) > maxDomain {
-		return false
+// parseHello reads the argument of HELO and EHLO. RFC 5321 wants a domain or an
+// address literal, RFC 2821 let a remark follow it; what clients send is the name of
+// a host as its owner wrote it. Words of printable text are passed on for the origin
+// to judge.
+func (c *Command) parseHello(arg []byte) *Reply {
+	if bytes.Contains(arg, twoSpaces) {
+		arg = squeeze(arg)
 	}
-	for _, c := range s {
-		if !isAlnum(c) && bytes.IndexByte(helloMarks, c) < 0 {
-			return false
-		}
+	c.Arg = arg
+	switch {
+	case !isPlainUTF8(arg):
+		return badLine
+	case len(arg) == 0 || len(arg) > maxDomain:
+		return needName
 	}
-	return true
+	return nil
 }
 
-var helloMarks = []byte("-._:[]/+=@~!#")
+var twoSpaces = []byte("  ")
+
+// squeeze makes one space of several, in place.
+func squeeze(s []byte) []byte {
+	out := s[:0]
+	for i, c := range s {
+		if c != ' ' || i == 0 || s[i-1] != ' ' {
+			out = append(out, c)
+		}
+	}
+	return out
+}
 
 func (c *Command) parseMail(arg []byte, g Grammar) *Reply {
 	arg, ok := cutLabel(arg, "FROM:")
