@@ -115,6 +115,7 @@ func (x *session) next() bool {
 		Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8,
 		BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter,
 		Drop: x.rules.Unoffered == inspect.DropUnoffered})
+	x.secretive = x.secretive || x.cmd.Verb == smtp.AUTH
 	if x.idles() {
 		x.broken = tooMany
 	}
@@ -189,7 +190,7 @@ func (x *session) decide() step {
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:
-		return x.refuse(refusal{x.refusal, grammarReason(x.refusal)})
+		return x.refuseSyntax()
 	case x.dropped != nil:
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
@@ -290,6 +291,7 @@ func (x *session) excuse(r refusal) step {
 // refuse is local for what the client should not have said. Too much of it
 // ends the session.
 func (x *session) refuse(r refusal) step {
+	x.slipLine(r.reply, r.why)
 	x.rec.Errors++
 	if x.rec.Errors > x.rules.Errors {
 		return x.stop(tooMany)
@@ -299,6 +301,9 @@ func (x *session) refuse(r refusal) step {
 
 // stop ends the session behind the replies outstanding.
 func (x *session) stop(e *ending) step {
+	if offences[e.end] {
+		x.slipLine(e.reply, e.why)
+	}
 	x.ledger.add(entry{end: e})
 	return barrier
 }

@@ -168,6 +168,19 @@ func (x *session) noteSender() {
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
 }
 
+// noteUnreadSender begins the record of a message whose MAIL could not be read.
+func (x *session) noteUnreadSender() {
+	x.number++
+	if x.kept == nil {
+		x.kept = x.one[:0]
+	}
+	x.msg = event.Message{
+		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
+		Hello: x.note(x.rec.Hello), Start: x.now, Sender: x.noteUnreadPath(),
+	}
+	x.noteClaimed()
+}
+
 // noteDropped keeps the parameters of x.cmd that the origin is not given.
 func (x *session) noteDropped() event.Text {
 	x.clip(nil)

@@ -140,8 +140,9 @@ type session struct {
 	restful bool // nothing is outstanding, and the client leg can sleep
 
 	authenticated bool
-	rounds        int // challenges of the exchange under way, 0: none is
-	idled         int // commands that moved no mail, since the last message
+	secretive     bool // AUTH was said: a line that is no command may be a response
+	rounds        int  // challenges of the exchange under way, 0: none is
+	idled         int  // commands that moved no mail, since the last message
 
 	tx       transaction
 	*letter  // nil while the session rests without a transaction

@@ -141,10 +141,14 @@ func (x *session) needsTLS() bool {
 func (x *session) refuseClear() step {
 	unoffered := x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS)
 	failed := x.rec.OriginTLS != nil && !x.rec.OriginTLS.Active()
+	r := mustStart
 	if unoffered || failed {
-		return x.refuse(cannotMust)
+		r = cannotMust
 	}
-	return x.refuse(mustStart)
+	if x.cmd.Verb == smtp.MAIL {
+		return x.refuseSender(r)
+	}
+	return x.refuse(r)
 }
 
 // startTLS handles STARTTLS. It stands alone; what comes of it is made by
