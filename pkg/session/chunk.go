@@ -73,6 +73,7 @@ func (x *session) takeChunk() *ending {
 		return e
 	}
 	if r := x.strayChunk(); r.reply != nil {
+		x.slip(x.chunk.AppendTo(nil), r.reply, r.why)
 		x.rec.Errors++
 		return x.refuseChunk(r)
 	}

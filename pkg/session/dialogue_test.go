@@ -43,6 +43,8 @@ import (
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary; (*) is any reason
+//	offence "MAIL x" 501 (argument)   the first words of the client that we refused,
+//	             as the session's record has them
 //	dropped "AUTH=<>" ""   parameters of the last message that the origin was not
 //	             given: of MAIL, and of each RCPT
 //	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
@@ -405,6 +407,8 @@ func (s *stage) step(line string) error {
 		return s.expectDuration(arg)
 	case "rewritten":
 		return s.expectRewritten(arg)
+	case "offence":
+		return s.expectOffence(arg)
 	case "dropped":
 		if got := fmt.Sprintf("%q", s.dropped); got != "["+arg+"]" {
 			return fmt.Errorf("got %s", got)
@@ -614,6 +618,17 @@ func (s *stage) expectRewritten(want string) error {
 	}
 	if list := strings.Join(got, " "); list != want {
 		return fmt.Errorf("got %s", list)
+	}
+	return nil
+}
+
+func (s *stage) expectOffence(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	o := &s.record.Slip
+	if got := fmt.Sprintf("%q %d (%s)", o.Said, o.Answer.Code, o.Reason); got != want {
+		return fmt.Errorf("got %s, %s", got, o.Answer.Text)
 	}
 	return nil
 }

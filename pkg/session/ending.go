@@ -48,7 +48,8 @@ var (
 
 	quit         = &ending{end: event.EndQuit, why: event.ReasonQuit}
 	localQuit    = &ending{end: event.EndQuit, why: event.ReasonQuit, reply: code(221, 2, 0, 0, "Bye")}
-	earlyTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
+	earlyTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: code(421, 4, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
+	strayTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
 	foreign      = &ending{end: event.EndForeign, why: event.ReasonForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
 	tooMany      = &ending{end: event.EndErrors, why: event.ReasonErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
 	unframed     = &ending{end: event.EndClientSyntax, why: event.ReasonNotOffered, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here, closing the connection")}

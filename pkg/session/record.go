@@ -301,7 +301,8 @@ func (x *session) shrink() {
 }
 
 // settled says why a client gave a message up, when it was refused before: then
-// that is its outcome. Where every recipient was refused, one refusal for now
+// that is its outcome. Where every recipient was refused, and not only for how it
+// was written, one refusal for now
 // makes that of the message one for now, and the reason is the first of ours of
 // that kind; there is none where only the origin refused.
 func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
@@ -310,7 +311,7 @@ func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, eve
 		return o, why
 	case x.msg.Client.Code.Class() >= 4:
 		return outcomeOf(x.msg.Client.Code), x.msg.Reason
-	case x.msg.Accepted > 0 || x.msg.Refused == 0:
+	case x.msg.Accepted > 0 || x.msg.Refused == x.tx.unread:
 		return event.Abandoned, why
 	}
 	if slices.ContainsFunc(x.kept, deferred) {

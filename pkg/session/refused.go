@@ -68,6 +68,7 @@ func (x *session) noteRefusedSender(r refusal) {
 // noteUnreadRecipient makes a recipient that is none one of the open message's
 // record.
 func (x *session) noteUnreadRecipient(r refusal) {
+	x.tx.unread++
 	if len(x.kept) < maxRecipients {
 		x.kept = append(x.kept, event.Recipient{Address: x.noteUnreadPath()})
 		x.noteRefusedRecipient(len(x.kept)-1, r)

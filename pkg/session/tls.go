@@ -76,7 +76,7 @@ var (
 	mustStart  = deny(event.ReasonNeedsTLS, 530, 7, 0, "Must issue a STARTTLS command first")
 	cannotMust = deny(event.ReasonNeedsTLS, 451, 7, 0, "TLS is needed here, and the mail server does not offer it now")
 
-	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: code(554, 5, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
+	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: code(421, 4, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
 	originPlain = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server is needed and not available now, please try again")}
 	originTLS   = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server failed, please try again"), origin: Abort}
 )

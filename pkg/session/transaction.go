@@ -30,6 +30,7 @@ type transaction struct {
 	state      mailState
 	utf8       bool          // MAIL had SMTPUTF8
 	recipients int           // accepted
+	unread     int           // recipients refused for what they are, before anybody was asked
 	body       int64         // parameter BODY of MAIL
 	binary     bool          // the origin gets chunks
 	waited     time.Duration // for the client's content
@@ -111,6 +112,7 @@ func (x *session) rcpt() step {
 	case x.tx.state == spoilt:
 		return x.excuse(spoiltChunk)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
+		x.tx.unread++
 		x.noteRefusedRecipient(x.noteRecipient(), noDomain)
 		return x.refuse(noDomain)
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:

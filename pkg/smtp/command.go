@@ -256,7 +256,7 @@ func (c *Command) AppendTo(b []byte) []byte {
 		b = append(b, " TO:"...)
 		b = c.Params.appendTo(c.Path.AppendTo(b))
 	case BDAT:
-		b = c.Chunk.appendTo(append(b, ' '))
+		b = c.Chunk.appendArgument(append(b, ' '))
 	case AUTH:
 		b = c.appendAuth(append(b, ' '))
 	case XCLIENT, XFORWARD:
@@ -270,7 +270,10 @@ func (c *Command) AppendTo(b []byte) []byte {
 	return append(b, '\r', '\n')
 }
 
-func (k Chunk) appendTo(b []byte) []byte {
+// AppendTo appends the command without its CRLF.
+func (k Chunk) AppendTo(b []byte) []byte { return k.appendArgument(append(b, "BDAT "...)) }
+
+func (k Chunk) appendArgument(b []byte) []byte {
 	b = strconv.AppendInt(b, k.Size, 10)
 	if k.Last {
 		b = append(b, " LAST"...)
