@@ -89,7 +89,7 @@ func write(t *testing.T, c *Config) []byte {
 			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "proxy": d.Proxy.String(), "drain": d.Drain.String(),
 		},
 		"limits":  m{"sessions": c.Limits.Sessions},
-		"log":     m{"format": c.Log.Format},
+		"log":     m{"format": c.Log.Format, "silent_visitors": c.Log.SilentVisitors},
 		"metrics": m{"listen": server(c.Metrics.Listen)},
 	})
 	if err != nil {

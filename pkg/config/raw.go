@@ -179,7 +179,8 @@ type rawLimits struct {
 }
 
 type rawLog struct {
-	Format scalar `mapstructure:"format"`
+	Format         scalar `mapstructure:"format"`
+	SilentVisitors scalar `mapstructure:"silent_visitors"`
 }
 
 type rawMetrics struct {
