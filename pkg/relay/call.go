@@ -37,7 +37,7 @@ type call struct {
 	origin  *leg // nil before there is one
 	path    forward.Path
 	tried   []event.Unreached // origins before it
-	severed bool              // the legs were or are to be reset
+	severed bool              // the origin's leg, or both, were or are to be reset
 }
 
 // serve begins the life of an admitted call: up to the origin.
@@ -137,6 +137,7 @@ func (c *call) options() session.Options {
 		Timeouts:  c.r.opts.Timeouts,
 		Sink:      &c.account,
 		Draining:  c.r.draining.Load,
+		Cut:       c.r.severing.Load,
 		TLS:       c.tls(),
 	}
 }
@@ -220,6 +221,17 @@ func (c *call) sever() {
 	}
 	c.client.Abort()
 	c.r.resting.Wake(c.client.Conn)
+}
+
+// giveUp resets the origin's leg, and lets the session tell its client so.
+func (c *call) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.severed = true
+	if c.origin != nil {
+		c.origin.Abort()
+	}
+	c.interrupt()
 }
 
 // interrupt wakes a session that waits for its client, so that it sees that the

@@ -51,6 +51,7 @@ type Relay struct {
 	services atomic.Pointer[map[string]Service]
 	zones    atomic.Pointer[zone.Table]
 	draining atomic.Bool
+	severing atomic.Bool
 	live     registry
 	resting  stream.Watch // sessions whose clients are silent
 	pipes    pipes

@@ -145,6 +145,8 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{&forward.Error{Class: forward.ErrTimeout}, "421 4.4.1 The mail server does not answer"},
 		{&forward.Error{Class: forward.ErrUnreachable}, "421 4.4.1 The mail server cannot be reached,"},
 		{&forward.Error{Class: forward.ErrNoAddress}, "421 4.4.5 "},
+		{&forward.Error{Class: forward.ErrFamily}, "421 4.4.1 The mail server cannot be reached by this version of IP"},
+		{&forward.Error{Class: forward.ErrLinkLocal}, "421 4.4.1 Your address is link-local"},
 		{&forward.Error{Class: forward.ErrLoop}, "421 4.4.6 "},
 		{&forward.Error{Class: forward.ErrOnLink}, "421 4.4.1 Your address is on the mail server's own network"},
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrOnLink}}, "421 4.4.1 Your address"},

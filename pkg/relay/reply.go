@@ -40,6 +40,8 @@ var unreached = []struct {
 	{forward.ErrResources, spent},
 	{forward.ErrLoop, closing(event.ReasonNoOrigin, 4, 6, "Mail would loop back to this gateway, please try again later")},
 	{forward.ErrOnLink, closing(event.ReasonOnLink, 4, 1, "Your address is on the mail server's own network, which answers it past this gateway")},
+	{forward.ErrLinkLocal, closing(event.ReasonNoOrigin, 4, 1, "Your address is link-local, and the mail server cannot answer it: please connect from a global one")},
+	{forward.ErrFamily, closing(event.ReasonNoOrigin, 4, 1, "The mail server cannot be reached by this version of IP, please try its other addresses")},
 	{forward.ErrNoAddress, closing(event.ReasonNoOrigin, 4, 5, "The mail server cannot be reached from your address now, please try again later")},
 	{forward.ErrTimeout, closing(event.ReasonNoOrigin, 4, 1, "The mail server does not answer, please try again later")},
 	{forward.ErrRefused, closing(event.ReasonNoOrigin, 4, 1, "The mail server refuses connections, please try again later")},

@@ -310,8 +310,11 @@ func (x *session) stop(e *ending) step {
 
 // orphan answers a command after the origin leg was dropped.
 func (x *session) orphan() step {
-	if x.cmd.Verb == smtp.QUIT {
+	switch {
+	case x.cmd.Verb == smtp.QUIT:
 		return x.stop(localQuit)
+	case x.cmd.Verb == smtp.RCPT && x.tx.state != noMail && x.dropped.reply != nil:
+		x.noteRefusedRecipient(x.noteRecipient(), refusal{x.dropped.reply, x.dropped.why})
 	}
 	return x.stop(x.dropped)
 }

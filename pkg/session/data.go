@@ -267,17 +267,32 @@ func (x *session) conclusion(r smtp.WireReply) *ending {
 		x.rec.Messages++
 		x.idled = 0
 	}
-	x.endTransaction(outcomeOf(r.Code), event.NoReason)
 	if r.Code == 421 {
+		x.endTransaction(event.Deferred, event.NoReason)
 		return x.originClosing(r)
 	}
-	if e := x.pass(r); e != nil {
-		return e
+	why := event.NoReason
+	e := x.deliver(r)
+	if e != nil {
+		x.msg.Client, why = event.Answer{}, e.why
 	}
-	if len(x.origin.window()) > 0 {
+	x.endTransaction(outcomeOf(r.Code), why)
+	switch {
+	case e != nil:
+		return e
+	case len(x.origin.window()) > 0:
 		return x.surprise()
 	}
 	return nil
+}
+
+// deliver passes a verdict on and writes it: the record says what the client was
+// told, and a client that has gone was told nothing.
+func (x *session) deliver(r smtp.WireReply) *ending {
+	if e := x.pass(r); e != nil {
+		return e
+	}
+	return x.flush()
 }
 
 // failure is a message that will not be completed, and what its client is told
@@ -312,9 +327,11 @@ func (x *session) fail(f failure) *ending {
 // not sent all of it; nil: it has.
 func (x *session) failed(f failure, e *ending) *ending {
 	switch {
+	case e.isGone(): // and reads nothing
+		x.msg.Client = event.Answer{}
 	case f.reply != nil:
 		x.noteVerdict(f.reply)
-	case f.at == atOnce && f.then.reply != nil && !e.isGone():
+	case f.at == atOnce && f.then.reply != nil:
 		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)

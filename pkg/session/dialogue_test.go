@@ -33,6 +33,7 @@ import (
 //	pace O 30s   the origin takes that long for each write to it
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
+//	cut          and does not wait any longer: the origin leg is gone
 //	quiet        neither side was sent anything more
 //	any O        whatever the origin was sent so far is right, or C: the client;
 //	             messages: the records so far
@@ -45,6 +46,8 @@ import (
 //	message TEXT the next message record, see summary; (*) is any reason
 //	offence "MAIL x" 501 (argument)   the first words of the client that we refused,
 //	             as the session's record has them
+//	removed A B  the words of the origin's EHLO list that the session's record says
+//	             were not passed on
 //	dropped "AUTH=<>" ""   parameters of the last message that the origin was not
 //	             given: of MAIL, and of each RCPT
 //	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
@@ -242,6 +245,7 @@ type stage struct {
 	tls            TLS
 	trust          zone.Trust
 	draining       bool
+	isCut          bool
 	messages       []string
 	dropped        []string // parameters of the last message and of its recipients
 	record         *event.Session
@@ -276,6 +280,7 @@ func (s *stage) start() {
 	o := Options{
 		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
 		Draining: func() bool { return s.draining },
+		Cut:      func() bool { return s.isCut },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
 	synctest.Wait()
@@ -375,6 +380,12 @@ func (s *stage) step(line string) error {
 		return err
 	case "wait":
 		return s.wait(arg)
+	case "cut":
+		s.draining, s.isCut = true, true
+		s.origin.hangUp(errReset)
+		s.client.SetReadDeadline(time.Now().Add(-time.Second))
+		synctest.Wait()
+		return nil
 	case "drain":
 		s.draining = true
 		s.client.SetReadDeadline(time.Now().Add(-time.Second))
@@ -407,6 +418,11 @@ func (s *stage) step(line string) error {
 		return s.expectDuration(arg)
 	case "rewritten":
 		return s.expectRewritten(arg)
+	case "removed":
+		if s.record == nil || string(s.record.Removed) != arg {
+			return fmt.Errorf("got %q", s.record.Removed)
+		}
+		return nil
 	case "offence":
 		return s.expectOffence(arg)
 	case "dropped":

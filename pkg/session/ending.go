@@ -43,6 +43,8 @@ var (
 	tooSlow       = &ending{end: event.EndClientTimeout, why: event.ReasonSlowContent, detail: "the content comes too slowly", reply: code(421, 4, 4, 2, "The message comes too slowly, closing the connection")}
 	draining      = &ending{end: event.EndDraining, why: event.ReasonDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
 
+	severed       = &ending{end: event.EndCut, why: event.ReasonDraining, reply: draining.reply, origin: Abort}
+
 	originGone    = &ending{end: event.EndOriginGone, why: event.ReasonOriginGone, reply: lostReply, origin: Abort}
 	originTimeout = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, reply: code(421, 4, 4, 2, "The mail server does not answer, please try again"), origin: Abort}
 
@@ -57,6 +59,15 @@ var (
 )
 
 var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, please try again")
+
+// unlessCut returns how a session ends that has lost a peer: if we have cut it, that is
+// why.
+func (x *session) unlessCut(e *ending) *ending {
+	if x.o.Cut() {
+		return severed
+	}
+	return e
+}
 
 // brokenLine ends a session whose client broke the rules of lines: where the
 // next command starts is no longer agreed.

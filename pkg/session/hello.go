@@ -142,6 +142,12 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		if good && k.Known && k.Ext == smtp.ExtStartTLS && (x.mayStart() || x.tls.client) {
 			continue // ours comes below, or has come
 		}
+		if good && k.Known && k.Ext == smtp.ExtAuth {
+			if x.offered.Has(k.Ext) {
+				continue // its mechanisms are in the line of the first
+			}
+			k.Args = mechanismsOf(list)
+		}
 		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
 			x.noteRemoved(text)
 			continue

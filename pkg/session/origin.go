@@ -103,9 +103,9 @@ func (x *session) toOrigin(p []byte) *ending {
 	}
 	x.now = time.Now() // it may have lasted, and the client is to be told
 	if timedOut(err) {
-		return originDeaf
+		return x.unlessCut(originDeaf)
 	}
-	return originGone
+	return x.unlessCut(originGone)
 }
 
 // slowOrigin ends a message of which the origin takes less than the least rate.

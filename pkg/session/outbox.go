@@ -1,6 +1,9 @@
 package session
 
 import (
+	"errors"
+	"net"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -43,6 +46,8 @@ func (x *session) flush() *ending {
 		return nil
 	case timedOut(err):
 		return clientDeaf
+	case errors.Is(err, net.ErrClosed): // we have cut it ourselves
+		return x.unlessCut(clientGone)
 	}
 	return clientGone
 }

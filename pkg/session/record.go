@@ -119,8 +119,12 @@ func (x *session) noteRemoved(line []byte) {
 	if x.removedNoted {
 		return
 	}
+	line = bytes.TrimLeft(line, " ")
 	if i := bytes.IndexByte(line, ' '); i >= 0 {
 		line = line[:i]
+	}
+	if len(line) == 0 || hasWord(x.rec.Removed, line) {
+		return
 	}
 	if len(x.rec.Removed) > 0 {
 		x.note(space)
@@ -374,7 +378,7 @@ func lostOutcome(e event.End) event.Outcome {
 	case event.EndQuit:
 		return event.Abandoned
 	case event.EndPolicy, event.EndErrors, // 421: the client is to try again
-		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
+		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining, event.EndCut:
 		return event.Deferred
 	}
 	return event.Aborted

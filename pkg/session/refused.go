@@ -77,5 +77,13 @@ func (x *session) noteUnreadRecipient(r refusal) {
 	x.countRecipient(r.reply.Code)
 }
 
+// noteLostRecipient keeps what the client reads in place of the origin's reply to
+// RCPT, when the session ends instead.
+func (x *session) noteLostRecipient(en *entry, e *ending) {
+	if en.verb == smtp.RCPT && e.reply != nil {
+		x.noteRefusedRecipient(en.rcpt, refusal{e.reply, e.why})
+	}
+}
+
 // noteUnreadPath keeps the path of x.line as it was said.
 func (x *session) noteUnreadPath() event.Text { return x.note(smtp.UnreadPath(x.line)) }

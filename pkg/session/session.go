@@ -47,6 +47,11 @@ type Options struct {
 	// deadline in the past; inside a transaction that does no harm. Default:
 	// never.
 	Draining func() bool
+
+	// Cut says that the daemon waits no longer. The session then ends at once, with
+	// 421, and nothing more is committed. Set this first, then abort the origin leg
+	// and interrupt the client leg's read. Default: never.
+	Cut func() bool
 }
 
 // Timeouts bound each wait, RFC 5321 section 4.5.3.2. A zero means the default.
@@ -201,6 +206,9 @@ func open(o Options, client Leg) *session {
 	if o.Draining == nil {
 		x.o.Draining = never
 	}
+	if o.Cut == nil {
+		x.o.Cut = never
+	}
 	x.rules = x.o.Inspector.Protocol()
 	if x.rules.Session > 0 {
 		x.limit = x.now.Add(x.rules.Session)
@@ -272,6 +280,8 @@ func (x *session) finish(e *ending) Outcome {
 	}
 	if client == Graceful && x.flush() != nil {
 		client = Abort
+		unread := *e
+		e, unread.reply, unread.last = &unread, nil, nil // nobody has read them
 	}
 	origin := e.origin
 	if x.dropped != nil || x.tx.state == inContent || x.tx.state == inChunks {
