@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // step is what follows a handled command.
@@ -18,17 +19,17 @@ const (
 )
 
 var (
-	helloFirst   = deny(event.ReasonSequence, 503, 5, 1, "Send HELO or EHLO first")
-	mailFirst    = deny(event.ReasonSequence, 503, 5, 1, "Send MAIL first")
-	nestedMail   = deny(event.ReasonSequence, 503, 5, 1, "A transaction is open already")
-	rcptFirst    = deny(event.ReasonSequence, 503, 5, 1, "No valid recipients")
-	noDomain     = deny(event.ReasonRecipientAddress, 501, 1, 3, "The recipient's address needs a domain")
-	senderDomain = deny(event.ReasonSenderAddress, 501, 1, 7, "The sender's address needs a domain")
-	noExpand     = deny(event.ReasonNotOffered, 502, 5, 1, "EXPN is not offered here")
-	notCarried   = deny(event.ReasonNotOffered, 502, 5, 1, "Command not offered here")
+	helloFirst   = deny(wording.HelloFirst)
+	mailFirst    = deny(wording.MailFirst)
+	nestedMail   = deny(wording.NestedMail)
+	rcptFirst    = deny(wording.NoRecipients)
+	noDomain     = deny(wording.RecipientDomain)
+	senderDomain = deny(wording.SenderDomain)
+	noExpand     = deny(wording.NoExpand)
+	notCarried   = deny(wording.NotOffered)
 
-	noVerify = code(252, 2, 5, 2, "Cannot verify the address, but will take a message and try to deliver it")
-	helpText = code(214, 2, 0, 0, "See RFC 5321")
+	noVerify = &wording.NoVerify.Reply
+	helpText = &wording.Help.Reply
 )
 
 const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1

@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // data handles DATA. It is forwarded alone, when at least one recipient is known
@@ -405,21 +406,21 @@ func (x *session) interrupted(e *ending) *failure {
 }
 
 var (
-	earlyReply  = code(451, 4, 5, 0, "The mail server broke the protocol, please try again")
-	bareNewline = code(550, 5, 6, 11, "Message refused: it has a CR or LF that is not part of CRLF")
-	nulOctet    = code(554, 5, 6, 0, "Message refused: it has a NUL octet")
-	longLine    = code(554, 5, 6, 0, "Message refused: it has a line that is too long")
+	earlyReply  = &wording.OriginTooSoon.Reply
+	bareNewline = &wording.BareNewline.Reply
+	nulOctet    = &wording.HasNUL.Reply
+	longLine    = &wording.LongText.Reply
 )
 
 // oversize refuses a message as soon as it is too large, RFC 1870 section 6.3.
 var oversize = failure{
-	reply:   code(552, 5, 3, 4, "Message is larger than this gateway lets pass"),
+	reply:   &wording.TooLarge.Reply,
 	outcome: event.Refused, why: event.ReasonMessageSize, then: afterContent,
 }
 
 // eightBit refuses content that was not announced by BODY=8BITMIME.
 var eightBit = failure{
-	reply:   code(554, 5, 6, 3, "Message refused: it has octets above 127 without BODY=8BITMIME"),
+	reply:   &wording.EightBit.Reply,
 	outcome: event.Refused, why: event.ReasonEightBit, then: afterContent,
 }
 

@@ -511,8 +511,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 	case name == "refuse":
 		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
-			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: event.ReasonPolicy},
-			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: event.ReasonPolicy},
+			smtp.NOOP: {Action: inspect.Refuse, Reply: &smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}, Reason: event.ReasonPolicy},
+			smtp.HELP: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}, Reason: event.ReasonPolicy},
 		}
 	default:
 		return false

@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // This file is the only one that writes to the origin.
@@ -110,13 +111,13 @@ func (x *session) toOrigin(p []byte) *ending {
 
 // slowOrigin ends a message of which the origin takes less than the least rate.
 var slowOrigin = &ending{end: event.EndOriginTimeout, why: event.ReasonSlowOrigin, detail: "the origin takes the content too slowly",
-	reply: code(421, 4, 4, 2, "The mail server takes the message too slowly, please try again"), origin: Abort}
+	reply: &wording.SlowOrigin.Reply, origin: Abort}
 
-var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
+var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: &wording.OriginDeaf.Reply, origin: Abort}
 
 // originTalks stands for an origin that speaks, or has closed, in the middle of
 // content. It never ends a session: see interrupted.
-var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: lostReply, origin: Abort}
+var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: &wording.OriginGarbled.Reply, origin: Abort}
 
 // talking reports whether the origin has said something, or has closed.
 func (x *session) talking() bool {

@@ -3,6 +3,7 @@ package session
 import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // What we refuse can be found again: the first thing of a client's that was
@@ -38,7 +39,7 @@ var offences = map[event.End]bool{
 
 // refuseSyntax refuses x.cmd for its grammar.
 func (x *session) refuseSyntax() step {
-	r := refusal{x.refusal, grammarReason(x.refusal)}
+	r := refusal{x.refusal, wording.Grammar(x.refusal)}
 	switch {
 	case x.cmd.Verb == smtp.MAIL:
 		x.noteRefusedSender(r)

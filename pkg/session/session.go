@@ -27,6 +27,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // Options are what a session needs to know. Zero values stand for the defaults
@@ -184,14 +185,13 @@ func Run(o Options, client, origin Leg) Outcome {
 }
 
 // Refuse tells a client for whom there is no origin leg so, by the reply r, and
-// makes the record with the reason why. r closes the session, so its code is 421,
-// or 554 for good.
-func Refuse(o Options, client Leg, r smtp.Reply, why event.Reason) Outcome {
+// makes the record with its reason. r closes the session, so its code is 421.
+func Refuse(o Options, client Leg, r *wording.Reply) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
 		return x.finish(e)
 	}
-	return x.finish(&ending{end: event.EndNoOrigin, why: why, reply: &r})
+	return x.finish(&ending{end: event.EndNoOrigin, why: r.Why, reply: &r.Reply})
 }
 
 func open(o Options, client Leg) *session {

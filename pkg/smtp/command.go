@@ -41,18 +41,18 @@ type Chunk struct {
 
 // Replies to lines that are not commands we carry.
 var (
-	badLine      = &Reply{500, Enhanced{5, 5, 2}, "Syntax error: a command is printable ASCII ended by CRLF"}
-	badVerb      = &Reply{500, Enhanced{5, 5, 1}, "Command not recognized"}
-	needName     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: a host name or address literal is needed"}
-	noArgument   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: the command takes no argument"}
-	mailSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: MAIL FROM:<address>"}
-	rcptSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: RCPT TO:<address>"}
-	badSender    = &Reply{501, Enhanced{5, 1, 7}, "Syntax error in the sender's address"}
-	badRecipient = &Reply{501, Enhanced{5, 1, 3}, "Syntax error in the recipient's address"}
-	needUTF8     = &Reply{553, Enhanced{5, 6, 7}, "An address outside ASCII needs SMTPUTF8"}
-	badNode      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: ETRN name"}
-	badAuth      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: AUTH mechanism [response]"}
-	badChunk     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: BDAT size [LAST]"}
+	badLine      = refusal(500, 5, 2, "Syntax error: a command is printable ASCII ended by CRLF")
+	badVerb      = refusal(500, 5, 1, "Command not recognized")
+	needName     = refusal(501, 5, 4, "Syntax: a host name or address literal is needed")
+	noArgument   = refusal(501, 5, 4, "Syntax: the command takes no argument")
+	mailSyntax   = refusal(501, 5, 4, "Syntax: MAIL FROM:<address>")
+	rcptSyntax   = refusal(501, 5, 4, "Syntax: RCPT TO:<address>")
+	badSender    = refusal(501, 1, 7, "Syntax error in the sender's address")
+	badRecipient = refusal(501, 1, 3, "Syntax error in the recipient's address")
+	needUTF8     = refusal(553, 6, 7, "An address outside ASCII needs SMTPUTF8")
+	badNode      = refusal(501, 5, 4, "Syntax: ETRN name")
+	badAuth      = refusal(501, 5, 4, "Syntax: AUTH mechanism [response]")
+	badChunk     = refusal(501, 5, 4, "Syntax: BDAT size [LAST]")
 )
 
 // Parse reads a command line without its CRLF. It returns nil, or the reply

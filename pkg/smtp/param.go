@@ -78,11 +78,11 @@ var (
 )
 
 var (
-	unknownParam  = &Reply{555, Enhanced{5, 5, 4}, "Parameter not offered in this session"}
-	badParam      = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in a parameter"}
-	longParam     = &Reply{501, Enhanced{5, 5, 4}, "Parameter too long"}
-	repeatedParam = &Reply{501, Enhanced{5, 5, 4}, "Parameter given twice"}
-	clashingParam = &Reply{501, Enhanced{5, 5, 4}, "Parameters exclude each other"}
+	unknownParam  = refusal(555, 5, 4, "Parameter not offered in this session")
+	badParam      = refusal(501, 5, 4, "Syntax error in a parameter")
+	longParam     = refusal(501, 5, 4, "Parameter too long")
+	repeatedParam = refusal(501, 5, 4, "Parameter given twice")
+	clashingParam = refusal(501, 5, 4, "Parameters exclude each other")
 )
 
 // Params holds the parameters of one command.
