@@ -14,7 +14,7 @@ import (
 // TLS says what a service does about TLS. reference.yaml explains each.
 type TLS struct {
 	Mode         TLSMode
-	Certificates []Certificate // that clients are shown; the first is for those that ask for no name
+	Certificates []Certificate // that clients are shown; the first is for those that ask for no name of ours
 	Domains      []string      // whose mail comes here, for doctor; in lower case
 	Client       TLSClient
 	Origin       TLSOrigin
