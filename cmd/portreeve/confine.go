@@ -220,17 +220,20 @@ func legible(c confine.Confines) error {
 // startHolder starts the process that holds the private keys of a configuration, if it
 // has any.
 func startHolder(h *handover, confines *confine.Confines, c *config.Config) error {
-	pairs := daemon.Pairs(c)
-	if len(pairs) == 0 {
+	var grants []keeper.Grant
+	for _, p := range daemon.Pairs(c) {
+		grants = append(grants, keeper.Grant{Pair: p})
+	}
+	if len(grants) == 0 {
 		return nil
 	}
-	socket, err := keeper.Start(pairs, itself, holdVerb)
+	socket, err := keeper.Start(grants, itself, holdVerb)
 	if err != nil {
 		return err
 	}
 	h.Keys = h.hands(socket)
-	for _, p := range pairs {
-		confines.Keys = append(confines.Keys, p.Key)
+	for _, g := range grants {
+		confines.Keys = append(confines.Keys, g.Pair.Key)
 	}
 	return nil
 }
