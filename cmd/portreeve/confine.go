@@ -220,10 +220,7 @@ func legible(c confine.Confines) error {
 // startHolder starts the process that holds the private keys of a configuration, if it
 // has any.
 func startHolder(h *handover, confines *confine.Confines, c *config.Config) error {
-	var grants []keeper.Grant
-	for _, p := range daemon.Pairs(c) {
-		grants = append(grants, keeper.Grant{Pair: p})
-	}
+	grants := grantsOf(c)
 	if len(grants) == 0 {
 		return nil
 	}
@@ -236,6 +233,16 @@ func startHolder(h *handover, confines *confine.Confines, c *config.Config) erro
 		confines.Keys = append(confines.Keys, g.Pair.Key)
 	}
 	return nil
+}
+
+// grantsOf says which keys a configuration uses, and for what.
+func grantsOf(c *config.Config) (all []keeper.Grant) {
+	for _, s := range c.Services {
+		for _, p := range daemon.PairsOf(s.TLS) {
+			all = append(all, keeper.Grant{Pair: p, Decrypt: s.TLS.Client.ExchangesRSA()})
+		}
+	}
+	return all
 }
 
 // runAgain runs this program again in confines.

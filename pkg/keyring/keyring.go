@@ -52,7 +52,7 @@ type Ring struct {
 
 // entry is one pair.
 type entry struct {
-	current atomic.Pointer[tls.Certificate]
+	current atomic.Pointer[uses]
 	stamp   string
 	failed  string // the last error, so that it is reported once
 }
@@ -116,7 +116,7 @@ func (e *entry) refresh(s Source, p Pair) (Change, bool) {
 		return Change{}, false
 	}
 	e.stamp, e.failed = l.Stamp, ""
-	e.current.Store(&l.Certificate)
+	e.current.Store(usesOf(l.Certificate))
 	return Change{Pair: p, Certificate: l.Certificate.Leaf, Warnings: l.Warnings}, true
 }
 
@@ -125,7 +125,7 @@ func (r *Ring) Leaves() map[Pair]*x509.Certificate {
 	all := make(map[Pair]*x509.Certificate, len(r.entries))
 	for p, e := range r.entries {
 		if c := e.current.Load(); c != nil {
-			all[p] = c.Leaf
+			all[p] = c.leaf
 		}
 	}
 	return all
@@ -144,8 +144,9 @@ func (r *Ring) Expiring(at time.Time) (late []Pair) {
 
 // Clients says how clients are met by one service.
 type Clients struct {
-	Pairs   []Pair // the first is the default: for clients that ask for no name, or one that none is for
-	Minimum uint16 // version of TLS
+	Pairs   []Pair   // the first is the default: for clients that ask for no name, or one that none is for
+	Minimum uint16   // version of TLS
+	Suites  []uint16 // of TLS 1.2; nil: those that crypto/tls prefers
 	Auth    tls.ClientAuthType
 	Roots   *x509.CertPool // of clients' certificates
 }
@@ -158,6 +159,7 @@ func (r *Ring) Config(c Clients) *tls.Config {
 	s := r.shelve(c.Pairs)
 	return &tls.Config{
 		MinVersion:                  c.Minimum,
+		CipherSuites:                c.Suites,
 		ClientAuth:                  c.Auth,
 		ClientCAs:                   c.Roots,
 		DynamicRecordSizingDisabled: true, // a message is waited for as a whole

@@ -46,6 +46,15 @@ func shown(t *testing.T, c *tls.Config, name string, options ...func(*tls.Config
 
 // seen is shown, for a handshake that may fail.
 func seen(c *tls.Config, options ...func(*tls.Config)) (string, error) {
+	s, err := agreed(c, options...)
+	if err != nil {
+		return "", err
+	}
+	return s.PeerCertificates[0].Subject.CommonName, nil
+}
+
+// agreed is what a client sees of a handshake.
+func agreed(c *tls.Config, options ...func(*tls.Config)) (tls.ConnectionState, error) {
 	a, b := net.Pipe()
 	defer a.Close()
 	go func() {
@@ -57,10 +66,8 @@ func seen(c *tls.Config, options ...func(*tls.Config)) (string, error) {
 		o(asks)
 	}
 	client := tls.Client(a, asks)
-	if err := client.Handshake(); err != nil {
-		return "", err
-	}
-	return client.ConnectionState().PeerCertificates[0].Subject.CommonName, nil
+	err := client.Handshake()
+	return client.ConnectionState(), err
 }
 
 func TestChoice(t *testing.T) {
@@ -108,16 +115,21 @@ var knowing = map[string]func(*tls.Config){
 	"both": func(*tls.Config) {},
 }
 
-// asking makes clients ask for a name that Go's own would not ask for: an address.
-func asking(c *tls.Config, name string) *tls.Config {
+// altered makes clients say what Go's own would not say.
+func altered(c *tls.Config, alter func(*tls.ClientHelloInfo)) *tls.Config {
 	c = c.Clone()
 	choose := c.GetCertificate
 	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-		altered := *h
-		altered.ServerName = name
-		return choose(&altered)
+		other := *h
+		alter(&other)
+		return choose(&other)
 	}
 	return c
+}
+
+// asking makes clients ask for a name, which may be an address.
+func asking(c *tls.Config, name string) *tls.Config {
+	return altered(c, func(h *tls.ClientHelloInfo) { h.ServerName = name })
 }
 
 // TestNamesOfTheDefault: who asks for no name of ours sees one of the default's names,
