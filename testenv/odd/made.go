@@ -88,11 +88,8 @@ func sizes() (list []Message) {
 
 // sized returns a message of that many octets, the last two of which are CRLF.
 func sized(octets int) string {
-	text := head + "\r\n"
-	for len(text)+72 <= octets-2 {
-		text += x(70) + "\r\n"
-	}
-	return text + strings.Repeat("y", octets-2-len(text)) + "\r\n"
+	room := octets - len(head) - 4
+	return head + "\r\n" + strings.Repeat(x(70)+"\r\n", room/72) + strings.Repeat("y", room%72) + "\r\n"
 }
 
 // ends are all last octets that matter, where the others are in order.

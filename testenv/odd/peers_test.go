@@ -61,8 +61,8 @@ type client struct {
 	leg
 	turns []turn
 	due   int
-	line  []byte   // of a reply, not yet complete
-	codes []string // of all replies
+	line  []byte // of a reply, not yet complete
+	codes []int  // of all replies
 }
 
 // newClient returns a client that waits for its greeting.
@@ -81,9 +81,10 @@ func (c *client) hear(p []byte) {
 		}
 		c.line = rest
 		if len(line) > 3 && line[3] == ' ' {
-			c.codes = append(c.codes, string(line[:3]))
+			code, _ := strconv.Atoi(string(line[:3])) // 0 is none that is expected
+			c.codes = append(c.codes, code)
 			if c.due--; c.due == 0 {
-				c.next(line[0] > '3')
+				c.next(code > 399)
 			}
 		}
 	}
@@ -187,7 +188,7 @@ func (o *origin) takeContent() bool {
 	if bytes.ContainsAny(bytes.ReplaceAll(raw, []byte("\r\n"), nil), "\r\n\x00") {
 		o.faults = append(o.faults, "octets in DATA that each server reads in its own way")
 	}
-	o.messages = append(o.messages, unstuffed(string(raw)))
+	o.messages = append(o.messages, Unstuffed(string(raw)))
 	o.say("250 message taken")
 	return true
 }
@@ -202,20 +203,6 @@ func cutContent(stream []byte) (raw, rest []byte, ended bool) {
 		return nil, nil, false
 	}
 	return stream[:i+2], stream[i+5:], true
-}
-
-// unstuffed takes a dot off each line that begins with one. Only CRLF begins a line.
-func unstuffed(raw string) string {
-	raw = strings.TrimPrefix(raw, ".")
-	return strings.ReplaceAll(raw, "\r\n.", "\r\n")
-}
-
-// stuffed doubles the dots at the start of lines.
-func stuffed(content string) string {
-	if strings.HasPrefix(content, ".") {
-		content = "." + content
-	}
-	return strings.ReplaceAll(content, "\r\n.", "\r\n..")
 }
 
 func (o *origin) takeChunk() bool {
