@@ -40,6 +40,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…: an exact origin in its place
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway, or on the origin
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
+	"sender":  command(startSender),  // ADDR: Exim as the client, which sends there what it is given on 127.0.0.1:25
+	"sent":    command(senderLog),    // PATTERN: wait for a line of the sender's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
 	"got":     command(fakeGot),      // COUNT [FILE [PARAMETERS]]: wait for messages at the fake; the last is the file
 	"nothing": command(fakeNothing),  // no session of the fake ended a message; all sessions are over
@@ -281,8 +283,31 @@ func local(s *stage, _ *testscript.TestScript, args []string) error {
 }
 
 func postfixLog(s *stage, ts *testscript.TestScript, args []string) error {
+	return awaitLog(s, s.postfix, ts, args)
+}
+
+func senderLog(s *stage, ts *testscript.TestScript, args []string) error {
+	return awaitLog(s, s.sender, ts, args)
+}
+
+func startSender(s *stage, _ *testscript.TestScript, args []string) (err error) {
 	if len(args) != 1 {
-		return usage("log PATTERN")
+		return usage("sender ADDR")
+	}
+	host, err := netip.ParseAddr(args[0])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.patience()
+	defer cancel()
+	s.sender, err = mta.StartEximSender(ctx, s.env.Client, filepath.Join(s.env.Dir, "sender"), host)
+	return err
+}
+
+// awaitLog waits for a line in a server's log and prints it.
+func awaitLog(s *stage, server *mta.Server, ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return usage("log or sent PATTERN")
 	}
 	pattern, err := regexp.Compile(args[0])
 	if err != nil {
@@ -290,7 +315,7 @@ func postfixLog(s *stage, ts *testscript.TestScript, args []string) error {
 	}
 	ctx, cancel := s.patience()
 	defer cancel()
-	line, err := s.postfix.AwaitLog(ctx, pattern)
+	line, err := server.AwaitLog(ctx, pattern)
 	if err == nil {
 		fmt.Fprintln(ts.Stdout(), line)
 	}
