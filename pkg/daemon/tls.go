@@ -174,6 +174,7 @@ func originConfig(o config.TLSOrigin) *tls.Config {
 	return &tls.Config{
 		ServerName:                  o.Name,
 		MinVersion:                  tls.VersionTLS12,
+		CipherSuites:                secure.Suites(false), // not nil, which GODEBUG could add to
 		ClientSessionCache:          tls.NewLRUClientSessionCache(resumable),
 		DynamicRecordSizingDisabled: true, // a message is waited for as a whole
 	}

@@ -75,7 +75,8 @@ func TestTLSOfService(t *testing.T) {
 	if c := got.Clients; c.MinVersion != tls.VersionTLS13 || c.ClientAuth != tls.RequireAndVerifyClientCert || c.ClientCAs == nil {
 		t.Errorf("clients: %+v", c)
 	}
-	if p := got.Policy; p.Method != trust.Roots || p.Pool == nil || p.Name != "origin.example.org" || got.Origins.ServerName != p.Name || got.Origins.MinVersion != tls.VersionTLS12 {
+	if p := got.Policy; p.Method != trust.Roots || p.Pool == nil || p.Name != "origin.example.org" || got.Origins.ServerName != p.Name || got.Origins.MinVersion != tls.VersionTLS12 ||
+		len(got.Origins.CipherSuites) == 0 || slices.Contains(got.Origins.CipherSuites, tls.TLS_RSA_WITH_AES_128_GCM_SHA256) {
 		t.Errorf("origins: %+v, %+v", p, got.Origins)
 	}
 	i.warnOfExpiry(time.Now())

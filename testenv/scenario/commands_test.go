@@ -155,7 +155,7 @@ func up(s *stage, ts *testscript.TestScript, args []string) error {
 		"GATEWAY4": env.Gateway4.String(), "GATEWAY6": env.Gateway6.String(),
 		"ORIGIN4": env.Origin4.String(), "ORIGIN6": env.Origin6.String(),
 		"PORTREEVE_BPFFS": env.BPFFS, "PORTREEVE_RUN_DIR": env.RunDir,
-		"OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"),
+		"OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"), "POSTFIX_DIR": filepath.Join(env.Dir, "postfix"),
 	} {
 		ts.Setenv(name, value)
 	}
@@ -240,8 +240,10 @@ func startFake(s *stage, ts *testscript.TestScript, args []string) error {
 		switch {
 		case arg == "old" && behaviour.TLS != nil:
 			behaviour.TLS.MinVersion, behaviour.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		case arg == "rsa" && behaviour.TLS != nil:
+			behaviour.TLS.MaxVersion, behaviour.TLS.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
 		case !ok:
-			return usage("fake [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…")
+			return usage("fake [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [rsa] [handshake=drop|garbage|stall]] [VERB=FILE]…")
 		case name == "handshake":
 			behaviour.Handshake = peer.Handshake(value)
 		case name == "reset":
