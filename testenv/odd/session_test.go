@@ -109,26 +109,31 @@ func protocol(p Policy) inspect.Protocol {
 
 // turns is a whole session.
 func (m mode) turns(content string) []turn {
+	return slices.Concat([]turn{hello}, m.transaction(content), []turn{quit})
+}
+
+var hello = turn{"EHLO client.example.net\r\n", 1}
+
+// transaction sends one message.
+func (m mode) transaction(content string) []turn {
 	mail := "MAIL FROM:<a@example.net>"
 	if m.announced != "" {
 		mail += " BODY=" + m.announced
 	}
 	mail += "\r\n"
 	const rcpt = "RCPT TO:<b@example.org>\r\n"
-	list := []turn{{"EHLO client.example.net\r\n", 1}}
-	switch {
-	case m.chunks == nil:
-		list = append(list, turn{mail, 1}, turn{rcpt, 1}, turn{"DATA\r\n", 1}, turn{Wire(content) + ".\r\n", 1})
-	case m.group:
-		chunks := BDAT(m.chunks(content))
-		list = append(list, turn{mail + rcpt + strings.Join(chunks, ""), 2 + len(chunks)})
-	default:
-		list = append(list, turn{mail, 1}, turn{rcpt, 1})
-		for _, chunk := range BDAT(m.chunks(content)) {
-			list = append(list, turn{chunk, 1})
-		}
+	if m.chunks == nil {
+		return []turn{{mail, 1}, {rcpt, 1}, {"DATA\r\n", 1}, {Wire(content) + ".\r\n", 1}}
 	}
-	return append(list, quit)
+	chunks := BDAT(m.chunks(content))
+	if m.group {
+		return []turn{{mail + rcpt + strings.Join(chunks, ""), 2 + len(chunks)}}
+	}
+	list := []turn{{mail, 1}, {rcpt, 1}}
+	for _, chunk := range chunks {
+		list = append(list, turn{chunk, 1})
+	}
+	return list
 }
 
 // fate is what must become of a message in this mode.
@@ -232,6 +237,44 @@ func TestSession(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestManyInASession sends what is not refused in sessions of many messages, by
+// another form each time: nothing of one is left for the next.
+func TestManyInASession(t *testing.T) {
+	for _, p := range policies {
+		for taken := range slices.Chunk(accepted(t, p), 40) {
+			turns := []turn{hello}
+			var want []string
+			for i, one := range taken {
+				m := mode{form: forms[i%len(forms)], Policy: p}
+				turns = append(turns, m.transaction(one.Content)...)
+				want = append(want, m.fate(one.Content).Stored)
+			}
+			o := newOrigin(1460, "PIPELINING", "8BITMIME", "CHUNKING")
+			c := newClient(1460, false, append(turns, quit))
+			var s sink
+			session.Run(session.Options{Inspector: inspect.New(protocol(p)), Sink: &s}, c, o)
+			if n := len(want); len(o.faults) > 0 || len(o.messages) != n || len(s.messages) != n || slices.Max(c.codes) > 399 {
+				t.Fatalf("%+v, from %s: %d messages, %d arrive; faults %q, replies %v", p, taken[0].Name, n, len(o.messages), o.faults, c.codes)
+			}
+			for i, one := range taken {
+				if o.messages[i] != want[i] {
+					t.Errorf("%+v, %s: %s", p, one.Name, differ(o.messages[i], want[i]))
+				}
+				if want[i] == one.Content && s.messages[i].Size != int64(len(want[i])) {
+					t.Errorf("%+v, %s: %d octets are recorded as %d", p, one.Name, len(want[i]), s.messages[i].Size)
+				}
+			}
+		}
+	}
+}
+
+// accepted returns the messages that a policy refuses in no form.
+func accepted(t *testing.T, p Policy) []Message {
+	return slices.DeleteFunc(corpus(t), func(m Message) bool {
+		return Judge(m.Content, p).Why != "" || mode{Policy: p}.known(m.Name)
+	})
 }
 
 // corpus returns the messages.
