@@ -204,7 +204,10 @@ const mostClashes = 8
 // and says of others that it goes on with what it has.
 func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Item, given apply.Given) error {
 	alive, err := side.steer.Alive()
-	if err != nil || !alive.Serving() {
+	switch {
+	case errors.Is(err, steer.ErrDamaged):
+		return e.mayMend(side, given)
+	case err != nil || !alive.Serving():
 		return nil // nobody is served who could lose it; what cannot be read is Run's to tell
 	}
 	takeOver := fmt.Sprintf("portreeve run -c %s --attach", e.file.value)
@@ -231,6 +234,22 @@ func (e *env) mayChange(side *kernelSide, changes []plan.Change, want []plan.Ite
 	}
 	list.Add(finding.Error, "attach", "nothing was changed, for mail would stop under the inspector that runs",
 		fmt.Sprintf("to let an inspector of this file take over without a gap: %s; to change it all the same: portreeve attach -c %s --let-mail-stop", takeOver, e.file.value))
+	return list
+}
+
+// mayMend refuses another configuration than the one that is attached where it cannot be
+// told whether the inspector that runs could go on.
+func (e *env) mayMend(side *kernelSide, given apply.Given) error {
+	attached, known, err := side.memory.Given()
+	if err != nil || !known || attached.Same(given) {
+		return nil // there is nothing to compare with, or nothing changes
+	}
+	if n, err := daemon.Present(); err != nil || n == 0 {
+		return nil
+	}
+	var list finding.List
+	list.Add(finding.Error, "attach", "nothing was changed, for pins are gone, an inspector runs, and it cannot be told whether mail would stop under it",
+		fmt.Sprintf("attach the file that is attached now, and then this one; to change it all the same: portreeve attach -c %s --let-mail-stop", e.file.value))
 	return list
 }
 

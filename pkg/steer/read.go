@@ -62,12 +62,18 @@ type RunTime struct {
 
 // reading calls f with the pinned objects of this network namespace.
 func (s *Steer) reading(f func(*pinSet) error) error {
+	return s.readingIf((*pinSet).complete, f)
+}
+
+// readingIf calls f with the pinned objects of this network namespace, if they are fit
+// for it.
+func (s *Steer) readingIf(fit, f func(*pinSet) error) error {
 	set, err := openSet(s.dir())
 	if err != nil {
 		return explain(err)
 	}
 	defer set.Close()
-	if err := set.complete(); err != nil {
+	if err := fit(set); err != nil {
 		return err
 	}
 	return explain(f(set))
@@ -101,7 +107,8 @@ func (s *pinSet) counters() ([]Counter, error) {
 
 // Alive returns the state of the inspector as the programs see it.
 func (s *Steer) Alive() (alive Alive, err error) {
-	err = s.reading(func(set *pinSet) error {
+	has := func(set *pinSet) error { return set.has(bpfMapSettings, bpfMapHeartbeat, bpfMapServices, bpfMapListeners) }
+	err = s.readingIf(has, func(set *pinSet) error {
 		settings, err := set.settings()
 		if err != nil {
 			return err

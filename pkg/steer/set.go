@@ -131,7 +131,23 @@ func (s *pinSet) complete() error {
 	return nil
 }
 
-// errDamaged says that pins are gone or not what they should be.
+// has refuses state in which one of these maps is missing, and another release's.
+func (s *pinSet) has(maps ...string) error {
+	if err := s.checkABI(); err != nil {
+		return err
+	}
+	for _, name := range maps {
+		if s.maps[name] == nil {
+			return errDamaged{s.dir, s.missing}
+		}
+	}
+	return nil
+}
+
+// ErrDamaged: pins are gone or not what they should be.
+var ErrDamaged = errors.New("the pinned objects are damaged")
+
+// errDamaged says which.
 type errDamaged struct {
 	dir     pinDir
 	missing []string
@@ -140,6 +156,9 @@ type errDamaged struct {
 func (e errDamaged) Error() string {
 	return fmt.Sprintf("%s is damaged: no usable %s; run portreeve detach, then attach", e.dir, strings.Join(e.missing, ", "))
 }
+
+// Is makes it an ErrDamaged.
+func (e errDamaged) Is(target error) bool { return target == ErrDamaged }
 
 // errABI says that another release's maps are pinned.
 type errABI struct{ have uint32 }
