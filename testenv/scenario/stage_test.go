@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -118,10 +120,32 @@ func (s *stage) await(condition func() bool) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited for %s in vain", patience)
+			return fmt.Errorf("waited for %s in vain%s", patience, s.complaints())
 		}
 	}
 	return nil
+}
+
+// complaints has a line for each process in the background that has failed.
+func (s *stage) complaints() (lines string) {
+	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
+		p := s.processes[name]
+		select {
+		case <-p.ended:
+		default:
+			continue
+		}
+		if p.cmd.ProcessState.ExitCode() <= 0 { // 0: it was to end; -1: it was killed
+			continue
+		}
+		var said []byte
+		for _, file := range p.files {
+			text, _ := os.ReadFile(file.Name())
+			said = append(said, text...)
+		}
+		lines += fmt.Sprintf("\n%s has ended; it said: %s", name, testenv.Complaint(string(said)))
+	}
+	return lines
 }
 
 // node finds a node by its role.
