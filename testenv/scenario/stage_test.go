@@ -176,7 +176,7 @@ func (s *stage) wrappers() error {
 
 // wrap writes the command of one node; nsenter gets more options.
 func (s *stage) wrap(n *testenv.Node, options string) error {
-	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s %s -- \"$@\"\n", n.Path(), options)
+	script := fmt.Sprintf("#!/bin/sh\nexport %s\nexec nsenter --net=%s %s -- \"$@\"\n", testenv.NoNameserver, n.Path(), options)
 	return writeProgram(filepath.Join(s.work, ".bin", n.Role), script)
 }
 
