@@ -3,6 +3,8 @@ package mta
 import (
 	"context"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -84,6 +86,22 @@ func TestServersKnow(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestOccupied runs tests of this package as on a machine on which the servers are
+// installed, configured and in use.
+func TestOccupied(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "../../scripts/occupied", self, "-test.v", "-test.run=^(TestPostfixDelivers|TestServersKnow)$").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "--- PASS"); passed != 2+len(starters) {
+		t.Errorf("%d tests have passed:\n%s", passed, out)
 	}
 }
 
