@@ -20,7 +20,8 @@ CHAOSFLAGS ?= -seed=0 -environments=4
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 
-export PATH := $(PATH):$(dir $(GO))
+# su leaves root without the last two
+export PATH := $(PATH):$(dir $(GO)):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := build
 .PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults odd differential races bench fuzz demo install clean help root

@@ -36,10 +36,18 @@ func (n *Node) Path() string { return filepath.Join(netnsDir, n.Name) }
 // Command prepares a command that runs inside the node. Only the network
 // namespace is entered: `ip netns exec` would also mount a new /sys and so hide
 // a BPF file system below it. A cancelled context kills the command; what it
-// leaves behind dies with the Env.
+// leaves behind dies with the Env. Of the caller's environment it sees PATH alone, and
+// has no home: mail clients would find there what their user likes best.
 func (n *Node) Command(ctx context.Context, name string, args ...string) *exec.Cmd {
-	return exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+	cmd := exec.CommandContext(ctx, "nsenter", append([]string{"--net=" + n.Path(), "--", name}, args...)...)
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/nonexistent", NoNameserver}
+	return cmd
 }
+
+// NoNameserver is an entry of the environment by which programs do not ask the host's
+// name servers, which nobody reaches from a node. Swaks wants the host's own name and
+// address: where /etc/hosts lacks them, it waited twelve seconds before each message.
+const NoNameserver = "RES_OPTIONS=attempts:0"
 
 // Run runs a command inside the node and returns its standard output. The
 // error of a failed command carries what it said on standard error.

@@ -191,7 +191,7 @@ func (e *Env) connect(ctx context.Context) error {
 // have put another device in the place of one, under the same name.
 func (e *Env) Assign(ctx context.Context, n *Node) error {
 	cmd := n.Command(ctx, "sh", "-c", machineScript, "machine.sh", n.Role)
-	cmd.Env = append(os.Environ(), e.environ()...)
+	cmd.Env = append(cmd.Env, e.environ()...)
 	cmd.Env = append(cmd.Env, "ROUTER=yes")
 	if e.Inner != nil {
 		cmd.Env = append(cmd.Env, "INNER=yes")

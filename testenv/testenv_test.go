@@ -122,6 +122,14 @@ func TestSweepRemovesTheDead(t *testing.T) {
 	}
 }
 
+func TestCommandKnowsNothingOfItsCaller(t *testing.T) {
+	t.Setenv("SWAKS_OPT_to", "postmaster@example.com")
+	got, err := open(t, Options{}).Client.Run(t.Context(), "env")
+	if want := "PATH=" + os.Getenv("PATH") + "\nHOME=/nonexistent\nRES_OPTIONS=attempts:0\n"; err != nil || got != want {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
+
 func TestSysctlIsTheNodes(t *testing.T) {
 	e := open(t, Options{})
 	const key = "net.ipv4.tcp_syncookies"

@@ -71,10 +71,10 @@ func (v *server) await(ctx context.Context, condition func() bool) error {
 	return nil
 }
 
-// complain adds to an error what the server said.
+// complain adds to an error what the server said to explain itself.
 func (v *server) complain(err error) error {
 	said, _ := os.ReadFile(v.said)
-	return fmt.Errorf("%s: %w: %s", v.name, err, said)
+	return fmt.Errorf("%s: %w; it said: %s", v.name, err, testenv.Complaint(string(said)))
 }
 
 // kill ends a server that has nothing to put in order.

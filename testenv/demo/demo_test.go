@@ -41,10 +41,12 @@ func build(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
-// start starts the demo in a process group of its own, as a shell does.
-func start(t *testing.T) (*exec.Cmd, *bufio.Scanner) {
+// start starts the demo in a process group of its own, as a shell does. The command
+// before it, if there is one, becomes the demo.
+func start(t *testing.T, before ...string) (*exec.Cmd, *bufio.Scanner) {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(built, "demo"), filepath.Join(built, "portreeve"))
+	words := append(before, filepath.Join(built, "demo"), filepath.Join(built, "portreeve"))
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
@@ -78,8 +80,14 @@ func wantNothing(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
-func TestDemoShowsWhatMatters(t *testing.T) {
-	cmd, lines := start(t)
+func TestDemoShowsWhatMatters(t *testing.T) { showsAll(t) }
+
+// TestOccupied shows the demo where Postfix is installed and in use.
+func TestOccupied(t *testing.T) { showsAll(t, "../../scripts/occupied") }
+
+func showsAll(t *testing.T, before ...string) {
+	t.Helper()
+	cmd, lines := start(t, before...)
 	var output strings.Builder
 	for lines.Scan() {
 		fmt.Fprintln(&output, lines.Text())

@@ -266,7 +266,7 @@ func (d *demo) portreeve(ctx context.Context, args ...string) error {
 // command prepares portreeve on the gateway.
 func (d *demo) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := d.env.Gateway.Command(ctx, d.binary, args...)
-	cmd.Env = append(os.Environ(), d.env.Environ()...)
+	cmd.Env = append(cmd.Env, d.env.Environ()...)
 	return cmd
 }
 

@@ -21,15 +21,15 @@ const modulePath = "github.com/portreeve/portreeve"
 // links one of them, itself or by way of others, are data-path tests.
 var hands = []string{"pkg/steer", "pkg/route", "pkg/netfilter", "pkg/sockopt", "testenv", "testenv/alone"}
 
-// elsewhere are packages whose tests build programs with the go command, which
-// a guest does not have; what they do to the kernel, others do too.
-var elsewhere = []string{"testenv/bench", "testenv/demo", "testenv/differential"}
+// elsewhere are packages whose tests build programs with the go command, or start mail
+// servers, of which a guest has Postfix alone; what they do to the kernel, others do too.
+var elsewhere = []string{"testenv/bench", "testenv/demo", "testenv/differential", "testenv/mta"}
 
 // leftOut are tests with programs that a guest does not have: Prometheus is 300
 // MB, and that, HAProxy and TLS are no kernel's affair. Chaos has a limit of ten seconds
 // that is a real machine's. Firewalls want Python, and what they ask of the kernel, rules
 // do that other tests write.
-const leftOut = "^Test(Monitored|Balanced|TLS|Chaos|RealFirewalls)$"
+const leftOut = "^Test(Monitored|Balanced|TLS|TLSPeers|Chaos|RealFirewalls)$"
 
 // ownFlags are those that a package's tests have besides. 20,000 SYNs on each of
 // the eight kinds of link take an emulated kernel some five minutes; 50,000 took

@@ -84,14 +84,20 @@ func (s *Server) await(ctx context.Context, condition func() bool) error {
 		select {
 		case <-tick.C:
 		case <-s.ended:
-			said, _ := os.ReadFile(s.said.Name())
-			logged, _ := os.ReadFile(s.Log)
-			return fmt.Errorf("the server has ended: %s%s", said, logged)
+			return fmt.Errorf("the server has ended; it said: %s", s.complaint())
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			return fmt.Errorf("%w; the server said: %s", context.Cause(ctx), s.complaint())
 		}
 	}
 	return nil
+}
+
+// complaint is what the server says to explain itself, where it was started or in
+// its log.
+func (s *Server) complaint() string {
+	said, _ := os.ReadFile(s.said.Name())
+	logged, _ := os.ReadFile(s.Log)
+	return testenv.Complaint(string(said) + string(logged))
 }
 
 // AwaitLog waits for a line in the log that matches and returns it.

@@ -3,6 +3,8 @@ package mta
 import (
 	"context"
 	"net/netip"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -87,6 +89,22 @@ func TestServersKnow(t *testing.T) {
 	}
 }
 
+// TestOccupied runs tests of this package as on a machine on which the servers are
+// installed, configured and in use.
+func TestOccupied(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.CommandContext(t.Context(), "../../scripts/occupied", self, "-test.v", "-test.run=^(TestPostfixDelivers|TestServersKnow)$").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if passed := strings.Count(string(out), "--- PASS"); passed != 2+len(starters) {
+		t.Errorf("%d tests have passed:\n%s", passed, out)
+	}
+}
+
 func checkKnown(ctx context.Context, t *testing.T, server *Server, from netip.Addr) {
 	t.Helper()
 	taken, err := server.Taken(ctx)
@@ -135,6 +153,8 @@ func deliver(ctx context.Context, t *testing.T, e *testenv.Env, from, to netip.A
 	}
 }
 
+// TestStartSaysWhy starts servers that cannot serve. All that comes of it is one line,
+// with the server's own complaint. Postfix's master goes on without an smtpd.
 func TestStartSaysWhy(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -143,8 +163,18 @@ func TestStartSaysWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer e.Close()
-	_, err = StartPostfix(ctx, e.Origin, filepath.Join(e.Dir, "postfix"), []netip.Addr{e.Origin4}, "queue_directory = /nowhere")
-	if err == nil || !strings.Contains(err.Error(), "/nowhere") {
-		t.Errorf("got %v, want Postfix's own complaint about /nowhere", err)
+	for _, test := range []struct{ name, server, setting, want string }{
+		{"postfix", "postfix", "queue_directory = /nowhere", `fatal: .*/nowhere`},
+		{"smtpd", "postfix", "smtpd_relay_restrictions =", `smtpd\[\d+\]: fatal: .*smtpd_relay_restrictions`},
+		{"exim", "exim", "nonsense = 1", `configuration error in line \d+ of .*: main option "nonsense" unknown`},
+		{"opensmtpd", "opensmtpd", "nonsense", `smtpd.conf:\d+: syntax error`},
+	} {
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, err = starters[test.server](limited, e.Origin, filepath.Join(e.Dir, test.name), []netip.Addr{e.Origin4}, test.setting)
+		cancel()
+		if err == nil || strings.Contains(err.Error(), "\n") || !regexp.MustCompile(test.want).MatchString(err.Error()) {
+			t.Errorf("%s: got %v, want one line with %s", test.name, err, test.want)
+		}
+		t.Log(err)
 	}
 }

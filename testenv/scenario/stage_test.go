@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -122,10 +124,32 @@ func (s *stage) await(condition func() bool) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("waited for %s in vain", patience)
+			return fmt.Errorf("waited for %s in vain%s", patience, s.complaints())
 		}
 	}
 	return nil
+}
+
+// complaints has a line for each process in the background that has failed.
+func (s *stage) complaints() (lines string) {
+	for _, name := range slices.Sorted(maps.Keys(s.processes)) {
+		p := s.processes[name]
+		select {
+		case <-p.ended:
+		default:
+			continue
+		}
+		if p.cmd.ProcessState.ExitCode() <= 0 { // 0: it was to end; -1: it was killed
+			continue
+		}
+		var said []byte
+		for _, file := range p.files {
+			text, _ := os.ReadFile(file.Name())
+			said = append(said, text...)
+		}
+		lines += fmt.Sprintf("\n%s has ended; it said: %s", name, testenv.Complaint(string(said)))
+	}
+	return lines
 }
 
 // node finds a node by its role.
@@ -156,7 +180,7 @@ func (s *stage) wrappers() error {
 
 // wrap writes the command of one node; nsenter gets more options.
 func (s *stage) wrap(n *testenv.Node, options string) error {
-	script := fmt.Sprintf("#!/bin/sh\nexec nsenter --net=%s %s -- \"$@\"\n", n.Path(), options)
+	script := fmt.Sprintf("#!/bin/sh\nexport %s\nexec nsenter --net=%s %s -- \"$@\"\n", testenv.NoNameserver, n.Path(), options)
 	return writeProgram(filepath.Join(s.work, ".bin", n.Role), script)
 }
 
