@@ -1,0 +1,234 @@
+package foreign
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// reason allows lines to differ: those of the outcome without the gateway by minus,
+// those of the one with it by plus.
+type reason struct {
+	line        int // of the file
+	why         string
+	who         []*regexp.Regexp // CLIENT/ORIGIN/PLAY/WAY
+	minus, plus []*regexp.Regexp
+	apart       []*regexp.Regexp // parts of lines that may differ
+	exact       []string         // of who, where it names one pairing
+	met         map[*regexp.Regexp]bool
+}
+
+// reasons are all of them.
+type reasons struct {
+	mu     sync.Mutex
+	list   []*reason
+	played map[string]bool
+}
+
+// pairing is a client with an origin in a play by a way.
+type pairing struct{ client, origin, play, way string }
+
+func (p pairing) String() string { return p.client + "/" + p.origin + "/" + p.play + "/" + p.way }
+
+// loadReasons reads the file: entries with an empty line between them. Each has a text
+// that says why, lines "for CLIENT/ORIGIN/PLAY/WAY" with * for any text, and lines
+// "- REGEXP" and "+ REGEXP" for all of a line that differs, or "~ REGEXP" for a part
+// that is taken out of both sides first.
+func loadReasons(path string) (*reasons, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	all := &reasons{played: map[string]bool{}}
+	r := &reason{}
+	number := 0
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		number++
+		if strings.TrimSpace(lines.Text()) == "" {
+			r = &reason{}
+			continue
+		}
+		if r.line == 0 && !strings.HasPrefix(lines.Text(), "#") {
+			r.line, r.met = number, map[*regexp.Regexp]bool{}
+			all.list = append(all.list, r)
+		}
+		if err := r.add(lines.Text()); err != nil {
+			return nil, fmt.Errorf("%s:%d: %w", path, number, err)
+		}
+	}
+	for _, r := range all.list {
+		if r.why == "" || len(r.who) == 0 || len(r.minus)+len(r.plus)+len(r.apart) == 0 {
+			return nil, fmt.Errorf("%s:%d: an entry needs a text, a line \"for\", and one with -, + or ~", path, r.line)
+		}
+	}
+	return all, lines.Err()
+}
+
+// add adds a line of the file.
+func (r *reason) add(line string) error {
+	mark, rest, _ := strings.Cut(line, " ")
+	switch mark {
+	case "#":
+		return nil
+	case "for":
+		if strings.Count(rest, "/") != 3 {
+			return fmt.Errorf("%q is not CLIENT/ORIGIN/PLAY/WAY", rest)
+		}
+		r.who = append(r.who, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(rest), `\*`, `[^/]*`)+"$"))
+		r.exact = append(r.exact, rest)
+		return nil
+	case "-", "+":
+		pattern, err := regexp.Compile("^(?:" + rest + ")$")
+		if err != nil {
+			return err
+		}
+		if mark == "-" {
+			r.minus = append(r.minus, pattern)
+		} else {
+			r.plus = append(r.plus, pattern)
+		}
+		return nil
+	}
+	if mark == "~" {
+		pattern, err := regexp.Compile(rest)
+		r.apart = append(r.apart, pattern)
+		return err
+	}
+	r.why += line + "\n"
+	return nil
+}
+
+// judge fails the test for each line that differs without a reason, and returns how
+// many differ.
+func (all *reasons) judge(t *testing.T, who pairing, without, with outcome) int {
+	t.Helper()
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.played[who.String()] = true
+	minus, plus := all.without(who, without, with)
+	var open []string
+	for _, line := range minus {
+		if !all.allow(who, line, func(r *reason) []*regexp.Regexp { return r.minus }) {
+			open = append(open, "- "+line)
+		}
+	}
+	for _, line := range plus {
+		if !all.allow(who, line, func(r *reason) []*regexp.Regexp { return r.plus }) {
+			open = append(open, "+ "+line)
+		}
+	}
+	if len(open) > 0 {
+		t.Errorf("%s, without the gateway (-) and with it (+), for no reason:\n%s", who, strings.Join(open, "\n"))
+	}
+	return len(minus) + len(plus)
+}
+
+// without takes out what may differ of lines, as long as lines differ, and returns
+// those that still do.
+func (all *reasons) without(who pairing, a, b outcome) (minus, plus []string) {
+	minus, plus = differ(a, b)
+	for _, r := range all.list {
+		if !r.about(who) {
+			continue
+		}
+		for _, part := range r.apart {
+			fewerA, fewerB := cut(a, part), cut(b, part)
+			m, p := differ(fewerA, fewerB)
+			if len(m)+len(p) < len(minus)+len(plus) {
+				r.met[part] = true
+				a, b, minus, plus = fewerA, fewerB, m, p
+			}
+		}
+	}
+	return minus, plus
+}
+
+// cut takes a part out of each line.
+func cut(o outcome, part *regexp.Regexp) outcome {
+	rest := slices.Clone(o)
+	for i := range rest {
+		rest[i] = part.ReplaceAllString(rest[i], "")
+	}
+	return rest
+}
+
+// about says whether a reason is about a pairing.
+func (r *reason) about(who pairing) bool {
+	return slices.ContainsFunc(r.who, func(w *regexp.Regexp) bool { return w.MatchString(who.String()) })
+}
+
+// allow looks for a reason for a line.
+func (all *reasons) allow(who pairing, line string, side func(*reason) []*regexp.Regexp) (allowed bool) {
+	for _, r := range all.list {
+		if !r.about(who) {
+			continue
+		}
+		for _, pattern := range side(r) {
+			if pattern.MatchString(line) {
+				r.met[pattern] = true
+				allowed = true
+			}
+		}
+	}
+	return allowed
+}
+
+// differ returns the lines that only one side has, in order.
+func differ(a, b outcome) (minus, plus []string) {
+	longest := make([][]int, len(a)+1) // common lines of what is left
+	for i := range longest {
+		longest[i] = make([]int, len(b)+1)
+	}
+	for i := len(a) - 1; i >= 0; i-- {
+		for j := len(b) - 1; j >= 0; j-- {
+			if a[i] == b[j] {
+				longest[i][j] = longest[i+1][j+1] + 1
+			} else {
+				longest[i][j] = max(longest[i+1][j], longest[i][j+1])
+			}
+		}
+	}
+	i, j := 0, 0
+	for i < len(a) || j < len(b) {
+		switch {
+		case i < len(a) && j < len(b) && a[i] == b[j]:
+			i, j = i+1, j+1
+		case j == len(b) || i < len(a) && longest[i+1][j] >= longest[i][j+1]:
+			minus, i = append(minus, a[i]), i+1
+		default:
+			plus, j = append(plus, b[j]), j+1
+		}
+	}
+	return minus, plus
+}
+
+// checkStale fails the test for reasons that nothing has needed. Where not everything
+// was played, only those count that name what was.
+func (all *reasons) checkStale(t *testing.T) {
+	t.Helper()
+	for _, r := range all.list {
+		if !all.answerable(r) {
+			continue
+		}
+		for _, pattern := range slices.Concat(r.minus, r.plus, r.apart) {
+			if !r.met[pattern] {
+				t.Errorf("reasons:%d: nothing differs like this any more: %s\n%s", r.line, pattern, r.why)
+			}
+		}
+	}
+}
+
+// answerable says whether all that a reason is about was played.
+func (all *reasons) answerable(r *reason) bool {
+	if *onlyFlag != "" {
+		return false
+	}
+	return *complete || !slices.ContainsFunc(r.exact, func(who string) bool { return !all.played[who] })
+}
