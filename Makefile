@@ -99,8 +99,9 @@ bench: root ## cost beside HAProxy, nginx and routing, as root; BENCH=short for 
 
 install: build ## install program, manual and reference configuration below PREFIX (/usr/local)
 	install -D -m 755 bin/portreeve $(DESTDIR)$(PREFIX)/sbin/portreeve
-	install -d $(DESTDIR)$(PREFIX)/share/man/man8
+	install -d $(DESTDIR)$(PREFIX)/share/man/man7 $(DESTDIR)$(PREFIX)/share/man/man8
 	bin/portreeve man $(DESTDIR)$(PREFIX)/share/man/man8
+	mv $(DESTDIR)$(PREFIX)/share/man/man8/*.7 $(DESTDIR)$(PREFIX)/share/man/man7
 	install -D -m 644 pkg/config/reference.yaml $(DESTDIR)$(PREFIX)/share/doc/portreeve/reference.yaml
 	install -D -m 644 pkg/doctor/findings.md $(DESTDIR)$(PREFIX)/share/doc/portreeve/findings.md
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions

@@ -39,7 +39,7 @@ func writeManual(root *cobra.Command, dir string) error {
 	if err := doc.GenManTree(root, header, dir); err != nil {
 		return fmt.Errorf("cannot write the manual to %s: %w", dir, err)
 	}
-	return nil
+	return writeTexts(dir)
 }
 
 // environment describes the variables for the manual.

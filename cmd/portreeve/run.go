@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/daemon"
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
@@ -101,6 +102,9 @@ func (e *env) serve(ctx context.Context, h *handover) (err error) {
 	sink := records(c.Log, e.stdout, o.Log)
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	o.Sink, o.Lost = sink, sink.Lost
+	if !c.Log.SilentVisitors {
+		o.Sink = event.WithoutSilent(sink)
+	}
 	ctx, stop := untilHangup(ctx)
 	defer stop()
 	return daemon.Run(ctx, o)

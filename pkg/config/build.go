@@ -31,7 +31,7 @@ func buildSettings(r *report, raw *rawConfig, c *Config) {
 	kernel(r, raw.Kernel, &c.Kernel)
 	timeouts(r, raw.Timeouts, &c.Timeouts)
 	number(r, "limits.sessions", raw.Limits.Sessions, 1, maxSessions, &c.Limits.Sessions)
-	logForm(r, raw.Log, &c.Log)
+	logging(r, raw.Log, &c.Log)
 	metrics(r, raw.Metrics, &c.Metrics)
 }
 
@@ -253,8 +253,9 @@ func timeouts(r *report, raw rawTimeouts, t *Timeouts) {
 	}
 }
 
-func logForm(r *report, raw rawLog, l *Log) {
+func logging(r *report, raw rawLog, l *Log) {
 	var form uint8
 	word(r, "log.format", raw.Format, logFormatWords, &form)
 	l.Format = logFormatWords[form]
+	truth(r, "log.silent_visitors", raw.SilentVisitors, &l.SilentVisitors)
 }

@@ -178,9 +178,10 @@ type Limits struct {
 	Sessions int // at once, over all services; more are answered 421
 }
 
-// Log says in which form records are written to standard output.
+// Log says which records are written to standard output, and in which form.
 type Log struct {
-	Format string // "json" or "text"
+	Format         string // "json" or "text"
+	SilentVisitors bool   // also those of clients that came and went without a word
 }
 
 // Metrics says where counters can be scraped.

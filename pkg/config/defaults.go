@@ -33,6 +33,6 @@ func Default() Config {
 			Drain:     30 * time.Second,
 		},
 		Limits: Limits{Sessions: 10000},
-		Log:    Log{Format: "json"},
+		Log:    Log{Format: "json", SilentVisitors: true},
 	}
 }

@@ -89,7 +89,7 @@ func write(t *testing.T, c *Config) []byte {
 			"data": d.Data.String(), "block": d.Block.String(), "end": d.End.String(), "proxy": d.Proxy.String(), "drain": d.Drain.String(),
 		},
 		"limits":  m{"sessions": c.Limits.Sessions},
-		"log":     m{"format": c.Log.Format},
+		"log":     m{"format": c.Log.Format, "silent_visitors": c.Log.SilentVisitors},
 		"metrics": m{"listen": server(c.Metrics.Listen)},
 	})
 	if err != nil {
@@ -157,6 +157,7 @@ func writeSMTP(s, before SMTP) map[string]any {
 		"bare_address": s.BareAddress, "append_domain": s.AppendDomain,
 		"refuse_routes": s.RefuseRoutes, "refuse_percent": s.RefusePercent, "refuse_bang": s.RefuseBang,
 		"strict_helo": s.StrictHELO, "strict_pipelining": s.StrictPipelining,
+		"unoffered_parameters": s.Unoffered.String(), "reply_id": s.ReplyID,
 		"early_talkers": s.EarlyTalkers.String(), "nul": s.NUL.String(), "malformed_replies": s.MalformedReplies.String(),
 		"bare_newlines": s.BareNewlines.String(), "eight_bit": s.EightBit.String(), "received": s.Received,
 		"limits": m{

@@ -108,6 +108,8 @@ smtp:
   strict_pipelining: true
   bare_newlines: normalize
   eight_bit: reject
+  unoffered_parameters: refuse
+  reply_id: false
   early_talkers: pass
   nul: remove
   malformed_replies: close
@@ -140,7 +142,7 @@ kernel:
   heartbeat: 500ms
 timeouts: {connect: 1s, greet: 2s, handshake: 9s, command: 3s, reply: 4s, data: 5s, block: 6s, end: 7s, proxy: 8s, drain: 1m30s}
 limits: {sessions: 1}
-log: {format: text}
+log: {format: text, silent_visitors: false}
 metrics: {listen: "[::1]:9125"}
 `
 
@@ -158,7 +160,7 @@ func everySMTP() SMTP {
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,
-		EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
+		Unoffered: RefuseUnoffered, EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
 		Received: "mx.example.org",
 		Limits: SMTPLimits{
 			Command: 512, AuthLine: 1024, ReplyLine: 513, ReplyLines: 20, Reply: 3000,
@@ -272,7 +274,7 @@ func TestEverything(t *testing.T) {
 			Data: 5 * time.Second, Block: 6 * time.Second, End: 7 * time.Second, Proxy: 8 * time.Second, Drain: 90 * time.Second,
 		},
 		Limits:  Limits{Sessions: 1},
-		Log:     Log{Format: "text"},
+		Log:     Log{Format: "text", SilentVisitors: false},
 		Metrics: Metrics{Listen: addr("[::1]:9125")},
 	}
 	got := mustParse(t, everything)

@@ -68,12 +68,14 @@ type rawSMTP struct {
 	RefuseBang       scalar        `mapstructure:"refuse_bang"`
 	StrictHELO       scalar        `mapstructure:"strict_helo"`
 	StrictPipelining scalar        `mapstructure:"strict_pipelining"`
+	Unoffered        scalar        `mapstructure:"unoffered_parameters"`
 	EarlyTalkers     scalar        `mapstructure:"early_talkers"`
 	BareNewlines     scalar        `mapstructure:"bare_newlines"`
 	NUL              scalar        `mapstructure:"nul"`
 	EightBit         scalar        `mapstructure:"eight_bit"`
 	Received         scalar        `mapstructure:"received"`
 	MalformedReplies scalar        `mapstructure:"malformed_replies"`
+	ReplyID          scalar        `mapstructure:"reply_id"`
 	Limits           rawSMTPLimits `mapstructure:"limits"`
 }
 
@@ -177,7 +179,8 @@ type rawLimits struct {
 }
 
 type rawLog struct {
-	Format scalar `mapstructure:"format"`
+	Format         scalar `mapstructure:"format"`
+	SilentVisitors scalar `mapstructure:"silent_visitors"`
 }
 
 type rawMetrics struct {

@@ -24,12 +24,14 @@ type SMTP struct {
 	StrictHELO       bool   // refuse a HELO argument that is neither a domain nor an address literal
 	StrictPipelining bool   // send a client away that sends ahead where it must not
 
+	Unoffered        Unoffered
 	EarlyTalkers     EarlyTalkers
 	BareNewlines     BareNewlines
 	NUL              NUL
 	EightBit         EightBit
 	Received         string // our own host name for a Received header; empty: no header
 	MalformedReplies MalformedReplies
+	ReplyID          bool // end each of our refusals with the session's id
 	Limits           SMTPLimits
 }
 
@@ -68,6 +70,15 @@ const (
 	Reject     Verdict = iota // the session goes on
 	Disconnect                // it ends
 	Accept                    // the command is let through, as if it were not listed
+)
+
+// Unoffered is what becomes of a parameter of MAIL or RCPT that was not offered,
+// though the message can do without it.
+type Unoffered uint8
+
+const (
+	DropUnoffered   Unoffered = iota // leave it out
+	RefuseUnoffered                  // refuse the command
 )
 
 // EarlyTalkers is what becomes of a client that speaks before the greeting.
@@ -116,6 +127,7 @@ func defaultSMTP() SMTP {
 	return SMTP{
 		Extensions: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
 			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
+		ReplyID: true,
 		Limits: SMTPLimits{
 			Command:    smtp.MaxCommandLine,
 			Parameter:  1000,

@@ -23,6 +23,7 @@ var (
 	tlsVersionWords   = []string{"TLS1.2", "TLS1.3"}
 	clientVerifyWords = []string{"none", "optional", "always"}
 	originVerifyWords = []string{"none", "system", "ca", "pin", "dane"}
+	unofferedWords    = []string{"drop", "refuse"}
 	earlyTalkersWords = []string{"refuse", "pass"}
 	malformedWords    = []string{"replace", "close"}
 	logFormatWords    = []string{"json", "text"}
@@ -85,6 +86,9 @@ func (v OriginVerify) String() string { return wordOf(originVerifyWords, v) }
 
 // String returns the word used in the file.
 func (n NUL) String() string { return wordOf(nulWords, n) }
+
+// String returns the word used in the file.
+func (u Unoffered) String() string { return wordOf(unofferedWords, u) }
 
 // String returns the word used in the file.
 func (e EarlyTalkers) String() string { return wordOf(earlyTalkersWords, e) }

@@ -28,6 +28,7 @@ func protocol(s config.SMTP) inspect.Protocol {
 		AuthLine:         s.Limits.AuthLine,
 		Parameter:        s.Limits.Parameter,
 		Replies:          smtp.ReplyLimits{Line: s.Limits.ReplyLine, Lines: s.Limits.ReplyLines, Octets: s.Limits.Reply},
+		ReplyID:          s.ReplyID,
 		TextLine:         s.Limits.Line,
 		Size:             s.Limits.Size,
 		Drain:            s.Limits.Drain,
@@ -44,6 +45,9 @@ func protocol(s config.SMTP) inspect.Protocol {
 	}
 	if s.NUL == config.RemoveNUL {
 		p.NUL = inspect.RemoveNUL
+	}
+	if s.Unoffered == config.RefuseUnoffered {
+		p.Unoffered = inspect.RefuseUnoffered
 	}
 	if s.EarlyTalkers == config.PassEarly {
 		p.EarlyTalkers = inspect.PassEarly

@@ -57,6 +57,8 @@ smtp:
   bare_newlines: normalize
   eight_bit: reject
   received: mx.example.org
+  unoffered_parameters: refuse
+  reply_id: false
   early_talkers: pass
   nul: remove
   malformed_replies: close
@@ -77,7 +79,7 @@ func TestEveryRuleIsReachable(t *testing.T) {
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
 		StrictHello: true, StrictPipelining: true, Newlines: inspect.NormalizeNewlines, EightBit: inspect.RejectEightBit,
-		EarlyTalkers: inspect.PassEarly, NUL: inspect.RemoveNUL, Malformed: inspect.CloseReplies,
+		Unoffered: inspect.RefuseUnoffered, EarlyTalkers: inspect.PassEarly, NUL: inspect.RemoveNUL, Malformed: inspect.CloseReplies,
 		CommandLine: 512, Parameter: 9, AuthLine: 513, Replies: smtp.ReplyLimits{Line: 514, Lines: 20, Octets: 3000}, Idle: 8, TinyChunks: 6,
 		Received: "mx.example.org", TextLine: 998, Size: 50 << 20, Drain: 1 << 30,
 		Recipients: 100, Messages: 10, Errors: 1, Rate: 7, Session: time.Hour,

@@ -1,15 +1,21 @@
 package event
 
-import "unicode/utf8"
+import (
+	"unicode"
+	"unicode/utf8"
+)
 
 const hexDigits = "0123456789abcdef"
 
-// appendEscaped appends a peer's string so that it can neither end the string,
-// nor start a line, nor drive a terminal: control octets and octets that are not
-// UTF-8 become \xNN, control and direction characters of Unicode \uNNNN. The
-// backslashes themselves are doubled, which in JSON makes them one again, and in
-// quoted text keeps them apart from those that were sent.
+// appendEscaped appends a peer's octets as the inside of a JSON string that can
+// neither end early, nor start a line, nor drive a terminal, nor look like another
+// one. JSON's own escapes are those of the quotation mark, the newline and the
+// backslash. All others are in the string's value: \xNN is an octet that is a
+// control or not UTF-8, \uNNNN and \UNNNNNNNN are a character that does not show as
+// itself, and \\ is a backslash. So every backslash in the value begins an escape,
+// and a reader gets back the very octets that were sent.
 func appendEscaped(b, s []byte) []byte {
+	shown := false // the character before stands there as itself
 	for {
 		n := 0
 		for n < len(s) && plain(s[n]) {
@@ -19,20 +25,21 @@ func appendEscaped(b, s []byte) []byte {
 		if len(s) == 0 {
 			return b
 		}
+		shown = shown || n > 0
 		c := s[0]
 		if c < utf8.RuneSelf {
 			b = appendOctet(b, c)
-			s = s[1:]
+			s, shown = s[1:], false
 			continue
 		}
 		r, n := utf8.DecodeRune(s)
 		switch {
 		case r == utf8.RuneError && n <= 1:
-			b = appendHex(b, c)
-		case unsafeRune(r):
-			b = append(b, '\\', '\\', 'u', hexDigits[r>>12&15], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
+			b, shown = appendHex(b, c), false
+		case hidden(r), !shown && unicode.Is(unicode.M, r):
+			b, shown = appendRune(b, r), false
 		default:
-			b = append(b, s[:n]...)
+			b, shown = append(b, s[:n]...), true
 		}
 		s = s[n:]
 	}
@@ -41,32 +48,47 @@ func appendEscaped(b, s []byte) []byte {
 // plain: printable ASCII that needs no escape.
 func plain(c byte) bool { return c-' ' < 0x7F-' ' && c != '"' && c != '\\' }
 
+// appendOctet appends an octet of ASCII that is not plain.
 func appendOctet(b []byte, c byte) []byte {
-	switch {
-	case c == '"' || c == '\\':
-		return append(b, '\\', c)
-	case c == '\n':
-		return append(b, '\\', 'n') // between the lines of a reply
-	case c < ' ' || c == 0x7F:
-		return appendHex(b, c)
+	switch c {
+	case '"':
+		return append(b, `\"`...)
+	case '\\':
+		return append(b, `\\\\`...)
+	case '\n':
+		return append(b, `\n`...) // between the lines of a reply
 	}
-	return append(b, c)
+	return appendHex(b, c)
 }
 
 func appendHex(b []byte, c byte) []byte {
 	return append(b, '\\', '\\', 'x', hexDigits[c>>4], hexDigits[c&15])
 }
 
-// unsafeRune: C1 controls, line and paragraph separators, and what changes the
-// direction of writing.
-func unsafeRune(r rune) bool {
-	switch {
-	case r < 0xA0,
-		r == 0x061C, r == 0x200E, r == 0x200F,
-		r >= 0x2028 && r <= 0x202E,
-		r >= 0x2066 && r <= 0x2069,
-		r == 0xFEFF:
-		return true
+func appendRune(b []byte, r rune) []byte {
+	b, digits := append(b, `\\u`...), 4
+	if r > 0xFFFF {
+		b[len(b)-1], digits = 'U', 8
 	}
-	return false
+	for i := digits - 1; i >= 0; i-- {
+		b = append(b, hexDigits[r>>(4*i)&15])
+	}
+	return b
+}
+
+// hidden: a character that nobody sees, or that changes how others look. These are
+// controls, format characters (zero-width, direction, tags), separators, spaces
+// other than that of ASCII, and what is private or not assigned; and then letters,
+// marks and symbols that show nothing. A combining mark joins what is before it:
+// without a character before it, it would change our own quotation mark.
+func hidden(r rune) bool {
+	return !unicode.IsPrint(r) || r > unicode.MaxLatin1 && unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector, blank)
+}
+
+// blank has the characters that count as printable, show nothing, and are in no
+// table of package unicode: BRAILLE PATTERN BLANK, EGYPTIAN HIEROGLYPH FULL BLANK
+// and HALF BLANK, KHITAN SMALL SCRIPT FILLER, MUSICAL SYMBOL NULL NOTEHEAD.
+var blank = &unicode.RangeTable{
+	R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}},
+	R32: []unicode.Range32{{Lo: 0x13441, Hi: 0x13442, Stride: 1}, {Lo: 0x16FE4, Hi: 0x16FE4, Stride: 1}, {Lo: 0x1D159, Hi: 0x1D159, Stride: 1}},
 }

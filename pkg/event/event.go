@@ -129,6 +129,7 @@ const (
 	EndOriginTLS                 // the origin and we could not agree on TLS
 	EndOpaque                    // after STARTTLS the session was carried without being looked at
 	EndProxyHeader               // no PROXY header came from where there must be one
+	EndCut                       // the gateway was stopped, and did not wait for the session's end
 	ends
 )
 
@@ -154,6 +155,7 @@ var endWords = [ends]string{
 	EndOriginTLS:      "origin-tls",
 	EndOpaque:         "opaque",
 	EndProxyHeader:    "proxy-header",
+	EndCut:            "cut",
 }
 
 // String returns the word used in records.

@@ -15,7 +15,7 @@ import (
 // counted, and the count is written as soon as that is possible.
 type Log struct {
 	out    io.Writer
-	format format
+	format form
 
 	mu      sync.Mutex
 	waiting []byte
@@ -29,13 +29,6 @@ type Log struct {
 	done chan struct{}
 }
 
-// format turns records into lines.
-type format interface {
-	message(b []byte, m *Message) []byte
-	session(b []byte, s *Session) []byte
-	lost(b []byte, at time.Time, records uint64) []byte
-}
-
 const (
 	maxWaiting = 4 << 20               // octets that may wait for the writer
 	gathering  = 10 * time.Millisecond // how long lines gather before they are written
@@ -46,13 +39,13 @@ var errStuck = errors.New("records are lost: the writer takes none")
 
 // NewJSON returns a Log that writes one JSON object per line, with the members
 // that schema.md lists. Close it after the last event.
-func NewJSON(w io.Writer) *Log { return newLog(w, jsonFormat{}) }
+func NewJSON(w io.Writer) *Log { return newLog(w, asJSON) }
 
-// NewText returns a Log that writes lines for a reader at a terminal. Their form
-// may change. Close it after the last event.
-func NewText(w io.Writer) *Log { return newLog(w, textFormat{}) }
+// NewText returns a Log that writes the same for a reader at a terminal, one line
+// of NAME=VALUE per record; schema.md says how. Close it after the last event.
+func NewText(w io.Writer) *Log { return newLog(w, asText) }
 
-func newLog(w io.Writer, f format) *Log {
+func newLog(w io.Writer, f form) *Log {
 	l := &Log{
 		out: w, format: f,
 		wake: make(chan struct{}, 1),

@@ -15,7 +15,6 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unicode"
 
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -32,10 +31,10 @@ var (
 	someMessage = Message{
 		Flow: someFlow, Origin: netip.MustParseAddrPort("198.51.100.1:25"), Forged: netip.MustParseAddrPort("192.0.2.1:51000"),
 		Number: 2, Hello: Text("client.example"), Sender: Text("alice@example.com"), Declared: 1000, Used: smtp.SetOf(smtp.ExtSize, smtp.ExtDSN),
-		EnvID: Text("QQ314159"), XClient: Text("NAME=c.example"), XForward: Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
+		EnvID: Text("QQ314159"), Dropped: Text("X-ONE X-TWO=3"), XClient: Text("NAME=c.example"), XForward: Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
 		Recipients: []Recipient{
-			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason},
-			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect},
+			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason, nil},
+			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect, Text("NOTIFY=NEVER")},
 		},
 		Enveloped: 5 * time.Millisecond, Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
 		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
@@ -49,6 +48,7 @@ var (
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
 		Commands: 5, Errors: 1, Messages: 1, Unreached: []Unreached{{netip.MustParseAddrPort("198.51.100.9:25"), TroubleTimeout}}, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
 		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
+		Slip:    Slip{Text("FROB \\ \"x\""), Answer{500, Text("5.5.2 what?")}, ReasonUnknownCommand},
 		Closing: Answer{421, Text("bye")}, Rewritten: []Rewrite{{Text("571 no"), 554}, {Text("SIZE 9"), 250}},
 		Mode: "mirror",
 		ClientTLS: &TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Name: Text("mx.example"), Resumed: true,
@@ -62,6 +62,7 @@ var (
 		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOriginTLS, Mode: "mirror",
 		ClientTLS: &TLS{Failure: FailureRefused, Detail: "origin: dane"},
 		OriginTLS: &TLS{Name: Text("origin.example"), Failure: FailureDANE, Detail: "no record fits"},
+		Slip:      Slip{Text("\x16\x03\x01"), Answer{}, ReasonForeign},
 	}
 	unseenTLS = Session{
 		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOpaque, Detail: "reset", Mode: "passthrough",
@@ -120,7 +121,7 @@ func TestSchema(t *testing.T) {
 		same(t, of, tableBelow(t, page, "\n| "+of+" | meaning |"), words)
 	}
 	members := map[string]map[string]bool{} // of what: which
-	text := written(t, NewJSON) + string(jsonFormat{}.lost(nil, someStart, 1))
+	text := written(t, NewJSON) + string(asJSON.lost(nil, someStart, 1))
 	for line := range strings.Lines(text) {
 		var record map[string]any
 		if err := json.Unmarshal([]byte(line), &record); err != nil {
@@ -134,7 +135,7 @@ func TestSchema(t *testing.T) {
 	}
 	same(t, "lost", append(tableBelow(t, page, "## `lost`"), "event", "time"), keys(members["lost"]))
 	same(t, "TLS", tableBelow(t, page, "Members of `client_tls`"), keys(members["client_tls"], members["origin_tls"]))
-	for _, inside := range []string{"to", "reply", "opaque", "unreached", "rewritten"} {
+	for _, inside := range []string{"to", "reply", "opaque", "unreached", "client_offence", "rewritten"} {
 		for name := range members[inside] {
 			if !strings.Contains(page, "`"+name+"`") {
 				t.Errorf("schema.md does not name %s of %s", name, inside)
@@ -209,89 +210,6 @@ func TestText(t *testing.T) {
 	if got := written(t, NewText); got != string(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-}
-
-// hostile is what a peer may send to get into a log or a terminal.
-var hostile = Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202e\u2028\\x\"é")
-
-// hostileRecords have it wherever a peer has a say.
-func hostileRecords() (m Message, s Session) {
-	m = someMessage
-	m.Hello, m.Sender, m.EnvID, m.XClient, m.XForward = hostile, hostile, hostile, hostile, hostile
-	m.Recipients = []Recipient{{hostile, Answer{250, hostile}, NoReason}}
-	m.Client, m.Reply = Answer{250, hostile}, Answer{250, hostile}
-	s = someSession
-	s.Hello, s.XClient, s.Removed, s.Offence, s.Detail = hostile, hostile, hostile, hostile, string(hostile)
-	s.Greeting, s.Last, s.Closing, s.Rewritten = Answer{220, hostile}, Answer{421, hostile}, Answer{421, hostile}, []Rewrite{{hostile, 250}}
-	s.Opaque = &Opaque{Detail: string(hostile)}
-	s.ClientTLS = &TLS{Version: "TLS1.3", Name: hostile, PeerName: hostile}
-	s.OriginTLS = &TLS{Failure: FailureName, Name: hostile, PeerName: hostile, Detail: string(hostile)}
-	return m, s
-}
-
-func TestHostileText(t *testing.T) {
-	m, s := hostileRecords()
-	for _, f := range []struct {
-		name   string
-		format format
-		shown  int // how often, in the message, the session and its TLS; some are in JSON only
-	}{{"json", jsonFormat{}, 9 + 10 + 5}, {"text", textFormat{}, 3 + 7 + 5}} {
-		line := f.format.session(f.format.message(nil, &m), &s)
-		if n := bytes.Count(line, []byte("\n")); n != 2 {
-			t.Errorf("%s: two records became %d lines: %s", f.name, n, line)
-		}
-		if n := bytes.Count(line, appendEscaped(nil, hostile)); n != f.shown {
-			t.Errorf("%s: escaped %d times and not %d: %s", f.name, n, f.shown, line)
-		}
-		for _, r := range strings.ReplaceAll(string(line), "\n", "") {
-			if unicode.IsControl(r) || r == unicode.ReplacementChar || unicode.Is(unicode.Bidi_Control, r) || r == 0x2028 {
-				t.Errorf("%s: %U in %s", f.name, r, line)
-			}
-		}
-	}
-}
-
-// TestHostileTextInJSON: a reader gets back what was sent, escaped.
-func TestHostileTextInJSON(t *testing.T) {
-	type side struct {
-		SNI      string
-		PeerName string `json:"peer_name"`
-		Detail   string
-	}
-	var got struct {
-		From   string
-		Client side `json:"client_tls"`
-		Origin side `json:"origin_tls"`
-	}
-	m, s := hostileRecords()
-	for _, line := range [][]byte{jsonFormat{}.message(nil, &m), jsonFormat{}.session(nil, &s)} {
-		if err := json.Unmarshal(line, &got); err != nil {
-			t.Fatalf("%s: %v", line, err)
-		}
-	}
-	want := "a\\x0d\n{\"event\":\"fake\"}\\x00\\x1b[2J\\x7f\\xff\\u009b31m\\u202e\\u2028\\x\"é"
-	for _, read := range []string{got.From, got.Client.SNI, got.Client.PeerName, got.Origin.SNI, got.Origin.PeerName, got.Origin.Detail} {
-		if read != want {
-			t.Errorf("got %q, want %q", read, want)
-		}
-	}
-}
-
-func FuzzEscape(f *testing.F) {
-	f.Add([]byte(hostile))
-	f.Add([]byte("plain"))
-	f.Fuzz(func(t *testing.T, s []byte) {
-		quoted := append(appendEscaped([]byte{'"'}, s), '"')
-		var decoded string
-		if err := json.Unmarshal(quoted, &decoded); err != nil {
-			t.Fatalf("%q became %s: %v", s, quoted, err)
-		}
-		for _, r := range string(quoted) {
-			if unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r) {
-				t.Fatalf("%q became %q", s, quoted)
-			}
-		}
-	})
 }
 
 // stuckWriter blocks until it is let go, and then writes.
@@ -375,7 +293,7 @@ func BenchmarkJSON(b *testing.B) {
 	buf := make([]byte, 0, 8192)
 	b.ReportAllocs()
 	for b.Loop() {
-		buf = jsonFormat{}.message(buf[:0], &someMessage)
-		buf = jsonFormat{}.session(buf, &someSession)
+		buf = asJSON.message(buf[:0], &someMessage)
+		buf = asJSON.session(buf, &someSession)
 	}
 }

@@ -19,6 +19,8 @@ const (
 	TroubleLoop                       // it is this gateway
 	TroubleResources                  // the gateway is out of descriptors or memory
 	TroubleOnLink                     // it would answer the client past the gateway
+	TroubleFamily                     // it is not of the client's family
+	TroubleLinkLocal                  // the client's address is link-local
 	troubles
 )
 
@@ -30,6 +32,8 @@ var troubleWords = [troubles]string{
 	TroubleLoop:        "loop",
 	TroubleResources:   "resources",
 	TroubleOnLink:      "on-link",
+	TroubleFamily:      "family",
+	TroubleLinkLocal:   "link-local",
 }
 
 // String returns the word used in records and counters.

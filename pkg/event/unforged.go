@@ -6,10 +6,11 @@ package event
 type Unforged uint8
 
 const (
-	NotUnforged    Unforged = iota
-	UnforgedOnLink          // it would answer the client past the gateway, and forge.on_link is plain
-	NoReturn                // its replies to clients' addresses do not come back here
-	OtherFamily             // no origin of the service is of the client's family
+	NotUnforged       Unforged = iota
+	UnforgedOnLink             // it would answer the client past the gateway, and forge.on_link is plain
+	NoReturn                   // its replies to clients' addresses do not come back here
+	OtherFamily                // no origin of the service is of the client's family
+	UnforgedLinkLocal          // the client's address is link-local
 	unforgeds
 )
 
@@ -17,6 +18,8 @@ var unforgedWords = [unforgeds]string{
 	UnforgedOnLink: "on-link",
 	NoReturn:       "no-return",
 	OtherFamily:    "family",
+
+	UnforgedLinkLocal: "link-local",
 }
 
 // String returns the word used in records and counters, nothing for NotUnforged.

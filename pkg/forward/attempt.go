@@ -31,6 +31,8 @@ func (a *attempt) dial(ctx context.Context) (*net.TCPConn, error) {
 		return a.plain(ctx, event.NotUnforged)
 	case prefers && !sameFamily(a.client.Addr(), a.path.Origin.Addr()): // and so are all others, see candidates
 		return a.plain(ctx, event.OtherFamily)
+	case prefers && linkLocal(a.client.Addr()):
+		return a.plain(ctx, event.UnforgedLinkLocal)
 	case a.d.OnLink != nil && a.d.OnLink(a.client.Addr(), a.path.Origin.Addr()):
 		return a.onLink(ctx)
 	case prefers && a.d.Returns != nil:
@@ -75,8 +77,11 @@ func (a *attempt) plain(ctx context.Context, why event.Unforged) (*net.TCPConn, 
 // forged connects from the client's address, from one port after the other until
 // one is free.
 func (a *attempt) forged(ctx context.Context) (*net.TCPConn, error) {
-	if !sameFamily(a.client.Addr(), a.path.Origin.Addr()) {
-		return nil, &Error{Class: ErrNoAddress, Origin: a.path.Origin, Source: a.client, Err: errFamily}
+	switch {
+	case !sameFamily(a.client.Addr(), a.path.Origin.Addr()):
+		return nil, &Error{Class: ErrFamily, Origin: a.path.Origin, Source: a.client}
+	case linkLocal(a.client.Addr()):
+		return nil, &Error{Class: ErrLinkLocal, Origin: a.path.Origin, Source: a.client}
 	}
 	var err error
 	for rung, port := range ports(a.d.Forge.Port, a.client.Port()) {

@@ -68,7 +68,7 @@ func (p Path) Forged() bool { return p.Rung != RungPlain }
 //
 // An error is either the reason of one failed attempt or a Failures with one for
 // each; errors.Is tells ErrRefused, ErrTimeout, ErrUnreachable, ErrNoAddress,
-// ErrOnLink, ErrLoop and ErrResources apart, and finds context.Canceled when ctx ended.
+// ErrFamily, ErrLinkLocal, ErrOnLink, ErrLoop and ErrResources apart, and finds context.Canceled when ctx ended.
 func (d *Dialer) Dial(ctx context.Context, f flow.Flow) (*net.TCPConn, Path, error) {
 	var failures Failures
 	var path Path
@@ -101,14 +101,15 @@ func (d *Dialer) DialAgain(ctx context.Context, f flow.Flow, earlier Path) (*net
 	return conn, a.path, err
 }
 
-// candidates returns the origins in the order in which they are tried. Where
-// forging is preferred, and some can see the client's address, the others are left
-// out: a client that the former do not answer shall not get around that by them.
+// candidates returns the origins in the order in which they are tried. Where some
+// can see the client's address, and are to see it, the others are left out: they are
+// no attempt, and where forging is preferred a client that the former do not answer
+// shall not get around that by them.
 func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {
 	if len(d.Origins) == 0 {
 		return []netip.AddrPort{f.Server}
 	}
-	if d.Forge.Address != config.ForgePrefer {
+	if d.Forge.Address == config.ForgeNever {
 		return d.Origins
 	}
 	others := func(o netip.AddrPort) bool { return !sameFamily(o.Addr(), f.Client.Addr()) }
@@ -117,6 +118,10 @@ func (d *Dialer) candidates(f flow.Flow) []netip.AddrPort {
 	}
 	return d.Origins
 }
+
+// linkLocal reports whether an address means another host on every link: a reply to
+// it finds no way beyond its own.
+func linkLocal(a netip.Addr) bool { return a.Is6() && a.IsLinkLocalUnicast() }
 
 // sameFamily reports whether one address can be a source towards the other.
 func sameFamily(a, b netip.Addr) bool { return a.Unmap().Is4() == b.Unmap().Is4() }

@@ -19,18 +19,18 @@ var (
 	ErrTimeout     = errors.New("no answer in time")
 	ErrUnreachable = errors.New("unreachable")
 	ErrNoAddress   = errors.New("source address or port cannot be used")
+	ErrFamily      = errors.New("client and origin are of different families")
+	ErrLinkLocal   = errors.New("the client has a link-local address, which no reply finds through a router")
 	ErrOnLink      = errors.New("the origin would answer this client past the gateway, in the network that both are in")
 	ErrLoop        = errors.New("the origin is this gateway")
 	ErrResources   = errors.New("out of descriptors or memory")
 )
 
-// errFamily is the cause when a client's address cannot be a source towards an
-// origin.
-var errFamily = errors.New("client and origin are of different families")
-
 // remedies say what the operator can do about a class.
 var remedies = map[error]string{
 	ErrRefused:   "see whether the origin's mail server runs and listens there",
+	ErrFamily:    "configure an origin of the client's family",
+	ErrLinkLocal: "let this client connect from a global address, or prefer forging",
 	ErrOnLink:    "let this client connect to the origin itself, or give the origin a network of its own behind the gateway",
 	ErrLoop:      "name the real origin under origins",
 	ErrResources: "raise the limit of open files (LimitNOFILE)",
@@ -79,8 +79,6 @@ func (e *Error) addressRemedy() string {
 	switch {
 	case errors.As(e.Err, &option): // says it itself
 		return ""
-	case errors.Is(e.Err, errFamily):
-		return "configure an origin of the client's family"
 	case errors.Is(e.Err, syscall.EACCES):
 		return "run with CAP_NET_BIND_SERVICE, or forge port \"any\""
 	case e.Source.Port() == 0:

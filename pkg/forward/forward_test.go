@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/config"
+	"github.com/portreeve/portreeve/pkg/event"
 )
 
 // forge returns a dialer that forges address and port in the given ways.
@@ -236,4 +237,30 @@ func TestWithoutPrivileges(t *testing.T) {
 		}
 	}()
 	<-done
+}
+
+// TestOnlyTheClientsFamilyIsTried: an origin of the other family is no attempt, and
+// hides nothing of what the others met.
+func TestOnlyTheClientsFamilyIsTried(t *testing.T) {
+	o6 := listen(t, six.origin)
+	dead := netip.AddrPortFrom(four.origin, 9)
+	err := fails(t, forge(config.ForgeAlways, config.PortAny, o6.addr, dead), four.flow(41020))
+	if !errors.Is(err, ErrRefused) || errors.Is(err, ErrFamily) || errors.Is(err, ErrNoAddress) {
+		t.Errorf("%v, want %v alone", err, ErrRefused)
+	}
+}
+
+// TestLinkLocalClients: no reply to their address comes through a router, so they are
+// told so, or served without it.
+func TestLinkLocalClients(t *testing.T) {
+	o := listen(t, six.origin)
+	f := six.flow(41021)
+	f.Client = netip.AddrPortFrom(netip.MustParseAddr("fe80::7"), 41021)
+	if err := fails(t, forge(config.ForgeAlways, config.PortAny, o.addr), f); !errors.Is(err, ErrLinkLocal) {
+		t.Errorf("always: %v, want %v", err, ErrLinkLocal)
+	}
+	d, _ := prefer(config.PortAny, o.addr)
+	if _, path := dial(t, d, f); path.Forged() || path.Unforged != event.UnforgedLinkLocal {
+		t.Errorf("prefer: path %+v", path)
+	}
 }

@@ -136,8 +136,8 @@ func TestPreferServesAnotherFamily(t *testing.T) {
 	if path.Forged() || path.Attempts != 1 || path.Unforged != event.OtherFamily {
 		t.Errorf("path %+v", path)
 	}
-	if err := fails(t, forge(config.ForgeAlways, config.PortAny, o.addr), four.flow(41004)); !errors.Is(err, ErrNoAddress) {
-		t.Errorf("always: %v, want %v", err, ErrNoAddress)
+	if err := fails(t, forge(config.ForgeAlways, config.PortAny, o.addr), four.flow(41004)); !errors.Is(err, ErrFamily) {
+		t.Errorf("always: %v, want %v", err, ErrFamily)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // Inspector judges the conversations of one service.
@@ -116,17 +117,14 @@ func (p *plain) End(e *Envelope) Verdict {
 	return Verdict{}
 }
 
-// refuse makes a verdict with its reply.
-func refuse(why event.Reason, code smtp.Code, subject, detail uint8, text string) Verdict {
-	e := smtp.Enhanced{Class: uint8(code.Class()), Subject: subject, Detail: detail}
-	return Verdict{Refuse, &smtp.Reply{Code: code, Enhanced: e, Text: text}, why}
-}
+// refuse makes a verdict of a text.
+func refuse(w *wording.Reply) Verdict { return Verdict{Refuse, &w.Reply, w.Why} }
 
 var (
-	tooLarge = refuse(event.ReasonMessageSize, 552, 3, 4, "Message is larger than this gateway lets pass")
-	tooMany  = refuse(event.ReasonRecipients, 452, 5, 3, "Too many recipients, send the rest in another message")
-	enough   = refuse(event.ReasonMessages, 452, 5, 3, "Too many messages in one session, send the rest in another one")
-	badHello = refuse(event.ReasonHelloName, 501, 5, 4, "Syntax: your fully qualified domain name or address literal is needed")
-	routed   = refuse(event.ReasonSourceRoute, 550, 1, 3, "Source routes are not accepted")
-	indirect = refuse(event.ReasonIndirect, 550, 7, 1, "Addresses that hide another one are not accepted")
+	tooLarge = refuse(wording.TooLarge)
+	tooMany  = refuse(wording.TooManyRecipients)
+	enough   = refuse(wording.TooManyMessages)
+	badHello = refuse(wording.HelloName)
+	routed   = refuse(wording.SourceRoute)
+	indirect = refuse(wording.Indirect)
 )

@@ -26,6 +26,7 @@ type Protocol struct {
 	RefuseBang       bool                  // refuse recipients like a!b@c
 	StrictHello      bool                  // refuse a HELO argument that is neither a domain nor an address literal
 	StrictPipelining bool                  // a client that sends a group without being offered PIPELINING is an early talker
+	Unoffered        Unoffered             // parameters of MAIL and RCPT whose extension was not offered
 	EarlyTalkers     EarlyTalkers          // clients that speak before the greeting
 
 	// Content
@@ -43,6 +44,9 @@ type Protocol struct {
 	Parameter   int              // longest parameter of MAIL or RCPT in octets, 0 for any
 	Replies     smtp.ReplyLimits // of the origin
 	Malformed   MalformedReplies // replies of the origin that break the rules, though their meaning is clear
+
+	// Replies of our own
+	ReplyID bool // end refusals with the session's id, by which the gateway's owner finds its record
 
 	// Amounts
 	Recipients int           // most recipients of one message
@@ -78,22 +82,33 @@ const (
 	RemoveNUL             // leave them out; lines and their dots stay what they were
 )
 
+// Unoffered says what becomes of a parameter whose extension was not offered in the
+// session, if the message can do without it: AUTH, SIZE, BODY=7BIT and 8BITMIME,
+// RET, ENVID, NOTIFY, ORCPT. Clients write some of them unasked. All others are
+// refused with 555 in any case.
+type Unoffered uint8
+
+const (
+	DropUnoffered   Unoffered = iota // the origin is not given it
+	RefuseUnoffered                  // refuse the command with 555
+)
+
 // EarlyTalkers says what becomes of a client that speaks before the greeting.
 // Content before 354 is refused in any case.
 type EarlyTalkers uint8
 
 const (
-	RefuseEarly EarlyTalkers = iota // end the session with 554
+	RefuseEarly EarlyTalkers = iota // end the session: with 421 for one that speaks SMTP, else 554
 	PassEarly                       // read what it said after the greeting
 )
 
-// MalformedReplies says what becomes of a reply with a code that SMTP does not
-// have, or with several codes, when it is clear all the same that the command
-// failed and whether for good. Other malformed replies end the session with 421.
+// MalformedReplies says what becomes of a reply that breaks the rules though its
+// class is clear: see smtp.WireReply and smtp.DamagedReply. Other malformed replies
+// end the session with 421.
 type MalformedReplies uint8
 
 const (
-	ReplaceReplies MalformedReplies = iota // the client reads 451 or 554 with the origin's text
+	ReplaceReplies MalformedReplies = iota // the client reads what is clear, with the origin's text
 	CloseReplies                           // they end the session, too
 )
 
@@ -112,6 +127,7 @@ func Default() Protocol {
 	return Protocol{
 		Keywords: smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN,
 			smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtRequireTLS, smtp.ExtLimits),
+		ReplyID:     true,
 		CommandLine: smtp.MaxCommandLine, AuthLine: smtp.MaxResponse,
 		Parameter:  1000, // twice the longest of RFC 3461
 		Replies:    smtp.DefaultReplyLimits,

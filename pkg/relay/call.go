@@ -14,6 +14,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // dialPatience bounds all attempts to reach an origin together: a client waits
@@ -37,7 +38,7 @@ type call struct {
 	origin  *leg // nil before there is one
 	path    forward.Path
 	tried   []event.Unreached // origins before it
-	severed bool              // the legs were or are to be reset
+	severed bool              // the origin's leg, or both, were or are to be reset
 }
 
 // serve begins the life of an admitted call: up to the origin.
@@ -48,7 +49,7 @@ func (c *call) serve() {
 	}
 	service, ok := (*c.r.services.Load())[c.flow.Service]
 	if !ok { // a replaced configuration overtook the connection
-		c.refuse(broken)
+		c.refuse(wording.Broken)
 		return
 	}
 	c.service = service
@@ -74,9 +75,9 @@ func (c *call) converse() {
 
 // turnAway is the life of a call that is one too many. It is told in clear, also
 // where clients begin with TLS: a handshake costs more than is to be spared.
-func (c *call) turnAway(r refusal) {
+func (c *call) turnAway(r *wording.Reply) {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, r.reply, r.why)
+	session.Refuse(c.options(), c.client, r)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -129,7 +130,9 @@ func (c *call) forged() netip.AddrPort {
 
 // options describes the call to the session.
 func (c *call) options() session.Options {
+	service := (*c.r.services.Load())[c.flow.Service] // none: a replaced configuration overtook the connection
 	return session.Options{
+		Inspector: service.Inspector,
 		Flow:      c.flow,
 		Origin:    c.path.Origin,
 		Forged:    c.forged(),
@@ -137,13 +140,14 @@ func (c *call) options() session.Options {
 		Timeouts:  c.r.opts.Timeouts,
 		Sink:      &c.account,
 		Draining:  c.r.draining.Load,
+		Cut:       c.r.severing.Load,
 		TLS:       c.tls(),
 	}
 }
 
 // refuse tells the client that there is no origin for it, and closes.
-func (c *call) refuse(r refusal) {
-	c.close(session.Refuse(c.options(), c.client, r.reply, r.why))
+func (c *call) refuse(r *wording.Reply) {
+	c.close(session.Refuse(c.options(), c.client, r))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes
@@ -220,6 +224,17 @@ func (c *call) sever() {
 	}
 	c.client.Abort()
 	c.r.resting.Wake(c.client.Conn)
+}
+
+// giveUp resets the origin's leg, and lets the session tell its client so.
+func (c *call) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.severed = true
+	if c.origin != nil {
+		c.origin.Abort()
+	}
+	c.interrupt()
 }
 
 // interrupt wakes a session that waits for its client, so that it sees that the

@@ -8,6 +8,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/proxy"
 	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/wording"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
 
@@ -59,5 +60,9 @@ func (c *call) unannounced(err error) {
 	if !gone && !c.r.draining.Load() { // who merely tries whether we are alive is no news, nor whom a drain interrupted
 		c.r.opts.Log.Warn("no PROXY header", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "zone", c.flow.Zone.Name, "error", why)
 	}
-	c.close(session.Unannounced(c.options(), c.client, why, gone))
+	told := wording.NoHeader
+	if errors.Is(err, proxy.ErrBroken) {
+		told = wording.BrokenHeader
+	}
+	c.close(session.Unannounced(c.options(), c.client, told, why, gone))
 }

@@ -125,7 +125,7 @@ func TestHeaderOfAnotherFamily(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
 	c := g.dial()
 	c.say("PROXY TCP6 2001:db8::7 2001:db8::1 40099 25\r\n")
-	c.expect("421 4.4.5 ")
+	c.expect("421 4.4.1 ")
 	c.expectEnd()
 	g.empty()
 	flows, ends := g.records.sessions()
@@ -194,10 +194,10 @@ func TestNoHeaderAtAll(t *testing.T) {
 // so who talks before the greeting is seen to.
 func TestNothingMayFollowTheHeader(t *testing.T) {
 	g := start(t, peer.Behaviour{}, trusting)
-	for _, header := range []string{header1 + "EHLO client.example.net\r\n", header2 + "E", header1 + header1, local2 + "\n"} {
+	for header, want := range map[string]string{header1 + "EHLO client.example.net\r\n": "421 4.5.0 ", header2 + "E": "421 4.5.0 ", header1 + header1: "554 5.5.0 ", local2 + "\n": "554 5.5.0 "} {
 		c := g.dial()
 		c.say(header)
-		c.expect("554 5.5.0 ")
+		c.expect(want)
 		c.conn.Close()
 	}
 	g.empty()

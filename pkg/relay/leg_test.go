@@ -333,7 +333,7 @@ func TestStrayMeetsTheEndOfData(t *testing.T) {
 			}
 			g.waitFor(func() bool { return g.unsent(origin) > 0 })
 			close(lie)
-			c.expect("421 4.4.2 ")
+			c.expect("421 4.5.0 ")
 			back()
 			c.expectEnd()
 			c.conn.Close()

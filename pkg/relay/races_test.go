@@ -429,7 +429,8 @@ func (c *racer) reply(to string) (code int, text string) {
 	if of == "DATA" && (to == "chunk" || strings.HasPrefix(to, "end of ")) { // the client knows of none
 		of = to
 	}
-	if tagged && of != to && !c.garbled && !c.hasty && c.problem == "" {
+	brokenOff := code >= 400 && strings.HasPrefix(to, of) // a refusal counts also where the origin could not say all of it
+	if tagged && of != to && !brokenOff && !c.garbled && !c.hasty && c.problem == "" {
 		c.r.mu.Lock()
 		defer c.r.mu.Unlock()
 		if !c.r.lied {

@@ -23,6 +23,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/stream"
+	"github.com/portreeve/portreeve/pkg/wording"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
 
@@ -51,6 +52,7 @@ type Relay struct {
 	services atomic.Pointer[map[string]Service]
 	zones    atomic.Pointer[zone.Table]
 	draining atomic.Bool
+	severing atomic.Bool
 	live     registry
 	resting  stream.Watch // sessions whose clients are silent
 	pipes    pipes
@@ -114,11 +116,11 @@ func (r *Relay) loop(l *accept.Listener) {
 		switch c := r.adopt(conn, f); {
 		case err != nil: // accept.ErrExhausted
 			r.opts.Log.Warn("no descriptor left, a client is sent away", "client", f.Client, "remedy", "raise the limit of open files (LimitNOFILE, fs.file-max)")
-			c.turnAway(spent)
+			c.turnAway(wording.Spent)
 		case r.live.add(c):
 			go c.serve()
 		default:
-			c.turnAway(full)
+			c.turnAway(wording.Full)
 		}
 	}
 }

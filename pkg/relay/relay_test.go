@@ -108,7 +108,7 @@ func TestWithoutDescriptors(t *testing.T) {
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: int64(patience / time.Second)})
 	said := make([]byte, 200)
 	n, err := unix.Read(fd, said)
-	if want := "421 4.3.2 Out of resources, please try again later\r\n"; err != nil || string(said[:max(n, 0)]) != want {
+	if want := "421 4.3.2 Out of resources, please try again later [session "; err != nil || !strings.HasPrefix(string(said[:max(n, 0)]), want) {
 		t.Errorf("it reads %q, %v", said[:max(n, 0)], err)
 	}
 	free()
@@ -145,6 +145,8 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{&forward.Error{Class: forward.ErrTimeout}, "421 4.4.1 The mail server does not answer"},
 		{&forward.Error{Class: forward.ErrUnreachable}, "421 4.4.1 The mail server cannot be reached,"},
 		{&forward.Error{Class: forward.ErrNoAddress}, "421 4.4.5 "},
+		{&forward.Error{Class: forward.ErrFamily}, "421 4.4.1 The mail server cannot be reached by this version of IP"},
+		{&forward.Error{Class: forward.ErrLinkLocal}, "421 4.4.1 Your address is link-local"},
 		{&forward.Error{Class: forward.ErrLoop}, "421 4.4.6 "},
 		{&forward.Error{Class: forward.ErrOnLink}, "421 4.4.1 Your address is on the mail server's own network"},
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrOnLink}}, "421 4.4.1 Your address"},
@@ -154,7 +156,7 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrLoop}}, "421 4.4.6 "},
 	} {
 		r := refusalFor(c.err)
-		if got := r.reply.String(); !strings.HasPrefix(got, c.want) || r.why == event.NoReason {
+		if got := r.Error(); !strings.HasPrefix(got, c.want) || r.Why == event.NoReason {
 			t.Errorf("%v: %q, want %s", c.err, got, c.want)
 		}
 	}
@@ -204,7 +206,7 @@ func TestOnLinkIsRefused(t *testing.T) {
 		o.Services["mx"].Dialer.OnLink = func(client, origin netip.Addr) bool { return client == origin }
 	})
 	c := g.dial()
-	c.expect("421 4.4.1 Your address is on the mail server's own network, which answers it past this gateway\r\n")
+	c.expect("421 4.4.1 Your address is on the mail server's own network, which answers it past this gateway: ")
 	c.expectEnd()
 	g.empty()
 	r := g.records.full[0]

@@ -4,54 +4,36 @@ import (
 	"context"
 	"errors"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
-	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
-// refusal is what a client is told that gets no session, and why.
-type refusal struct {
-	reply smtp.Reply
-	why   event.Reason
-}
-
-// closing returns a refusal that ends a session for now: the sender tries again,
-// or another MX. None of our trouble is permanent for a client. The enhanced
-// codes are those of RFC 3463.
-func closing(why event.Reason, subject, detail uint8, text string) refusal {
-	return refusal{smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: subject, Detail: detail}, Text: text}, why}
-}
-
-var (
-	full    = closing(event.ReasonFull, 3, 2, "Too many sessions, please try again later")
-	spent   = closing(event.ReasonFull, 3, 2, "Out of resources, please try again later")
-	broken  = closing(event.ReasonFault, 3, 0, "Internal error, please try again later")
-	stopped = closing(event.ReasonDraining, 3, 2, "Service is restarting, please try again")
-)
-
-// unreached are the refusals for origins that could not be reached. Where several
-// failed in different ways the first line that fits one of them is taken: what
+// unreached is what clients are told where no origin could be reached, for now: they
+// try again, or another MX. None of our trouble is permanent for a client. Where
+// several failed in different ways the first line that fits one of them is taken: what
 // is wrong here comes before what is wrong there.
 var unreached = []struct {
-	class   error
-	refusal refusal
+	class error
+	told  *wording.Reply
 }{
-	{context.Canceled, stopped},
-	{forward.ErrResources, spent},
-	{forward.ErrLoop, closing(event.ReasonNoOrigin, 4, 6, "Mail would loop back to this gateway, please try again later")},
-	{forward.ErrOnLink, closing(event.ReasonOnLink, 4, 1, "Your address is on the mail server's own network, which answers it past this gateway")},
-	{forward.ErrNoAddress, closing(event.ReasonNoOrigin, 4, 5, "The mail server cannot be reached from your address now, please try again later")},
-	{forward.ErrTimeout, closing(event.ReasonNoOrigin, 4, 1, "The mail server does not answer, please try again later")},
-	{forward.ErrRefused, closing(event.ReasonNoOrigin, 4, 1, "The mail server refuses connections, please try again later")},
-	{forward.ErrUnreachable, closing(event.ReasonNoOrigin, 4, 1, "The mail server cannot be reached, please try again later")},
+	{context.Canceled, wording.Draining},
+	{forward.ErrResources, wording.Spent},
+	{forward.ErrLoop, wording.Loop},
+	{forward.ErrOnLink, wording.OnLink},
+	{forward.ErrLinkLocal, wording.LinkLocal},
+	{forward.ErrFamily, wording.OtherFamily},
+	{forward.ErrNoAddress, wording.NoAddress},
+	{forward.ErrTimeout, wording.Silent},
+	{forward.ErrRefused, wording.Closed},
+	{forward.ErrUnreachable, wording.Unreachable},
 }
 
 // refusalFor returns what a client is told when no origin could be reached.
-func refusalFor(err error) refusal {
+func refusalFor(err error) *wording.Reply {
 	for _, u := range unreached {
 		if errors.Is(err, u.class) {
-			return u.refusal
+			return u.told
 		}
 	}
-	return broken
+	return wording.Broken
 }

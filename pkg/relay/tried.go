@@ -12,6 +12,8 @@ var troubles = map[error]event.Trouble{
 	forward.ErrTimeout:     event.TroubleTimeout,
 	forward.ErrUnreachable: event.TroubleUnreachable,
 	forward.ErrNoAddress:   event.TroubleNoAddress,
+	forward.ErrFamily:      event.TroubleFamily,
+	forward.ErrLinkLocal:   event.TroubleLinkLocal,
 	forward.ErrLoop:        event.TroubleLoop,
 	forward.ErrOnLink:      event.TroubleOnLink,
 	forward.ErrResources:   event.TroubleResources,

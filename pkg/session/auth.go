@@ -3,6 +3,7 @@ package session
 import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // Authentication, RFC 4954. The exchange is the origin's: its challenges and the
@@ -13,9 +14,9 @@ import (
 const maxRounds = 16
 
 var (
-	authTwice   = deny(event.ReasonSequence, 503, 5, 1, "You are authenticated already")
-	authInMail  = deny(event.ReasonSequence, 503, 5, 1, "AUTH is not possible inside a transaction")
-	noMechanism = deny(event.ReasonMechanism, 504, 5, 4, "Mechanism not offered here")
+	authTwice   = deny(wording.AuthTwice)
+	authInMail  = deny(wording.AuthInMail)
+	noMechanism = deny(wording.NoMechanism)
 	giveUp      = []byte("*")
 )
 

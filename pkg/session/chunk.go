@@ -4,6 +4,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // Chunks, RFC 3030. A client's chunk follows its BDAT at once, so it is read in
@@ -17,15 +18,15 @@ import (
 const maxPiece = blockSize/2 - 16
 
 var (
-	chunkTaken  = code(250, 2, 0, 0, "Chunk taken")
-	okReply     = code(250, 2, 0, 0, "Ok")
-	chunksOpen  = deny(event.ReasonSequence, 503, 5, 1, "Chunks are under way: send BDAT, or QUIT")
-	spoiltChunk = deny(event.ReasonSequence, 503, 5, 1, "The message is refused already: send RSET")
-	needChunks  = deny(event.ReasonSequence, 503, 5, 1, "BINARYMIME needs BDAT")
+	chunkTaken  = &wording.ChunkTaken.Reply
+	okReply     = &wording.Ok.Reply
+	chunksOpen  = deny(wording.ChunksOpen)
+	spoiltChunk = deny(wording.Spoilt)
+	needChunks  = deny(wording.NeedsChunks)
 
-	afterChunks = &ending{end: event.EndContent, why: event.ReasonUnfinished, reply: code(421, 4, 3, 0, "Closing the connection after an unfinished message"), origin: Abort}
-	manyTiny    = &ending{end: event.EndErrors, why: event.ReasonTinyChunks, detail: "BDAT", reply: code(421, 4, 7, 0, "Too many tiny chunks, closing the connection")}
-	badChunk    = &ending{end: event.EndClientSyntax, why: event.ReasonChunkSyntax, detail: "BDAT", reply: code(521, 5, 5, 4, "Syntax: BDAT size [LAST], closing the connection")}
+	afterChunks = &ending{end: event.EndContent, why: event.ReasonUnfinished, reply: &wording.Unfinished.Reply, origin: Abort}
+	manyTiny    = &ending{end: event.EndErrors, why: event.ReasonTinyChunks, detail: "BDAT", reply: &wording.TinyChunks.Reply}
+	badChunk    = &ending{end: event.EndClientSyntax, why: event.ReasonChunkSyntax, detail: "BDAT", reply: &wording.BadChunk.Reply}
 )
 
 // bdat handles BDAT: everything before it is settled, then its chunk is read.
@@ -73,6 +74,7 @@ func (x *session) takeChunk() *ending {
 		return e
 	}
 	if r := x.strayChunk(); r.reply != nil {
+		x.slip(x.chunk.AppendTo(nil), r.reply, r.why)
 		x.rec.Errors++
 		return x.refuseChunk(r)
 	}

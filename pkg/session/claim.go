@@ -4,8 +4,8 @@ import (
 	"bytes"
 	"slices"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
 
@@ -16,8 +16,8 @@ import (
 // forged address and the record's, stays that of the connection.
 
 var (
-	notTrusted  = deny(event.ReasonNotTrusted, 550, 7, 0, "Your address is not trusted to speak for others")
-	claimInMail = deny(event.ReasonSequence, 503, 5, 1, "A transaction is open")
+	notTrusted  = deny(wording.NotTrusted)
+	claimInMail = deny(wording.ClaimInMail)
 )
 
 // claims are what a client has claimed. Few sessions have any.

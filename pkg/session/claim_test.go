@@ -74,7 +74,7 @@ func TestXForwardLastsAsAtTheOrigin(t *testing.T) {
 		replies []string
 		want    string
 	}{
-		"MAIL refused unread":        {"MAIL FROM:<a@b> X=1\r\nMAIL FROM:<a>\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok"}, claimed},
+		"MAIL refused unread":        {"MAIL FROM:<a@b> X=1\r\nMAIL FROM:<a>\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok"}, claimed + ";" + claimed + ";" + claimed},
 		"MAIL refused by policy":     {"MAIL FROM:<b@c> SIZE=5000\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok"}, claimed + ";" + claimed},
 		"MAIL refused by the origin": {"MAIL FROM:<a@b>\r\nMAIL FROM:<b@b>\r\nRSET\r\n", []string{"550 no", "250 ok", "250 ok"}, claimed + ";" + claimed},
 		"RSET":                       {"RSET\r\nMAIL FROM:<a@b>\r\nRSET\r\n", []string{"250 ok", "250 ok", "250 ok"}, "|"},

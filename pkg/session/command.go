@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // step is what follows a handled command.
@@ -18,17 +19,17 @@ const (
 )
 
 var (
-	helloFirst   = deny(event.ReasonSequence, 503, 5, 1, "Send HELO or EHLO first")
-	mailFirst    = deny(event.ReasonSequence, 503, 5, 1, "Send MAIL first")
-	nestedMail   = deny(event.ReasonSequence, 503, 5, 1, "A transaction is open already")
-	rcptFirst    = deny(event.ReasonSequence, 503, 5, 1, "No valid recipients")
-	noDomain     = deny(event.ReasonRecipientAddress, 501, 1, 3, "The recipient's address needs a domain")
-	senderDomain = deny(event.ReasonSenderAddress, 501, 1, 7, "The sender's address needs a domain")
-	noExpand     = deny(event.ReasonNotOffered, 502, 5, 1, "EXPN is not offered here")
-	notCarried   = deny(event.ReasonNotOffered, 502, 5, 1, "Command not offered here")
+	helloFirst   = deny(wording.HelloFirst)
+	mailFirst    = deny(wording.MailFirst)
+	nestedMail   = deny(wording.NestedMail)
+	rcptFirst    = deny(wording.NoRecipients)
+	noDomain     = deny(wording.RecipientDomain)
+	senderDomain = deny(wording.SenderDomain)
+	noExpand     = deny(wording.NoExpand)
+	notCarried   = deny(wording.NotOffered)
 
-	noVerify = code(252, 2, 5, 2, "Cannot verify the address, but will take a message and try to deliver it")
-	helpText = code(214, 2, 0, 0, "See RFC 5321")
+	noVerify = &wording.NoVerify.Reply
+	helpText = &wording.Help.Reply
 )
 
 const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
@@ -111,7 +112,11 @@ func (x *session) next() bool {
 	x.client.skip(n)
 	x.rec.Commands++
 	x.line = line
-	x.refusal = x.cmd.Parse(line, smtp.Grammar{Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8, BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter})
+	x.refusal = x.cmd.Parse(line, smtp.Grammar{
+		Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8,
+		BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter,
+		Drop: x.rules.Unoffered == inspect.DropUnoffered})
+	x.secretive = x.secretive || x.cmd.Verb == smtp.AUTH
 	if x.idles() {
 		x.broken = tooMany
 	}
@@ -186,7 +191,7 @@ func (x *session) decide() step {
 	case x.cmd.Verb == smtp.BDAT:
 		return x.bdat()
 	case x.refusal != nil:
-		return x.refuse(refusal{x.refusal, grammarReason(x.refusal)})
+		return x.refuseSyntax()
 	case x.dropped != nil:
 		return x.orphan()
 	case x.tx.state == noMail && x.cmd.Verb != smtp.QUIT && x.o.Draining():
@@ -287,6 +292,7 @@ func (x *session) excuse(r refusal) step {
 // refuse is local for what the client should not have said. Too much of it
 // ends the session.
 func (x *session) refuse(r refusal) step {
+	x.slipLine(r.reply, r.why)
 	x.rec.Errors++
 	if x.rec.Errors > x.rules.Errors {
 		return x.stop(tooMany)
@@ -296,14 +302,20 @@ func (x *session) refuse(r refusal) step {
 
 // stop ends the session behind the replies outstanding.
 func (x *session) stop(e *ending) step {
+	if offences[e.end] {
+		x.slipLine(e.reply, e.why)
+	}
 	x.ledger.add(entry{end: e})
 	return barrier
 }
 
 // orphan answers a command after the origin leg was dropped.
 func (x *session) orphan() step {
-	if x.cmd.Verb == smtp.QUIT {
+	switch {
+	case x.cmd.Verb == smtp.QUIT:
 		return x.stop(localQuit)
+	case x.cmd.Verb == smtp.RCPT && x.tx.state != noMail && x.dropped.reply != nil:
+		x.noteRefusedRecipient(x.noteRecipient(), refusal{x.dropped.reply, x.dropped.why})
 	}
 	return x.stop(x.dropped)
 }

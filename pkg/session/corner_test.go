@@ -84,7 +84,7 @@ func TestRecipientLimitInGroup(t *testing.T) {
 // TestDisconnectAtChunk: 421 is said exactly when the session ends.
 func TestDisconnectAtChunk(t *testing.T) {
 	p := newPlay(conversation{"x", chunkEHLO, []turn{{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nBDAT 3 LAST\r\nabcNOOP\r\n", 4}}, nil, nil})
-	p.rules.Commands = map[smtp.Verb]inspect.Verdict{smtp.BDAT: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "No"), Reason: event.ReasonPolicy}}
+	p.rules.Commands = map[smtp.Verb]inspect.Verdict{smtp.BDAT: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "No"}, Reason: event.ReasonPolicy}}
 	p.run()
 	if got := fmt.Sprint(codes(p.client.replies)); got != "[220 250 250 250 421]" || p.outcome.End != event.EndPolicy {
 		t.Errorf("%s: the client reads %s", p.outcome.End, got)

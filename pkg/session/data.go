@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // data handles DATA. It is forwarded alone, when at least one recipient is known
@@ -267,17 +268,32 @@ func (x *session) conclusion(r smtp.WireReply) *ending {
 		x.rec.Messages++
 		x.idled = 0
 	}
-	x.endTransaction(outcomeOf(r.Code), event.NoReason)
 	if r.Code == 421 {
+		x.endTransaction(event.Deferred, event.NoReason)
 		return x.originClosing(r)
 	}
-	if e := x.pass(r); e != nil {
-		return e
+	why := event.NoReason
+	e := x.deliver(r)
+	if e != nil {
+		x.msg.Client, why = event.Answer{}, e.why
 	}
-	if len(x.origin.window()) > 0 {
+	x.endTransaction(outcomeOf(r.Code), why)
+	switch {
+	case e != nil:
+		return e
+	case len(x.origin.window()) > 0:
 		return x.surprise()
 	}
 	return nil
+}
+
+// deliver passes a verdict on and writes it: the record says what the client was
+// told, and a client that has gone was told nothing.
+func (x *session) deliver(r smtp.WireReply) *ending {
+	if e := x.pass(r); e != nil {
+		return e
+	}
+	return x.flush()
 }
 
 // failure is a message that will not be completed, and what its client is told
@@ -312,9 +328,11 @@ func (x *session) fail(f failure) *ending {
 // not sent all of it; nil: it has.
 func (x *session) failed(f failure, e *ending) *ending {
 	switch {
+	case e.isGone(): // and reads nothing
+		x.msg.Client = event.Answer{}
 	case f.reply != nil:
 		x.noteVerdict(f.reply)
-	case f.at == atOnce && f.then.reply != nil && !e.isGone():
+	case f.at == atOnce && f.then.reply != nil:
 		x.noteVerdict(f.then.reply)
 	}
 	x.endTransaction(f.outcome, f.why)
@@ -388,21 +406,21 @@ func (x *session) interrupted(e *ending) *failure {
 }
 
 var (
-	earlyReply  = code(451, 4, 5, 0, "The mail server broke the protocol, please try again")
-	bareNewline = code(550, 5, 6, 11, "Message refused: it has a CR or LF that is not part of CRLF")
-	nulOctet    = code(554, 5, 6, 0, "Message refused: it has a NUL octet")
-	longLine    = code(554, 5, 6, 0, "Message refused: it has a line that is too long")
+	earlyReply  = &wording.OriginTooSoon.Reply
+	bareNewline = &wording.BareNewline.Reply
+	nulOctet    = &wording.HasNUL.Reply
+	longLine    = &wording.LongText.Reply
 )
 
 // oversize refuses a message as soon as it is too large, RFC 1870 section 6.3.
 var oversize = failure{
-	reply:   code(552, 5, 3, 4, "Message is larger than this gateway lets pass"),
+	reply:   &wording.TooLarge.Reply,
 	outcome: event.Refused, why: event.ReasonMessageSize, then: afterContent,
 }
 
 // eightBit refuses content that was not announced by BODY=8BITMIME.
 var eightBit = failure{
-	reply:   code(554, 5, 6, 3, "Message refused: it has octets above 127 without BODY=8BITMIME"),
+	reply:   &wording.EightBit.Reply,
 	outcome: event.Refused, why: event.ReasonEightBit, then: afterContent,
 }
 

@@ -33,6 +33,7 @@ import (
 //	pace O 30s   the origin takes that long for each write to it
 //	wait 5m      nobody does anything for that long
 //	drain        the daemon wants to stop
+//	cut          and does not wait any longer: the origin leg is gone
 //	quiet        neither side was sent anything more
 //	any O        whatever the origin was sent so far is right, or C: the client;
 //	             messages: the records so far
@@ -43,6 +44,12 @@ import (
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary; (*) is any reason
+//	offence "MAIL x" 501 (argument)   the first words of the client that we refused,
+//	             as the session's record has them
+//	removed A B  the words of the origin's EHLO list that the session's record says
+//	             were not passed on
+//	dropped "AUTH=<>" ""   parameters of the last message that the origin was not
+//	             given: of MAIL, and of each RCPT
 //	refusals a=1 b=2   the reasons of our refusals, as the session's record has them
 //	rewritten "571 no"=554   what of the origin's replies it says that we rewrote
 //	lasted 5m    the session's record says that it took exactly that long
@@ -238,7 +245,9 @@ type stage struct {
 	tls            TLS
 	trust          zone.Trust
 	draining       bool
+	isCut          bool
 	messages       []string
+	dropped        []string // parameters of the last message and of its recipients
 	record         *event.Session
 	refused        int // refusals that the sink heard of
 	unreasoned     int // of these, without a reason
@@ -252,7 +261,7 @@ type stage struct {
 func newStage(atMost int) *stage {
 	s := &stage{
 		client: newMemoryLeg(), origin: newMemoryLeg(),
-		rules:   inspect.Default(),
+		rules:   plainTexts(inspect.Default()),
 		outcome: make(chan Outcome, 1),
 		heard:   map[string][]byte{},
 	}
@@ -260,11 +269,18 @@ func newStage(atMost int) *stage {
 	return s
 }
 
+// plainTexts are rules without what is different in each session.
+func plainTexts(p inspect.Protocol) inspect.Protocol {
+	p.ReplyID = false
+	return p
+}
+
 func (s *stage) start() {
 	s.started = true
 	o := Options{
 		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
 		Draining: func() bool { return s.draining },
+		Cut:      func() bool { return s.isCut },
 	}
 	go func() { s.outcome <- Run(o, s.client, s.origin) }()
 	synctest.Wait()
@@ -285,7 +301,13 @@ func (s *stage) Refused(_ *flow.Flow, why event.Reason) {
 	}
 }
 func (s *stage) Session(r *event.Session) { s.record = r }
-func (s *stage) Message(m *event.Message) { s.messages = append(s.messages, summary(m)) }
+func (s *stage) Message(m *event.Message) {
+	s.messages = append(s.messages, summary(m))
+	s.dropped = []string{string(m.Dropped)}
+	for _, r := range m.Recipients {
+		s.dropped = append(s.dropped, string(r.Dropped))
+	}
+}
 func (s *stage) leg(name byte) *memoryLeg {
 	if name == 'C' {
 		return s.client
@@ -358,6 +380,12 @@ func (s *stage) step(line string) error {
 		return err
 	case "wait":
 		return s.wait(arg)
+	case "cut":
+		s.draining, s.isCut = true, true
+		s.origin.hangUp(errReset)
+		s.client.SetReadDeadline(time.Now().Add(-time.Second))
+		synctest.Wait()
+		return nil
 	case "drain":
 		s.draining = true
 		s.client.SetReadDeadline(time.Now().Add(-time.Second))
@@ -390,6 +418,18 @@ func (s *stage) step(line string) error {
 		return s.expectDuration(arg)
 	case "rewritten":
 		return s.expectRewritten(arg)
+	case "removed":
+		if s.record == nil || string(s.record.Removed) != arg {
+			return fmt.Errorf("got %q", s.record.Removed)
+		}
+		return nil
+	case "offence":
+		return s.expectOffence(arg)
+	case "dropped":
+		if got := fmt.Sprintf("%q", s.dropped); got != "["+arg+"]" {
+			return fmt.Errorf("got %s", got)
+		}
+		return nil
 	case "end":
 		return s.end(arg)
 	case "tlsrecord":
@@ -436,6 +476,7 @@ func (s *stage) setWord(name, text string) bool {
 	flag := map[string]*bool{
 		"clear": &s.rules.AuthInClear, "bare": &s.rules.BareAddress, "noroutes": &s.rules.RefuseRoutes, "nopercent": &s.rules.RefusePercent,
 		"nobang": &s.rules.RefuseBang, "stricthello": &s.rules.StrictHello, "strictpipelining": &s.rules.StrictPipelining,
+		"replyid": &s.rules.ReplyID,
 	}[name]
 	switch {
 	case flag != nil:
@@ -448,6 +489,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.EarlyTalkers = inspect.PassEarly
 	case name == "closemalformed":
 		s.rules.Malformed = inspect.CloseReplies
+	case name == "refuseunoffered":
+		s.rules.Unoffered = inspect.RefuseUnoffered
 	case name == "rejecteightbit":
 		s.rules.EightBit = inspect.RejectEightBit
 	case name == "received":
@@ -468,8 +511,8 @@ func (s *stage) setWord(name, text string) bool {
 		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 	case name == "refuse":
 		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
-			smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: event.ReasonPolicy},
-			smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: event.ReasonPolicy},
+			smtp.NOOP: {Action: inspect.Refuse, Reply: &smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}, Reason: event.ReasonPolicy},
+			smtp.HELP: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}, Reason: event.ReasonPolicy},
 		}
 	default:
 		return false
@@ -591,6 +634,17 @@ func (s *stage) expectRewritten(want string) error {
 	}
 	if list := strings.Join(got, " "); list != want {
 		return fmt.Errorf("got %s", list)
+	}
+	return nil
+}
+
+func (s *stage) expectOffence(want string) error {
+	if s.record == nil {
+		return fmt.Errorf("the session goes on")
+	}
+	o := &s.record.Slip
+	if got := fmt.Sprintf("%q %d (%s)", o.Said, o.Answer.Code, o.Reason); got != want {
+		return fmt.Errorf("got %s, %s", got, o.Answer.Text)
 	}
 	return nil
 }

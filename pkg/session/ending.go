@@ -4,6 +4,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // ending is why and how a session ends. Functions return one to end the
@@ -24,38 +25,44 @@ type refusal struct {
 	why   event.Reason
 }
 
-// deny makes a refusal; the class of its enhanced code is that of its code.
-func deny(why event.Reason, c smtp.Code, subject, detail uint8, text string) refusal {
-	return refusal{code(c, uint8(c.Class()), subject, detail, text), why}
-}
-
-func code(c smtp.Code, class, subject, detail uint8, text string) *smtp.Reply {
-	return &smtp.Reply{Code: c, Enhanced: smtp.Enhanced{Class: class, Subject: subject, Detail: detail}, Text: text}
-}
+// deny makes a refusal of a text.
+func deny(w *wording.Reply) refusal { return refusal{&w.Reply, w.Why} }
 
 // Trouble of our own or of the origin is never permanent for the client.
 var (
 	clientGone    = &ending{end: event.EndClientGone, why: event.ReasonClientGone, client: Abort}
 	clientEnded   = &ending{end: event.EndClientGone, why: event.ReasonClientGone} // replies to it may be on their way: a reset would take them back
 	clientDeaf    = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, detail: "the client does not read", client: Abort}
-	clientTimeout = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, reply: code(421, 4, 4, 2, "Idle for too long, closing the connection")}
-	overtime      = &ending{end: event.EndClientTimeout, why: event.ReasonSessionTime, detail: "the session is too long", reply: code(421, 4, 4, 2, "The session has lasted too long, closing the connection")}
-	tooSlow       = &ending{end: event.EndClientTimeout, why: event.ReasonSlowContent, detail: "the content comes too slowly", reply: code(421, 4, 4, 2, "The message comes too slowly, closing the connection")}
-	draining      = &ending{end: event.EndDraining, why: event.ReasonDraining, reply: code(421, 4, 3, 2, "Service is restarting, please try again")}
+	clientTimeout = &ending{end: event.EndClientTimeout, why: event.ReasonClientTimeout, reply: &wording.Idle.Reply}
+	overtime      = &ending{end: event.EndClientTimeout, why: event.ReasonSessionTime, detail: "the session is too long", reply: &wording.Overtime.Reply}
+	tooSlow       = &ending{end: event.EndClientTimeout, why: event.ReasonSlowContent, detail: "the content comes too slowly", reply: &wording.SlowContent.Reply}
+	draining      = &ending{end: event.EndDraining, why: event.ReasonDraining, reply: &wording.Draining.Reply}
+
+	severed = &ending{end: event.EndCut, why: event.ReasonDraining, reply: draining.reply, origin: Abort}
 
 	originGone    = &ending{end: event.EndOriginGone, why: event.ReasonOriginGone, reply: lostReply, origin: Abort}
-	originTimeout = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, reply: code(421, 4, 4, 2, "The mail server does not answer, please try again"), origin: Abort}
+	originTimeout = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, reply: &wording.OriginSilent.Reply, origin: Abort}
 
 	quit         = &ending{end: event.EndQuit, why: event.ReasonQuit}
-	localQuit    = &ending{end: event.EndQuit, why: event.ReasonQuit, reply: code(221, 2, 0, 0, "Bye")}
-	earlyTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: code(554, 5, 5, 0, "Protocol synchronization error: wait for the reply"), origin: Abort}
-	foreign      = &ending{end: event.EndForeign, why: event.ReasonForeign, reply: code(421, 4, 7, 0, "This is an SMTP service")}
-	tooMany      = &ending{end: event.EndErrors, why: event.ReasonErrors, reply: code(421, 4, 7, 0, "Too many errors, closing the connection")}
-	unframed     = &ending{end: event.EndClientSyntax, why: event.ReasonNotOffered, detail: "BDAT", reply: code(502, 5, 5, 1, "BDAT is not offered here, closing the connection")}
-	afterContent = &ending{end: event.EndContent, why: event.ReasonAfterRefusal, reply: code(421, 4, 3, 0, "Closing the connection after a refused message"), origin: Abort}
+	localQuit    = &ending{end: event.EndQuit, why: event.ReasonQuit, reply: &wording.Bye.Reply}
+	earlyTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: &wording.TooEarly.Reply, origin: Abort}
+	strayTalker  = &ending{end: event.EndEarlyTalker, why: event.ReasonEarlyTalker, reply: &wording.Noise.Reply, origin: Abort}
+	foreign      = &ending{end: event.EndForeign, why: event.ReasonForeign, reply: &wording.Foreign.Reply}
+	tooMany      = &ending{end: event.EndErrors, why: event.ReasonErrors, reply: &wording.TooManyErrors.Reply}
+	unframed     = &ending{end: event.EndClientSyntax, why: event.ReasonNotOffered, detail: "BDAT", reply: &wording.NoChunks.Reply}
+	afterContent = &ending{end: event.EndContent, why: event.ReasonAfterRefusal, reply: &wording.AfterRefusal.Reply, origin: Abort}
 )
 
-var lostReply = code(421, 4, 4, 2, "Connection to the mail server was lost, please try again")
+var lostReply = &wording.OriginLost.Reply
+
+// unlessCut returns how a session ends that has lost a peer: if we have cut it, that is
+// why.
+func (x *session) unlessCut(e *ending) *ending {
+	if x.o.Cut() {
+		return severed
+	}
+	return e
+}
 
 // brokenLine ends a session whose client broke the rules of lines: where the
 // next command starts is no longer agreed.
@@ -70,17 +77,17 @@ func brokenLine(f smtp.Fault) *ending {
 // longAuth ends a session for a line of an authentication exchange, RFC 4954
 // section 4.
 var longAuth = &ending{end: event.EndClientSyntax, why: event.ReasonLineTooLong, detail: smtp.LongLine.String(),
-	reply: code(500, 5, 5, 6, "Authentication line too long, closing the connection")}
+	reply: &wording.LongAuth.Reply}
 
 var (
-	lineReply = code(500, 5, 5, 2, "Syntax error: lines end with CRLF and have no other CR, LF or NUL in them, closing the connection")
-	longReply = code(500, 5, 5, 2, "Command line too long, closing the connection")
+	lineReply = &wording.BadLine.Reply
+	longReply = &wording.LongLine.Reply
 )
 
 // brokenReply ends a session whose origin broke the rules of replies: which
 // reply belongs to which command is no longer known.
 func brokenReply(what string) *ending {
-	return &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: what, reply: lostReply, origin: Abort}
+	return &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: what, reply: &wording.OriginGarbled.Reply, origin: Abort}
 }
 
 // wrongReply is brokenReply for a reply that was read, but is not one that the

@@ -27,10 +27,60 @@ func (x *session) greet() *ending {
 		return x.surprise()
 	}
 	if n, _ := x.client.leg.Pending(); n > 0 && x.rules.EarlyTalkers == inspect.RefuseEarly {
-		return earlyTalker
+		return x.tooEarly()
 	}
 	return x.pass(r)
 }
+
+// tooEarly ends the session of a client that has spoken before its greeting. One that
+// speaks SMTP may be a mail server that remembers that this origin lets it (Exim's
+// PIPE_CONNECT, from before we stood here): it shall come again, and wait then. All
+// else is sent away for good, so that nobody is used to speak for somebody else.
+func (x *session) tooEarly() *ending {
+	switch e := x.await(&x.client, smallSize, x.now.Add(patience)); { // something is there
+	case e.isGone():
+		return e
+	case e != nil:
+		return strayTalker
+	}
+	said := x.client.window()
+	e := earlyTalker
+	if !greets(said) {
+		noise := *strayTalker
+		noise.detail = protocolOf(said)
+		e = &noise
+	}
+	x.slip(said, e.reply, e.why)
+	return e
+}
+
+// greets reports whether what a client has said begins with HELO or EHLO, as far as it
+// goes.
+func greets(said []byte) bool {
+	verb := said[:min(len(said), 4)]
+	return (smtp.EqualFold(verb, "EHLO"[:len(verb)]) || smtp.EqualFold(verb, "HELO"[:len(verb)])) &&
+		(len(said) < 5 || said[4] == ' ' || said[4] == '\r')
+}
+
+// protocolOf names what a client speaks that is not SMTP, "" if nobody knows.
+func protocolOf(said []byte) string {
+	line, _, _ := bytes.Cut(said, lineEnd)
+	switch {
+	case said[0] == firstOctetOfTLS:
+		return "TLS"
+	case bytes.HasPrefix(said, proxy1), bytes.HasPrefix(said, proxy2):
+		return "PROXY header"
+	case bytes.Contains(line, []byte(" HTTP/")):
+		return "HTTP"
+	}
+	return ""
+}
+
+// How headers of the PROXY protocol begin, versions 1 and 2.
+var (
+	proxy1 = []byte("PROXY ")
+	proxy2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
+)
 
 // hello forwards HELO and EHLO, which stand alone: what the origin offers
 // decides how everything after it is read.
@@ -91,6 +141,12 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		k, good := smtp.ParseKeyword(text)
 		if good && k.Known && k.Ext == smtp.ExtStartTLS && (x.mayStart() || x.tls.client) {
 			continue // ours comes below, or has come
+		}
+		if good && k.Known && k.Ext == smtp.ExtAuth {
+			if x.offered.Has(k.Ext) {
+				continue // its mechanisms are in the line of the first
+			}
+			k.Args = mechanismsOf(list)
 		}
 		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
 			x.noteRemoved(text)

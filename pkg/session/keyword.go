@@ -95,15 +95,42 @@ func appendWord(b, args []byte) ([]byte, bool) {
 // appendMechanisms appends the mechanisms of the origin that the rules allow.
 func (x *session) appendMechanisms(b, args []byte) ([]byte, bool) {
 	offered := false
+	from := len(b)
 	for len(args) > 0 && len(b) < pageSize-64 {
 		word, rest, _ := bytes.Cut(args, space)
 		args = bytes.TrimLeft(rest, " ")
-		if smtp.IsMechanism(word) && x.mayUse(word) {
+		if smtp.IsMechanism(word) && x.mayUse(word) && !hasWord(b[from:], word) {
 			b = append(append(b, ' '), word...)
 			offered = true
 		}
 	}
 	return b, offered
+}
+
+// hasWord reports whether a word is in a list of words.
+func hasWord(list, word []byte) bool {
+	for w := range bytes.FieldsSeq(list) {
+		if bytes.EqualFold(w, word) {
+			return true
+		}
+	}
+	return false
+}
+
+// mechanismsOf returns the arguments of all lines of AUTH in a list: some origins
+// write several.
+func mechanismsOf(list smtp.WireReply) (args []byte) {
+	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
+		k, good := smtp.ParseKeyword(text)
+		switch {
+		case !good || !k.Known || k.Ext != smtp.ExtAuth:
+		case args == nil:
+			args = k.Args
+		default:
+			args = append(append(bytes.Clone(args), ' '), k.Args...)
+		}
+	}
+	return args
 }
 
 // appendLimits appends the limits of RFC 9422 that we understand, each the

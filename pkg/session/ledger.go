@@ -117,6 +117,7 @@ func (x *session) answer(en *entry, lost *ending) *ending {
 		return localQuit
 	}
 	if lost != nil {
+		x.noteLostRecipient(en, lost)
 		return lost
 	}
 	return x.conclude(en, r)
@@ -128,6 +129,9 @@ func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
 		return x.concludeQuit(r)
 	}
 	if r.Code == 421 {
+		if en.verb == smtp.RCPT {
+			x.noteRecipientReply(en.rcpt, r)
+		}
 		return x.originClosing(r)
 	}
 	if r.Code.Class() == 3 && en.verb != smtp.DATA && en.verb != smtp.AUTH {

@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"io"
+	"net"
 	"os"
 	"sync"
 	"time"
@@ -227,8 +228,11 @@ func (x *session) waitLong(s *side, until time.Time) *ending {
 		s.setReadDeadline(until)
 		// Draining is asked after the deadline is armed: who sets it and then
 		// interrupts the read is either seen here, or interrupts it.
-		if s == &x.client && x.tx.state == noMail && x.o.Draining() {
+		switch {
+		case s == &x.client && x.tx.state == noMail && x.o.Draining():
 			return draining
+		case s == &x.client && x.o.Cut():
+			return severed
 		}
 		if x.restful && s == &x.client { // the origin may be owing a reply to what was gathered
 			x.until = until
@@ -259,10 +263,12 @@ func (x *session) arrived(s *side, err error) *ending {
 	switch {
 	case err == nil:
 		return nil
+	case s == &x.client && errors.Is(err, net.ErrClosed): // we have cut it ourselves
+		return x.unlessCut(left(err))
 	case s == &x.client:
 		return left(err)
 	}
-	return originGone
+	return x.unlessCut(originGone)
 }
 
 // left says how a client has gone: it has ended its stream, and may still read what

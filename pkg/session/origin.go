@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // This file is the only one that writes to the origin.
@@ -103,20 +104,20 @@ func (x *session) toOrigin(p []byte) *ending {
 	}
 	x.now = time.Now() // it may have lasted, and the client is to be told
 	if timedOut(err) {
-		return originDeaf
+		return x.unlessCut(originDeaf)
 	}
-	return originGone
+	return x.unlessCut(originGone)
 }
 
 // slowOrigin ends a message of which the origin takes less than the least rate.
 var slowOrigin = &ending{end: event.EndOriginTimeout, why: event.ReasonSlowOrigin, detail: "the origin takes the content too slowly",
-	reply: code(421, 4, 4, 2, "The mail server takes the message too slowly, please try again"), origin: Abort}
+	reply: &wording.SlowOrigin.Reply, origin: Abort}
 
-var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: lostReply, origin: Abort}
+var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: &wording.OriginDeaf.Reply, origin: Abort}
 
 // originTalks stands for an origin that speaks, or has closed, in the middle of
 // content. It never ends a session: see interrupted.
-var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: lostReply, origin: Abort}
+var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: &wording.OriginGarbled.Reply, origin: Abort}
 
 // talking reports whether the origin has said something, or has closed.
 func (x *session) talking() bool {
@@ -132,6 +133,8 @@ func (x *session) talking() bool {
 func (x *session) surprise() *ending {
 	r, e := x.reply(patience)
 	switch {
+	case e == originTimeout:
+		return brokenReply("octets without a command")
 	case e != nil:
 		return e
 	case r.Code == 421:
@@ -145,11 +148,13 @@ func (x *session) surprise() *ending {
 // that is there.
 func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 	var until time.Time
+	if x.dropped != nil {
+		return smtp.WireReply{}, x.dropped
+	}
 	for {
 		r, n, f := smtp.CutReply(x.origin.window(), x.rules.Replies)
 		if f != smtp.NoFault {
-			x.noteOffence(x.origin.window())
-			return r, brokenReply(f.String())
+			return x.damaged(limit)
 		}
 		if n > 0 {
 			x.origin.skip(n)
@@ -161,12 +166,71 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 		}
 		first := len(x.origin.window()) == 0
 		if e := x.await(&x.origin, smallSize, until); e != nil {
-			return r, e
+			return x.unfinished(e)
 		}
 		if first && x.tx.committed {
 			x.tx.crossed = x.unheard()
 		}
 	}
+}
+
+// damaged reads a reply that smtp.CutReply has found a fault in. Of one that says
+// that the command failed the end is not waited for long.
+func (x *session) damaged(limit time.Duration) (smtp.WireReply, *ending) {
+	d := smtp.DamagedReply{Limits: x.rules.Replies}
+	x.now = time.Now()
+	until := x.now.Add(limit)
+	for {
+		in := x.origin.window()
+		if x.rules.Malformed == inspect.CloseReplies {
+			x.noteOffence(in)
+			return smtp.WireReply{}, brokenReply("malformed reply")
+		}
+		n, done, f := d.Next(in)
+		x.origin.skip(n)
+		switch {
+		case f == smtp.LongReply && d.Failing():
+			return x.salvage(&d, brokenReply(f.String()))
+		case f != smtp.NoFault:
+			x.noteOffence(d.Said())
+			return smtp.WireReply{}, brokenReply(f.String())
+		case done:
+			return d.Reply(), x.inspect(d.Reply())
+		}
+		if soon := x.now.Add(mending); d.Failing() && soon.Before(until) {
+			until = soon
+		}
+		if e := x.await(&x.origin, pageSize, until); e != nil {
+			return x.salvage(&d, e)
+		}
+	}
+}
+
+// mending is how long the rest of a damaged reply is waited for when it is clear
+// that the command has failed.
+const mending = 10 * time.Second
+
+// unfinished makes what it can of a reply that is not complete when the origin is
+// lost, why is how.
+func (x *session) unfinished(why *ending) (smtp.WireReply, *ending) {
+	d := smtp.DamagedReply{Limits: x.rules.Replies}
+	if len(x.origin.window()) == 0 || x.rules.Malformed == inspect.CloseReplies {
+		return smtp.WireReply{}, why
+	}
+	n, _, _ := d.Next(x.origin.window()) // it has no fault, or CutReply had seen it
+	x.origin.skip(n)
+	return x.salvage(&d, why)
+}
+
+// salvage returns what a reply without an end says for sure: that the command has
+// failed. The origin leg is then given up, why says how the session ends.
+func (x *session) salvage(d *smtp.DamagedReply, why *ending) (smtp.WireReply, *ending) {
+	r, ok := d.Unfinished()
+	if !ok {
+		return r, why
+	}
+	x.drop(why)
+	return r, x.inspect(r)
 }
 
 // unheard reports whether the origin cannot have read all that was written to it.

@@ -92,6 +92,8 @@ func (x *session) askStartTLS() (r smtp.WireReply, e *ending) {
 		return r, e
 	case r.Code != 220:
 		x.rec.OriginTLS = refusedTLS(r)
+	case r.Damaged: // what follows is not for guessing
+		return r, x.wrongReply(r, "malformed reply to STARTTLS")
 	case x.origin.hasSent(): // a server waits for the client's first octet
 		return r, x.originAhead()
 	}

@@ -1,6 +1,9 @@
 package session
 
 import (
+	"errors"
+	"net"
+
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -43,6 +46,8 @@ func (x *session) flush() *ending {
 		return nil
 	case timedOut(err):
 		return clientDeaf
+	case errors.Is(err, net.ErrClosed): // we have cut it ourselves
+		return x.unlessCut(clientGone)
 	}
 	return clientGone
 }
@@ -55,15 +60,22 @@ func (x *session) reserve(n int) *ending {
 	return x.flush()
 }
 
-// tell queues a reply of our own; why is its reason, when it refuses.
+// tell queues a reply of our own; why is its reason, when it refuses. A refusal ends
+// with the session's id, if the rules want that: its reader can ask for the record.
 func (x *session) tell(r *smtp.Reply, why event.Reason) *ending {
 	if r.Code.Class() >= 4 {
 		x.noteRefusal(why)
 	}
-	if e := x.reserve(len(r.Text) + 20); e != nil {
+	if e := x.reserve(len(r.Text) + 64); e != nil {
 		return e
 	}
-	x.out.b = r.AppendTo(x.out.grow())
+	b := r.AppendTo(x.out.grow())
+	if x.rules.ReplyID && r.Code.Class() >= 4 {
+		b = append(b[:len(b)-len(lineEnd)], " [session "...)
+		b, _ = x.o.Flow.ID.AppendText(b) // cannot fail
+		b = append(b, "]\r\n"...)
+	}
+	x.out.b = b
 	return nil
 }
 

@@ -1,5 +1,7 @@
 package session
 
+import "bytes"
+
 // sendReceived puts a Received header in front of the content of DATA, where the
 // rules ask for one. We hand a message on without taking responsibility for it, so
 // none is due (RFC 5321 section 3.7.2 is about relays); some want one to see the
@@ -23,7 +25,7 @@ func (x *session) gatherReceived() {
 // appendReceived appends the trace field of RFC 5321 section 4.4.
 func (x *session) appendReceived(b []byte) []byte {
 	b = append(b, "Received: from "...)
-	b = append(b, x.caller...)
+	b = appendAtoms(b, x.caller)
 	b = append(b, " (["...)
 	if a := x.o.Flow.Client.Addr(); a.Is6() {
 		b = a.AppendTo(append(b, "IPv6:"...))
@@ -40,6 +42,23 @@ func (x *session) appendReceived(b []byte) []byte {
 	b = x.now.UTC().AppendFormat(b, "Mon, 02 Jan 2006 15:04:05 -0700")
 	return append(b, '\r', '\n')
 }
+
+// appendAtoms appends the name that a client calls itself, as the domain or address
+// literal that a trace field has: clients call themselves anything, and a parenthesis
+// or a quote would change what the field says.
+func appendAtoms(b, name []byte) []byte {
+	for _, c := range name {
+		if c <= ' ' || c >= 0x7F || bytes.IndexByte(traceSpecials, c) >= 0 {
+			c = '_'
+		}
+		b = append(b, c)
+	}
+	return b
+}
+
+// traceSpecials end a word in a header, RFC 5322 section 3.2.3; without those of
+// address literals.
+var traceSpecials = []byte("()<>;,\\\"")
 
 // with names the protocol as RFC 3848 and RFC 6531 section 4.3 have it.
 func (x *session) with() string {

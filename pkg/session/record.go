@@ -119,8 +119,12 @@ func (x *session) noteRemoved(line []byte) {
 	if x.removedNoted {
 		return
 	}
+	line = bytes.TrimLeft(line, " ")
 	if i := bytes.IndexByte(line, ' '); i >= 0 {
 		line = line[:i]
+	}
+	if len(line) == 0 || hasWord(x.rec.Removed, line) {
+		return
 	}
 	if len(x.rec.Removed) > 0 {
 		x.note(space)
@@ -162,9 +166,33 @@ func (x *session) noteSender() {
 		Declared: p.Number(smtp.ParamSize),
 		Used:     p.Extensions(),
 		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
+		Dropped:  x.noteDropped(),
 	}
 	x.noteClaimed()
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
+}
+
+// noteUnreadSender begins the record of a message whose MAIL could not be read.
+func (x *session) noteUnreadSender() {
+	x.number++
+	if x.kept == nil {
+		x.kept = x.one[:0]
+	}
+	x.msg = event.Message{
+		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
+		Hello: x.note(x.rec.Hello), Start: x.now, Sender: x.noteUnreadPath(),
+	}
+	x.noteClaimed()
+}
+
+// noteDropped keeps the parameters of x.cmd that the origin is not given.
+func (x *session) noteDropped() event.Text {
+	x.clip(nil)
+	at := len(x.text)
+	if at < maxNotes {
+		x.text = x.cmd.Params.AppendDropped(x.text)
+	}
+	return x.text[at:len(x.text):len(x.text)]
 }
 
 func (x *session) noteMailbox() event.Text {
@@ -182,7 +210,7 @@ func (x *session) noteRecipient() int {
 	if len(x.kept) == maxRecipients {
 		return maxRecipients
 	}
-	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox()})
+	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox(), Dropped: x.noteDropped()})
 	return len(x.kept) - 1
 }
 
@@ -277,7 +305,8 @@ func (x *session) shrink() {
 }
 
 // settled says why a client gave a message up, when it was refused before: then
-// that is its outcome. Where every recipient was refused, one refusal for now
+// that is its outcome. Where every recipient was refused, and not only for how it
+// was written, one refusal for now
 // makes that of the message one for now, and the reason is the first of ours of
 // that kind; there is none where only the origin refused.
 func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
@@ -286,7 +315,7 @@ func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, eve
 		return o, why
 	case x.msg.Client.Code.Class() >= 4:
 		return outcomeOf(x.msg.Client.Code), x.msg.Reason
-	case x.msg.Accepted > 0 || x.msg.Refused == 0:
+	case x.msg.Accepted > 0 || x.msg.Refused == x.tx.unread:
 		return event.Abandoned, why
 	}
 	if slices.ContainsFunc(x.kept, deferred) {
@@ -349,7 +378,7 @@ func lostOutcome(e event.End) event.Outcome {
 	case event.EndQuit:
 		return event.Abandoned
 	case event.EndPolicy, event.EndErrors, // 421: the client is to try again
-		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining:
+		event.EndOriginClosing, event.EndOriginGone, event.EndOriginTimeout, event.EndOriginProtocol, event.EndDraining, event.EndCut:
 		return event.Deferred
 	}
 	return event.Aborted

@@ -27,6 +27,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // Options are what a session needs to know. Zero values stand for the defaults
@@ -47,6 +48,11 @@ type Options struct {
 	// deadline in the past; inside a transaction that does no harm. Default:
 	// never.
 	Draining func() bool
+
+	// Cut says that the daemon waits no longer. The session then ends at once, with
+	// 421, and nothing more is committed. Set this first, then abort the origin leg
+	// and interrupt the client leg's read. Default: never.
+	Cut func() bool
 }
 
 // Timeouts bound each wait, RFC 5321 section 4.5.3.2. A zero means the default.
@@ -140,8 +146,9 @@ type session struct {
 	restful bool // nothing is outstanding, and the client leg can sleep
 
 	authenticated bool
-	rounds        int // challenges of the exchange under way, 0: none is
-	idled         int // commands that moved no mail, since the last message
+	secretive     bool // AUTH was said: a line that is no command may be a response
+	rounds        int  // challenges of the exchange under way, 0: none is
+	idled         int  // commands that moved no mail, since the last message
 
 	tx       transaction
 	*letter  // nil while the session rests without a transaction
@@ -178,14 +185,13 @@ func Run(o Options, client, origin Leg) Outcome {
 }
 
 // Refuse tells a client for whom there is no origin leg so, by the reply r, and
-// makes the record with the reason why. r closes the session, so its code is 421,
-// or 554 for good.
-func Refuse(o Options, client Leg, r smtp.Reply, why event.Reason) Outcome {
+// makes the record with its reason. r closes the session, so its code is 421.
+func Refuse(o Options, client Leg, r *wording.Reply) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
 		return x.finish(e)
 	}
-	return x.finish(&ending{end: event.EndNoOrigin, why: why, reply: &r})
+	return x.finish(&ending{end: event.EndNoOrigin, why: r.Why, reply: &r.Reply})
 }
 
 func open(o Options, client Leg) *session {
@@ -199,6 +205,9 @@ func open(o Options, client Leg) *session {
 	}
 	if o.Draining == nil {
 		x.o.Draining = never
+	}
+	if o.Cut == nil {
+		x.o.Cut = never
 	}
 	x.rules = x.o.Inspector.Protocol()
 	if x.rules.Session > 0 {
@@ -271,6 +280,8 @@ func (x *session) finish(e *ending) Outcome {
 	}
 	if client == Graceful && x.flush() != nil {
 		client = Abort
+		unread := *e
+		e, unread.reply, unread.last = &unread, nil, nil // nobody has read them
 	}
 	origin := e.origin
 	if x.dropped != nil || x.tx.state == inContent || x.tx.state == inChunks {

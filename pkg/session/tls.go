@@ -6,6 +6,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // TLS, RFC 3207. The switch is a barrier in both directions: what was sent
@@ -69,16 +70,16 @@ type Tunnel func(idle time.Duration, until time.Time) event.Opaque
 type closer interface{ CloseNotify() error }
 
 var (
-	startNow   = code(220, 2, 0, 0, "Ready to start TLS")
-	tlsNotNow  = code(454, 4, 7, 0, "TLS is not available now: the mail server does not start it")
-	tlsInMail  = deny(event.ReasonSequence, 503, 5, 1, "STARTTLS is not possible inside a transaction")
-	tlsAfter   = deny(event.ReasonSequence, 503, 5, 1, "STARTTLS is not possible after AUTH")
-	mustStart  = deny(event.ReasonNeedsTLS, 530, 7, 0, "Must issue a STARTTLS command first")
-	cannotMust = deny(event.ReasonNeedsTLS, 451, 7, 0, "TLS is needed here, and the mail server does not offer it now")
+	startNow   = &wording.StartTLS.Reply
+	tlsNotNow  = &wording.TLSNotNow.Reply
+	tlsInMail  = deny(wording.TLSInMail)
+	tlsAfter   = deny(wording.TLSAfterAuth)
+	mustStart  = deny(wording.NeedsTLS)
+	cannotMust = deny(wording.NeedsTLSLater)
 
-	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: code(554, 5, 5, 0, "Protocol synchronization error: nothing may follow STARTTLS")}
-	originPlain = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server is needed and not available now, please try again")}
-	originTLS   = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: code(421, 4, 7, 0, "TLS with the mail server failed, please try again"), origin: Abort}
+	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: &wording.BehindTLS.Reply}
+	originPlain = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: &wording.OriginPlain.Reply}
+	originTLS   = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: &wording.OriginTLS.Reply, origin: Abort}
 )
 
 // armour is how far TLS has come.
@@ -141,10 +142,14 @@ func (x *session) needsTLS() bool {
 func (x *session) refuseClear() step {
 	unoffered := x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS)
 	failed := x.rec.OriginTLS != nil && !x.rec.OriginTLS.Active()
+	r := mustStart
 	if unoffered || failed {
-		return x.refuse(cannotMust)
+		r = cannotMust
 	}
-	return x.refuse(mustStart)
+	if x.cmd.Verb == smtp.MAIL {
+		return x.refuseSender(r)
+	}
+	return x.refuse(r)
 }
 
 // startTLS handles STARTTLS. It stands alone; what comes of it is made by

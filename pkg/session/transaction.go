@@ -30,6 +30,7 @@ type transaction struct {
 	state      mailState
 	utf8       bool          // MAIL had SMTPUTF8
 	recipients int           // accepted
+	unread     int           // recipients refused for what they are, before anybody was asked
 	body       int64         // parameter BODY of MAIL
 	binary     bool          // the origin gets chunks
 	waited     time.Duration // for the client's content
@@ -48,23 +49,30 @@ func (x *session) mail() step {
 	x.appendDomain()
 	switch {
 	case !x.hailed:
-		return x.refuse(helloFirst)
+		return x.refuseSender(helloFirst)
 	case x.tx.state != noMail && x.ledger.n > 0:
 		return hold // what is outstanding may end the transaction
 	case x.tx.state != noMail:
 		return x.refuse(nestedMail)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Null():
-		return x.refuse(senderDomain)
+		return x.refuseSender(senderDomain)
 	}
+	x.endFailed() // one before it in the same group
 	x.noteSender()
 	if r, s := x.judge(); r.reply != nil {
 		x.noteVerdict(r.reply)
-		x.endTransaction(outcomeOf(r.reply.Code), r.why)
+		x.msg.Reason = r.why
 		return s
 	}
 	p := &x.cmd.Params
 	x.tx = transaction{state: opening, utf8: p.Has(smtp.ParamSMTPUTF8), body: p.Number(smtp.ParamBody)}
 	return x.forward(entry{verb: smtp.MAIL})
+}
+
+// refuseSender refuses MAIL and makes its record.
+func (x *session) refuseSender(r refusal) step {
+	x.noteRefusedSender(r)
+	return x.refuse(r)
 }
 
 // appendDomain completes an address, where the rules say how.
@@ -84,11 +92,11 @@ func (x *session) concludeMail(r smtp.WireReply) *ending {
 	return x.pass(r)
 }
 
-// endFailed closes a transaction whose MAIL was refused, after the replies to
+// endFailed closes a message whose MAIL was refused, by the origin or by us, after
 // the commands that went with it.
 func (x *session) endFailed() {
-	if x.tx.state == failed {
-		x.endTransaction(outcomeOf(x.msg.Reply.Code), event.NoReason)
+	if x.tx.state == failed || x.tx.state == noMail && x.msg.Number != 0 {
+		x.endTransaction(outcomeOf(x.msg.Client.Code), x.msg.Reason)
 	}
 }
 
@@ -97,10 +105,15 @@ func (x *session) rcpt() step {
 	x.appendDomain()
 	switch {
 	case x.tx.state == noMail:
-		return x.excuse(mailFirst) // no fault of a client whose MAIL was refused in an earlier group
+		if x.msg.Number != 0 {
+			x.noteRefusedRecipient(x.noteRecipient(), mailFirst)
+		}
+		return x.excuse(mailFirst) // no fault of a client whose MAIL was refused
 	case x.tx.state == spoilt:
 		return x.excuse(spoiltChunk)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
+		x.tx.unread++
+		x.noteRefusedRecipient(x.noteRecipient(), noDomain)
 		return x.refuse(noDomain)
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
 		return hold // those outstanding may have reached the limit

@@ -2,15 +2,14 @@ package session
 
 import (
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
-var unannounced = code(421, 4, 7, 0, "No PROXY header from a network that must send one, closing the connection")
-
 // Unannounced is Refuse for a client that was to begin with a PROXY header, and
-// did not; why says what came. It is for now, since it is a mistake of those who
+// did not; r is what it is told, why says what came. It is for now, since it is a mistake of those who
 // run the proxy or the gateway, and no mail shall bounce for it. A client that is
 // gone is told nothing.
-func Unannounced(o Options, client Leg, why string, gone bool) Outcome {
+func Unannounced(o Options, client Leg, r *wording.Reply, why string, gone bool) Outcome {
 	x := open(o, client)
 	switch {
 	case gone:
@@ -18,5 +17,5 @@ func Unannounced(o Options, client Leg, why string, gone bool) Outcome {
 	case x.o.Draining():
 		return x.finish(draining)
 	}
-	return x.finish(&ending{end: event.EndProxyHeader, why: event.ReasonProxyHeader, detail: why, reply: unannounced})
+	return x.finish(&ending{end: event.EndProxyHeader, why: r.Why, detail: why, reply: &r.Reply})
 }

@@ -425,8 +425,8 @@ func (w *wild) setRules(a, b, c byte) {
 		func() { p.Recipients = 2 },
 		func() {
 			p.Commands = map[smtp.Verb]inspect.Verdict{
-				smtp.NOOP: {Action: inspect.Refuse, Reply: code(502, 5, 5, 1, "No"), Reason: event.ReasonPolicy},
-				smtp.HELP: {Action: inspect.Disconnect, Reply: code(421, 4, 7, 0, "Go away"), Reason: event.ReasonPolicy},
+				smtp.NOOP: {Action: inspect.Refuse, Reply: &smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}, Reason: event.ReasonPolicy},
+				smtp.HELP: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}, Reason: event.ReasonPolicy},
 			}
 		},
 	} {

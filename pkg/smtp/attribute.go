@@ -108,10 +108,10 @@ type Claim struct {
 }
 
 var (
-	badClaim      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: the command needs attribute=value"}
-	unknownClaim  = &Reply{501, Enhanced{5, 5, 4}, "Attribute not offered in this session"}
-	repeatedClaim = &Reply{501, Enhanced{5, 5, 4}, "Attribute given twice"}
-	badClaimValue = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in the value of an attribute"}
+	badClaim      = refusal(501, 5, 4, "Syntax: the command needs attribute=value")
+	unknownClaim  = refusal(501, 5, 4, "Attribute not offered in this session")
+	repeatedClaim = refusal(501, 5, 4, "Attribute given twice")
+	badClaimValue = refusal(501, 5, 4, "Syntax error in the value of an attribute")
 )
 
 // parse reads 1*(SP attribute-name "=" attribute-value). Each attribute may be

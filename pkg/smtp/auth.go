@@ -9,6 +9,7 @@ const MaxResponse = 12288
 // parseAuth reads "mechanism [initial-response]", RFC 4954 section 4.
 func (c *Command) parseAuth(arg []byte) *Reply {
 	mechanism, initial, _ := bytes.Cut(arg, []byte{' '})
+	initial = bytes.TrimLeft(initial, " ")
 	if !IsMechanism(mechanism) {
 		return badAuth
 	}

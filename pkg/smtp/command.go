@@ -16,6 +16,7 @@ type Grammar struct {
 	UTF8        bool       // the transaction in force has SMTPUTF8
 	BareAddress bool       // MAIL FROM:user@example.com without angle brackets
 	Parameter   int        // longest parameter of MAIL or RCPT in octets, 0 for any
+	Drop        bool       // leave out a parameter that was not offered, if it can be spared
 	XClient     Attributes // of XCLIENT, those that were offered; none: its argument is not read
 	XForward    Attributes // the same of XFORWARD
 }
@@ -40,18 +41,18 @@ type Chunk struct {
 
 // Replies to lines that are not commands we carry.
 var (
-	badLine      = &Reply{500, Enhanced{5, 5, 2}, "Syntax error: a command is printable ASCII ended by CRLF"}
-	badVerb      = &Reply{500, Enhanced{5, 5, 1}, "Command not recognized"}
-	needName     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: a host name or address literal is needed"}
-	noArgument   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: the command takes no argument"}
-	mailSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: MAIL FROM:<address>"}
-	rcptSyntax   = &Reply{501, Enhanced{5, 5, 4}, "Syntax: RCPT TO:<address>"}
-	badSender    = &Reply{501, Enhanced{5, 1, 7}, "Syntax error in the sender's address"}
-	badRecipient = &Reply{501, Enhanced{5, 1, 3}, "Syntax error in the recipient's address"}
-	needUTF8     = &Reply{553, Enhanced{5, 6, 7}, "An address outside ASCII needs SMTPUTF8"}
-	badNode      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: ETRN name"}
-	badAuth      = &Reply{501, Enhanced{5, 5, 4}, "Syntax: AUTH mechanism [response]"}
-	badChunk     = &Reply{501, Enhanced{5, 5, 4}, "Syntax: BDAT size [LAST]"}
+	badLine      = refusal(500, 5, 2, "Syntax error: a command is printable ASCII ended by CRLF")
+	badVerb      = refusal(500, 5, 1, "Command not recognized")
+	needName     = refusal(501, 5, 4, "Syntax: a host name or address literal is needed")
+	noArgument   = refusal(501, 5, 4, "Syntax: the command takes no argument")
+	mailSyntax   = refusal(501, 5, 4, "Syntax: MAIL FROM:<address>")
+	rcptSyntax   = refusal(501, 5, 4, "Syntax: RCPT TO:<address>")
+	badSender    = refusal(501, 1, 7, "Syntax error in the sender's address")
+	badRecipient = refusal(501, 1, 3, "Syntax error in the recipient's address")
+	needUTF8     = refusal(553, 6, 7, "An address outside ASCII needs SMTPUTF8")
+	badNode      = refusal(501, 5, 4, "Syntax: ETRN name")
+	badAuth      = refusal(501, 5, 4, "Syntax: AUTH mechanism [response]")
+	badChunk     = refusal(501, 5, 4, "Syntax: BDAT size [LAST]")
 )
 
 // Parse reads a command line without its CRLF. It returns nil, or the reply
@@ -89,15 +90,14 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 	case RCPT:
 		return c.parseRcpt(arg, g)
 	}
+	if c.Verb == HELO || c.Verb == EHLO {
+		return c.parseHello(arg)
+	}
 	if !isPrintable(arg) {
 		return badLine
 	}
 	c.Arg = arg
 	switch c.Verb {
-	case HELO, EHLO:
-		if !isHelloName(arg) {
-			return needName
-		}
 	case DATA, RSET, QUIT, STARTTLS:
 		if len(arg) > 0 {
 			return noArgument
@@ -120,21 +120,36 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 	return nil
 }
 
-// isHelloName: RFC 5321 wants a domain or an address literal; what clients send
-// is any word. One word of harmless octets is passed on for the origin to judge.
-func isHelloName(s []byte) bool {
-	if len(s) == 0 || len(s) > maxDomain {
-		return false
+// parseHello reads the argument of HELO and EHLO. RFC 5321 wants a domain or an
+// address literal, RFC 2821 let a remark follow it; what clients send is the name of
+// a host as its owner wrote it. Words of printable text are passed on for the origin
+// to judge.
+func (c *Command) parseHello(arg []byte) *Reply {
+	if bytes.Contains(arg, twoSpaces) {
+		arg = squeeze(arg)
 	}
-	for _, c := range s {
-		if !isAlnum(c) && bytes.IndexByte(helloMarks, c) < 0 {
-			return false
-		}
+	c.Arg = arg
+	switch {
+	case !isPlainUTF8(arg):
+		return badLine
+	case len(arg) == 0 || len(arg) > maxDomain:
+		return needName
 	}
-	return true
+	return nil
 }
 
-var helloMarks = []byte("-._:[]/+=@~!#")
+var twoSpaces = []byte("  ")
+
+// squeeze makes one space of several, in place.
+func squeeze(s []byte) []byte {
+	out := s[:0]
+	for i, c := range s {
+		if c != ' ' || i == 0 || s[i-1] != ' ' {
+			out = append(out, c)
+		}
+	}
+	return out
+}
 
 func (c *Command) parseMail(arg []byte, g Grammar) *Reply {
 	arg, ok := cutLabel(arg, "FROM:")
@@ -241,7 +256,7 @@ func (c *Command) AppendTo(b []byte) []byte {
 		b = append(b, " TO:"...)
 		b = c.Params.appendTo(c.Path.AppendTo(b))
 	case BDAT:
-		b = c.Chunk.appendTo(append(b, ' '))
+		b = c.Chunk.appendArgument(append(b, ' '))
 	case AUTH:
 		b = c.appendAuth(append(b, ' '))
 	case XCLIENT, XFORWARD:
@@ -255,7 +270,10 @@ func (c *Command) AppendTo(b []byte) []byte {
 	return append(b, '\r', '\n')
 }
 
-func (k Chunk) appendTo(b []byte) []byte {
+// AppendTo appends the command without its CRLF.
+func (k Chunk) AppendTo(b []byte) []byte { return k.appendArgument(append(b, "BDAT "...)) }
+
+func (k Chunk) appendArgument(b []byte) []byte {
 	b = strconv.AppendInt(b, k.Size, 10)
 	if k.Last {
 		b = append(b, " LAST"...)

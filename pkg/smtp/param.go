@@ -61,10 +61,10 @@ var paramSpecs = [params]paramSpec{
 	ParamBody:       {"BODY", Ext8BitMIME, MAIL, parseChoice(bodyWords), appendChoice(bodyWords)},
 	ParamSMTPUTF8:   {"SMTPUTF8", ExtSMTPUTF8, MAIL, nil, nil},
 	ParamRet:        {"RET", ExtDSN, MAIL, parseChoice(retWords), appendChoice(retWords)},
-	ParamEnvID:      {"ENVID", ExtDSN, MAIL, parseXtext, appendText},
+	ParamEnvID:      {"ENVID", ExtDSN, MAIL, parseXtext, appendXtext},
 	ParamNotify:     {"NOTIFY", ExtDSN, RCPT, parseNotify, appendNotify},
-	ParamORcpt:      {"ORCPT", ExtDSN, RCPT, parseORcpt, appendText},
-	ParamAuth:       {"AUTH", ExtAuth, MAIL, parseAuth, appendText},
+	ParamORcpt:      {"ORCPT", ExtDSN, RCPT, parseORcpt, appendXtext},
+	ParamAuth:       {"AUTH", ExtAuth, MAIL, parseAuth, appendXtext},
 	ParamBy:         {"BY", ExtDeliverBy, MAIL, parseBy, appendText},
 	ParamMTPriority: {"MT-PRIORITY", ExtMTPriority, MAIL, parsePriority, appendNumber},
 	ParamHoldFor:    {"HOLDFOR", ExtFutureRelease, MAIL, parseHoldFor, appendNumber},
@@ -78,19 +78,21 @@ var (
 )
 
 var (
-	unknownParam  = &Reply{555, Enhanced{5, 5, 4}, "Parameter not offered in this session"}
-	badParam      = &Reply{501, Enhanced{5, 5, 4}, "Syntax error in a parameter"}
-	longParam     = &Reply{501, Enhanced{5, 5, 4}, "Parameter too long"}
-	repeatedParam = &Reply{501, Enhanced{5, 5, 4}, "Parameter given twice"}
-	clashingParam = &Reply{501, Enhanced{5, 5, 4}, "Parameters exclude each other"}
+	unknownParam  = refusal(555, 5, 4, "Parameter not offered in this session")
+	badParam      = refusal(501, 5, 4, "Syntax error in a parameter")
+	longParam     = refusal(501, 5, 4, "Parameter too long")
+	repeatedParam = refusal(501, 5, 4, "Parameter given twice")
+	clashingParam = refusal(501, 5, 4, "Parameters exclude each other")
 )
 
 // Params holds the parameters of one command.
 type Params struct {
-	seen   uint32
-	order  [params]Param
-	count  int
-	values [params]value
+	seen    uint32
+	dropped uint32
+	order   [params]Param
+	count   int
+	values  [params]value
+	words   [params][]byte // as they were given, of those that are dropped
 }
 
 // Has reports whether the parameter was given.
@@ -114,10 +116,32 @@ func (p *Params) Text(k Param) []byte {
 	return p.values[k].text
 }
 
+// Dropped reports whether the parameter was given and is not sent on. It has no
+// value then but SIZE, which is for us to know.
+func (p *Params) Dropped(k Param) bool { return p.dropped&(1<<k) != 0 }
+
+// AppendDropped appends the parameters that are not sent on as they were given,
+// with spaces between them.
+func (p *Params) AppendDropped(b []byte) []byte {
+	start := len(b)
+	for _, k := range p.order[:p.count] {
+		if !p.Dropped(k) {
+			continue
+		}
+		if len(b) > start {
+			b = append(b, ' ')
+		}
+		b = append(b, p.words[k]...)
+	}
+	return b
+}
+
 // Extensions returns the extensions that the parameters make use of.
 func (p *Params) Extensions() (s Extensions) {
 	for _, k := range p.order[:p.count] {
-		s = s.With(paramSpecs[k].ext)
+		if !p.Dropped(k) {
+			s = s.With(paramSpecs[k].ext)
+		}
 	}
 	return s
 }
@@ -125,7 +149,7 @@ func (p *Params) Extensions() (s Extensions) {
 // parse reads *(SP esmtp-param). Each parameter may be given once, because
 // servers differ on whether the first or the last of two counts.
 func (p *Params) parse(s []byte, verb Verb, g Grammar, utf8 bool) *Reply {
-	p.seen, p.count = 0, 0
+	p.seen, p.dropped, p.count = 0, 0, 0
 	for s = bytes.TrimLeft(s, " "); len(s) > 0; s = bytes.TrimLeft(s, " ") {
 		word := s
 		if i := bytes.IndexByte(s, ' '); i >= 0 {
@@ -135,7 +159,7 @@ func (p *Params) parse(s []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 		if g.Parameter > 0 && len(word) > g.Parameter {
 			return longParam
 		}
-		if r := p.add(word, verb, g.Offered, utf8); r != nil {
+		if r := p.add(word, verb, g, utf8); r != nil {
 			return r
 		}
 	}
@@ -145,34 +169,57 @@ func (p *Params) parse(s []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 	return nil
 }
 
-func (p *Params) add(word []byte, verb Verb, offered Extensions, utf8 bool) *Reply {
+func (p *Params) add(word []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 	name, val, hasValue := bytes.Cut(word, []byte{'='})
 	if !isKeyword(name) {
 		return badParam
 	}
 	k, ok := lookupParam(name, verb)
-	if !ok || !offered.Has(paramSpecs[k].ext) {
+	if !ok {
+		return unknownParam
+	}
+	spec := &paramSpecs[k]
+	offered := g.Offered.Has(spec.ext)
+	if !offered && !(g.Drop && sparable(k, val)) {
 		return unknownParam
 	}
 	if p.Has(k) {
 		return repeatedParam
 	}
-	spec := &paramSpecs[k]
-	if hasValue != (spec.parse != nil) {
+	p.values[k] = value{}
+	switch {
+	case !offered:
+		p.dropped |= 1 << k
+		p.words[k] = word
+		if n, ok := parseSize(val, false); k == ParamSize && ok {
+			p.values[k] = n
+		}
+	case hasValue != (spec.parse != nil):
 		return badParam
-	}
-	if spec.parse != nil {
+	case spec.parse != nil:
 		if p.values[k], ok = spec.parse(val, utf8); !ok {
 			return badParam
 		}
 	}
-	if k == ParamBody && p.values[k].number == BodyBinaryMIME && !offered.Has(ExtBinaryMIME) {
+	if k == ParamBody && p.values[k].number == BodyBinaryMIME && !g.Offered.Has(ExtBinaryMIME) {
 		return unknownParam
 	}
 	p.seen |= 1 << k
 	p.order[p.count] = k
 	p.count++
 	return nil
+}
+
+// sparables are the parameters without which a message is delivered all the same,
+// to nobody else and not less protected. Some of them ask for nothing, and clients
+// write them without having been asked: AUTH=<>, SIZE, BODY=7BIT.
+const sparables = 1<<ParamAuth | 1<<ParamSize | 1<<ParamBody | 1<<ParamRet | 1<<ParamEnvID | 1<<ParamNotify | 1<<ParamORcpt
+
+func sparable(k Param, val []byte) bool {
+	if k == ParamBody && !EqualFold(val, bodyWords[Body7Bit]) && !EqualFold(val, bodyWords[Body8BitMIME]) {
+		return false
+	}
+	return sparables&(1<<k) != 0
 }
 
 func lookupParam(name []byte, verb Verb) (Param, bool) {
@@ -187,6 +234,9 @@ func lookupParam(name []byte, verb Verb) (Param, bool) {
 // appendTo appends the parameters in the order in which they were given.
 func (p *Params) appendTo(b []byte) []byte {
 	for _, k := range p.order[:p.count] {
+		if p.Dropped(k) {
+			continue
+		}
 		spec := &paramSpecs[k]
 		b = append(b, ' ')
 		b = append(b, spec.name...)
@@ -302,10 +352,10 @@ func parseORcpt(s []byte, utf8 bool) (value, bool) {
 	if !ok || !isKeyword(kind) {
 		return value{}, false
 	}
-	return value{text: s}, isXtext(addr, utf8)
+	return value{text: s}, isLooseXtext(addr, utf8)
 }
 
-func parseXtext(s []byte, _ bool) (value, bool) { return value{text: s}, isXtext(s, false) }
+func parseXtext(s []byte, _ bool) (value, bool) { return value{text: s}, isLooseXtext(s, false) }
 
 // isXtext: printable ASCII without "+" and "=", and octets written as "+" and
 // two upper-case hex digits, RFC 3461 section 4. A hidden control octet is no
@@ -314,7 +364,7 @@ func isXtext(s []byte, utf8 bool) bool {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c == '+':
-			if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) || s[i+1] < '2' || string(s[i+1:i+3]) == "7F" {
+			if !hidesOctet(s[i+1:]) || upper(s[i+1]) != s[i+1] || upper(s[i+2]) != s[i+2] {
 				return false
 			}
 			i += 2
@@ -329,7 +379,48 @@ func isXtext(s []byte, utf8 bool) bool {
 	return len(s) > 0 && (!utf8 || isPlainUTF8(s))
 }
 
-func isHex(c byte) bool { return isDigit(c) || c-'A' < 6 }
+// isLooseXtext: xtext as clients write it, with "=" and "+" that nobody encoded,
+// and hex digits of either case. appendXtext makes good what is wrong.
+func isLooseXtext(s []byte, utf8 bool) bool {
+	for _, c := range s {
+		if c <= ' ' || c == 0x7F || c >= 0x80 && !utf8 {
+			return false
+		}
+	}
+	return len(s) > 0 && (!utf8 || isPlainUTF8(s))
+}
+
+// appendXtext appends the value of an ORCPT, ENVID or AUTH as valid xtext. A "+" is
+// taken for itself where no octet is hidden behind it that an address can have, and
+// in a value with "=", whose author encodes nothing.
+func appendXtext(b []byte, v value) []byte {
+	encoded := isEncoded(v.text)
+	for s := v.text; len(s) > 0; {
+		n := 1
+		switch {
+		case s[0] == '=':
+			b = append(b, "+3D"...)
+		case s[0] != '+':
+			b = append(b, s[0])
+		case encoded && hidesOctet(s[1:]):
+			b = append(b, '+', upper(s[1]), upper(s[2]))
+			n = 3
+		default:
+			b = append(b, "+2B"...)
+		}
+		s = s[n:]
+	}
+	return b
+}
+
+func isEncoded(s []byte) bool { return bytes.IndexByte(s, '=') < 0 }
+
+// hidesOctet: two hex digits in front of s, for an octet that is no control octet.
+func hidesOctet(s []byte) bool {
+	return len(s) >= 2 && isHex(s[0]) && isHex(s[1]) && s[0] >= '2' && !EqualFold(s[:2], "7F")
+}
+
+func isHex(c byte) bool { return isDigit(c) || upper(c)-'A' < 6 }
 
 func parseChoice(words []string) func([]byte, bool) (value, bool) {
 	return func(s []byte, _ bool) (value, bool) {

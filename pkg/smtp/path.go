@@ -280,3 +280,23 @@ func appendQuoted(b, inside []byte) []byte {
 	}
 	return append(b, '"')
 }
+
+// UnreadPath returns what stands for the path in a line of MAIL or RCPT that could
+// not be read, without its angle brackets, for records.
+func UnreadPath(line []byte) []byte {
+	_, path, found := bytes.Cut(line, []byte{':'})
+	if !found {
+		return bytes.TrimLeft(line[len(firstWord(line)):], " ")
+	}
+	path = bytes.TrimLeft(path, " ")
+	if len(path) == 0 || path[0] != '<' {
+		return firstWord(path)
+	}
+	path = path[1:]
+	for i, c := range path {
+		if c == '>' && (i+1 == len(path) || path[i+1] == ' ') {
+			return path[:i]
+		}
+	}
+	return firstWord(path)
+}

@@ -80,14 +80,11 @@ func TestReplyIdentity(t *testing.T) {
 		texts := rapid.SliceOfN(rapid.StringMatching("[\t -~]{0,80}"), 1, 20).Draw(t, "texts")
 		var in string
 		for i, text := range texts {
-			switch {
-			case i < len(texts)-1:
-				in += code + "-" + text + "\r\n"
-			case text == "":
-				in += code + "\r\n"
-			default:
-				in += code + " " + text + "\r\n"
+			sep := " "
+			if i < len(texts)-1 {
+				sep = "-"
 			}
+			in += code + sep + text + "\r\n"
 		}
 		r, n, f := CutReply([]byte(in+"250 next\r\n"), DefaultReplyLimits)
 		if f != NoFault || n != len(in) {

@@ -1,6 +1,9 @@
 package smtp
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // Enhanced is the status code of RFC 3463 that goes with a reply. The zero
 // value means none, as in greetings and in replies to EHLO.
@@ -12,6 +15,19 @@ type Reply struct {
 	Code     Code
 	Enhanced Enhanced
 	Text     string // one line; octets that do not belong in a reply are printed as "?"
+}
+
+// refusals are all replies to commands that break the grammar.
+var refusals []*Reply
+
+// Refusals returns all replies with which Command.Parse refuses a line.
+func Refusals() []*Reply { return slices.Clone(refusals) }
+
+// refusal makes one of them.
+func refusal(code Code, subject, detail uint8, text string) *Reply {
+	r := &Reply{code, Enhanced{uint8(code.Class()), subject, detail}, text}
+	refusals = append(refusals, r)
+	return r
 }
 
 // Code is the three-digit reply code of RFC 5321 section 4.2.

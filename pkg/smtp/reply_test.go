@@ -80,7 +80,7 @@ func TestWireReply(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	short, _, _ := CutReply([]byte("250\r\n"), DefaultReplyLimits)
-	if got := string(short.AppendTo(nil)); got != "250\r\n" {
+	if got := string(short.AppendTo(nil)); got != "250 \r\n" {
 		t.Errorf("got %q", got)
 	}
 }

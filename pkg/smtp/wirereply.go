@@ -22,7 +22,11 @@ type WireReply struct {
 	// digit SMTP does not have, such as 571. That the command failed, and whether
 	// for now or for good, is clear all the same, so Code is 451 or 554.
 	Odd bool
-	raw []byte
+	// Damaged: CutReply would not have it, and a DamagedReply has made what it could
+	// of it.
+	Damaged bool
+	raw     []byte
+	said    []byte // of a damaged one, how it began
 }
 
 // CutReply finds the first reply of buf and the number n of octets that it
@@ -109,16 +113,23 @@ func (r WireReply) Next() (text []byte, rest WireReply, ok bool) {
 	if len(line) > 3 {
 		text = line[4:]
 	}
-	return text, WireReply{r.Code, r.Odd, r.raw[lf+1:]}, true
+	r.raw = r.raw[lf+1:]
+	return text, r, true
 }
 
-// Raw returns the octets as they were read, for records.
-func (r WireReply) Raw() []byte { return r.raw }
+// Raw returns the octets as they were read, for records; of a damaged reply the
+// first ones.
+func (r WireReply) Raw() []byte {
+	if r.Damaged {
+		return r.said
+	}
+	return r.raw
+}
 
 // Faithful reports whether AppendTo repeats what was read: the codes are as they
 // were, and no text has a control octet.
 func (r WireReply) Faithful() bool {
-	if r.Odd {
+	if r.Odd || r.Damaged {
 		return false
 	}
 	for text, rest, ok := r.Next(); ok; text, rest, ok = rest.Next() {
@@ -131,7 +142,7 @@ func (r WireReply) Faithful() bool {
 	return true
 }
 
-// Size returns the number of octets that AppendTo adds.
+// Size returns the number of octets that AppendTo adds, or one less.
 func (r WireReply) Size() int { return len(r.raw) }
 
 // AppendTo appends the reply, generated anew from its code and its texts.
@@ -155,14 +166,15 @@ func (r WireReply) AppendText(b []byte) []byte {
 }
 
 // AppendReplyLine appends one line of a reply. Control octets in text are
-// written as "?".
+// written as "?". The code of the last line has a space behind it also where there
+// is no text: RFC 4954 section 4 writes "334" SP, RFC 5321 section 4.2 says that a
+// bare code should not be sent, and there are clients that cannot read one.
 func AppendReplyLine(b []byte, code Code, text []byte, last bool) []byte {
 	b = code.AppendTo(b)
-	switch {
-	case !last:
-		b = append(b, '-')
-	case len(text) > 0:
+	if last {
 		b = append(b, ' ')
+	} else {
+		b = append(b, '-')
 	}
 	start := len(b)
 	b = append(b, text...)

@@ -15,7 +15,8 @@ import (
 // verbOperations are what the administrator types.
 var verbOperations = []operation{
 	{name: "attach the same file", weight: 4, class: verbs, do: func(s *stage) (string, func() error, error) {
-		return "", nil, s.attach(s.manager.wanted())
+		files := s.manager.attached()
+		return "", nil, s.attach(files[len(files)-1]) // where it may be one of two, the one that is served
 	}},
 	{name: "attach another file", weight: 6, class: verbs, do: func(s *stage) (string, func() error, error) {
 		f, before := s.drawFile(), s.manager.working()

@@ -26,7 +26,7 @@ const (
 // layer, a package imports only those before it.
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
-	{"config", "event", "inspect", "plan", "descriptors"},
+	{"config", "event", "wording", "inspect", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
@@ -36,7 +36,8 @@ var layers = [][]string{
 var sideways = map[string][]string{
 	"descriptors": {"config"},
 	"flow":        {"zone"},
-	"inspect":     {"event"},
+	"inspect":     {"event", "wording"},
+	"wording":     {"event"},
 	"plan":        {"config"},
 	"relay":       {"session"},
 	"keeper":      {"confine", "keyring"},

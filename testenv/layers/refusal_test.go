@@ -15,11 +15,38 @@ import (
 // code, its sentence, and its reason. Where the code or the reason is not an
 // argument (-1) the maker has one of its own.
 var makers = map[string]struct{ code, class, subject, text, reason int }{
-	"deny":    {1, -1, 2, 4, 0},   // pkg/session
-	"refuse":  {1, -1, 2, 4, 0},   // pkg/inspect
-	"code":    {0, 1, 2, 4, -1},   // pkg/session
-	"closing": {-1, -1, 1, 3, 0},  // pkg/relay
-	"Reply":   {0, -1, -1, 2, -1}, // pkg/smtp
+	"say":     {1, -1, 2, 4, 0},  // pkg/wording
+	"refusal": {0, -1, 1, 3, -1}, // pkg/smtp
+}
+
+// authors are the packages in which texts for clients are written: the one for all of
+// them, the one for what breaks the grammar, and the one for what the operator writes.
+var authors = map[string]bool{"pkg/wording": true, "pkg/smtp": true, "pkg/daemon": true}
+
+// TestTextsHaveOnePlace: nobody else writes a reply of the gateway's own, so the manual
+// has them all.
+func TestTextsHaveOnePlace(t *testing.T) {
+	found := 0
+	for _, s := range sources(t, "pkg") {
+		ast.Inspect(parsed(t, s), func(n ast.Node) bool {
+			lit, is := n.(*ast.CompositeLit)
+			if !is {
+				return true
+			}
+			name, _ := lit.Type.(*ast.Ident)
+			sel, _ := lit.Type.(*ast.SelectorExpr)
+			if name != nil && name.Name == "Reply" && s.pkg == "pkg/smtp" || sel != nil && sel.Sel.Name == "Reply" && len(lit.Elts) > 0 {
+				found++
+				if !authors[s.pkg] {
+					t.Errorf("%s writes a reply of its own: it belongs into pkg/wording", s.path)
+				}
+			}
+			return true
+		})
+	}
+	if found < 3 {
+		t.Errorf("only %d replies found", found)
+	}
 }
 
 // TestRefusalsAreComplete: whatever we refuse, we say by a code, an enhanced code
@@ -106,8 +133,7 @@ func unexplained(fields []ast.Expr) bool {
 		}
 		switch key := pair.Key.(*ast.Ident); key.Name {
 		case "reply":
-			name, args := made(pair.Value)
-			refuses = name != "code" || !strings.HasPrefix(literal(args[0]), "2")
+			refuses = true
 		case "why":
 			why = true
 		}
@@ -118,10 +144,8 @@ func unexplained(fields []ast.Expr) bool {
 // TestUnexplained: an ending needs a reason exactly if it can refuse.
 func TestUnexplained(t *testing.T) {
 	for text, want := range map[string]bool{
-		`ending{reply: code(554, 5, 5, 0, "No")}`:         true,
 		`ending{reply: lostReply}`:                        true,
 		`ending{reply: lostReply, why: event.ReasonFull}`: false,
-		`ending{reply: code(221, 2, 0, 0, "Bye")}`:        false,
 		`ending{end: event.EndContent, last: last}`:       false,
 	} {
 		e, err := parser.ParseExpr(text)
@@ -180,12 +204,6 @@ func incomplete(name string, args []ast.Expr) string {
 // enhanced returns the class of a refusal's enhanced code, where it is written,
 // and its subject.
 func enhanced(name string, args []ast.Expr) (class, subject string) {
-	if name == "Reply" {
-		if _, parts := made(args[1]); len(parts) == 3 {
-			return literal(parts[0]), literal(parts[1])
-		}
-		return "", ""
-	}
 	m := makers[name]
 	if m.class >= 0 {
 		class = literal(args[m.class])

@@ -1,0 +1,90 @@
+package session
+
+import (
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
+)
+
+// What we refuse can be found again: the first thing of a client's that was
+// refused, with its octets, in the record of the session; senders and recipients in
+// those of messages.
+
+// slip is the client's first words that we refused. Few sessions have one.
+func (x *session) slip(said []byte, r *smtp.Reply, why event.Reason) {
+	if len(x.rec.Slip.Said) > 0 || x.rec.Slip.Answer.Code != 0 {
+		return
+	}
+	said = said[:min(len(said), maxOffence)]
+	x.rec.Slip = event.Slip{
+		Said:   smtp.AppendSayable(nil, said, x.secretive),
+		Answer: event.Answer{Code: r.Code, Text: r.AppendText(nil)},
+		Reason: why,
+	}
+}
+
+// slipLine is slip for x.cmd.
+func (x *session) slipLine(r *smtp.Reply, why event.Reason) {
+	said := x.line
+	if x.broken != nil && x.broken != tooMany { // it is no line, and still there
+		said = x.client.window()
+	}
+	x.slip(said, r, why)
+}
+
+// offences are the ends by which a client's words are refused.
+var offences = map[event.End]bool{
+	event.EndClientSyntax: true, event.EndEarlyTalker: true, event.EndForeign: true, event.EndErrors: true, event.EndPolicy: true,
+}
+
+// refuseSyntax refuses x.cmd for its grammar.
+func (x *session) refuseSyntax() step {
+	r := refusal{x.refusal, wording.Grammar(x.refusal)}
+	switch {
+	case x.cmd.Verb == smtp.MAIL:
+		x.noteRefusedSender(r)
+	case x.cmd.Verb == smtp.RCPT && x.msg.Number != 0:
+		x.noteUnreadRecipient(r)
+	}
+	return x.refuse(r)
+}
+
+// noteRefusedSender begins the record of a message that came no further than MAIL,
+// unless another one is open. endFailed ends it: what recipients go with MAIL belong
+// to it.
+func (x *session) noteRefusedSender(r refusal) {
+	if x.tx.state != noMail {
+		return
+	}
+	x.endFailed()
+	if x.refusal == nil {
+		x.noteSender()
+	} else {
+		x.noteUnreadSender()
+	}
+	x.noteVerdict(r.reply)
+	x.msg.Reason = r.why
+}
+
+// noteUnreadRecipient makes a recipient that is none one of the open message's
+// record.
+func (x *session) noteUnreadRecipient(r refusal) {
+	x.tx.unread++
+	if len(x.kept) < maxRecipients {
+		x.kept = append(x.kept, event.Recipient{Address: x.noteUnreadPath()})
+		x.noteRefusedRecipient(len(x.kept)-1, r)
+		return
+	}
+	x.countRecipient(r.reply.Code)
+}
+
+// noteLostRecipient keeps what the client reads in place of the origin's reply to
+// RCPT, when the session ends instead.
+func (x *session) noteLostRecipient(en *entry, e *ending) {
+	if en.verb == smtp.RCPT && e.reply != nil {
+		x.noteRefusedRecipient(en.rcpt, refusal{e.reply, e.why})
+	}
+}
+
+// noteUnreadPath keeps the path of x.line as it was said.
+func (x *session) noteUnreadPath() event.Text { return x.note(smtp.UnreadPath(x.line)) }

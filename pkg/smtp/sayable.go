@@ -1,0 +1,117 @@
+package smtp
+
+import "bytes"
+
+// AppendSayable appends what a client said as a record may have it: line by line,
+// without what may be a credential. Of AUTH the mechanism is left, of HTTP the method
+// and the path, of a header its name, of what nobody knows a word. secretive says
+// that AUTH was said before: a line that nobody knows may then be a response out of
+// place, and of such a line not even a word is left.
+func AppendSayable(b, said []byte, secretive bool) []byte {
+	if bytes.HasPrefix(said, handshake) || bytes.HasPrefix(said, proxyHeader) { // nothing that anybody has typed
+		return append(b, said...)
+	}
+	for len(said) > 0 {
+		line, rest, _ := bytes.Cut(said, []byte{'\n'})
+		end := said[len(line) : len(said)-len(rest)]
+		said = rest
+		var more bool
+		b, more = appendSayableLine(b, line, secretive)
+		if !more {
+			break
+		}
+		if n := len(bytes.TrimRight(line, "\r")); n < len(line) {
+			b = append(b, line[n:]...)
+		}
+		b = append(b, end...)
+		secretive = secretive || lookupVerb(firstWord(line)) == AUTH
+	}
+	return b
+}
+
+// How TLS (RFC 8446 section 5.1) and version 2 of the PROXY protocol begin.
+var (
+	handshake   = []byte{0x16, 3}
+	proxyHeader = []byte("\r\n\r\n\x00\r\nQUIT\n")
+)
+
+// appendSayableLine appends one line without its end. more is false when what
+// follows is not of SMTP.
+func appendSayableLine(b, line []byte, secretive bool) (_ []byte, more bool) {
+	line = bytes.TrimRight(line, "\r")
+	word := firstWord(line)
+	arg := bytes.TrimLeft(line[len(word):], " ")
+	switch lookupVerb(word) {
+	case AUTH:
+		mechanism := firstWord(arg)
+		if !isUsualMechanism(mechanism) { // a response has the same letters
+			mechanism = nil
+		}
+		return appendCut(b, word, mechanism, len(arg) > len(mechanism)), true
+	case Foreign:
+		if word[len(word)-1] == ':' {
+			return appendCut(b, word, nil, len(arg) > 0), true
+		}
+		target := firstWord(arg)
+		path, _, _ := bytes.Cut(target, []byte{'?'})
+		if bytes.IndexByte(path, '@') >= 0 {
+			path = nil
+		}
+		return appendCut(b, word, path, len(arg) > len(path)), false
+	case Obsolete:
+		if EqualFold(word, "PROXY") {
+			return append(b, line...), true
+		}
+		return appendCut(b, word, nil, len(arg) > 0), true
+	case Unknown:
+		if secretive || !isVerbLike(word) {
+			word = nil
+		}
+		return appendCut(b, word, nil, len(line) > len(word)), true
+	}
+	return append(b, line...), true
+}
+
+// appendCut appends words, and "..." for what is left out behind them.
+func appendCut(b, word, second []byte, cut bool) []byte {
+	b = append(b, word...)
+	if len(second) > 0 {
+		b = append(append(b, ' '), second...)
+	}
+	if !cut {
+		return b
+	}
+	if len(word) > 0 {
+		b = append(b, ' ')
+	}
+	return append(b, "..."...)
+}
+
+func isUsualMechanism(s []byte) bool {
+	for _, m := range usualMechanisms {
+		if EqualFold(s, m) {
+			return true
+		}
+	}
+	return false
+}
+
+var usualMechanisms = []string{"PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-256-PLUS",
+	"XOAUTH2", "OAUTHBEARER", "NTLM", "GSSAPI", "GS2-KRB5", "EXTERNAL", "ANONYMOUS"}
+
+func firstWord(s []byte) []byte {
+	if i := bytes.IndexByte(s, ' '); i >= 0 {
+		return s[:i]
+	}
+	return s
+}
+
+// isVerbLike: letters, as verbs have them, and few.
+func isVerbLike(word []byte) bool {
+	for _, c := range word {
+		if !isAlpha(c) {
+			return false
+		}
+	}
+	return len(word) > 0 && len(word) <= longestVerb
+}
