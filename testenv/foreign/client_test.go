@@ -42,6 +42,10 @@ var clients = []client{
 	{name: "swaks", send: swaks, short: true, cannot: []string{"DSN", "parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
 	{name: "swaks --pipeline", send: pipelined, cannot: []string{"DSN", "parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
 	{name: "msmtp", send: msmtp, cannot: []string{"parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
+	{name: "exim", send: eximSend, mta: true, cannot: []string{"DSN", "SMTPUTF8"}},
+	{name: "postfix", send: postfix, mta: true, cannot: []string{"TLS"}},
+	{name: "sendmail", send: sendmail, mta: true, cannot: []string{"SMTPUTF8", "TLS"}}, // it begins TLS wherever it can
+	{name: "dma", send: dma, mta: true, cannot: []string{"null sender", "DSN", "SMTPUTF8", "TLS"}},
 	{name: "s-nail", send: snail, cannot: []string{"null sender", "DSN", "parameters", "several", "TLS, several", "SMTPUTF8"}},
 }
 

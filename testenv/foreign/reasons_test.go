@@ -79,7 +79,7 @@ func (r *reason) add(line string) error {
 		return nil
 	case "for":
 		if strings.Count(rest, "/") != 3 {
-			return fmt.Errorf("%q is not CLIENT/ORIGIN/PLAY/WAY", rest)
+			break // text
 		}
 		r.who = append(r.who, regexp.MustCompile("^"+strings.ReplaceAll(regexp.QuoteMeta(rest), `\*`, `[^/]*`)+"$"))
 		r.exact = append(r.exact, rest)
@@ -112,8 +112,16 @@ func (all *reasons) judge(t *testing.T, who pairing, without, with outcome) int 
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.played[who.String()] = true
+	open, differ := all.open(who, without, with)
+	if len(open) > 0 {
+		t.Errorf("%s, without the gateway (-) and with it (+), for no reason:\n%s", who, strings.Join(open, "\n"))
+	}
+	return differ
+}
+
+// open returns the lines that differ for no reason, and how many differ.
+func (all *reasons) open(who pairing, without, with outcome) (open []string, count int) {
 	minus, plus := all.without(who, without, with)
-	var open []string
 	for _, line := range minus {
 		if !all.allow(who, line, func(r *reason) []*regexp.Regexp { return r.minus }) {
 			open = append(open, "- "+line)
@@ -124,10 +132,7 @@ func (all *reasons) judge(t *testing.T, who pairing, without, with outcome) int 
 			open = append(open, "+ "+line)
 		}
 	}
-	if len(open) > 0 {
-		t.Errorf("%s, without the gateway (-) and with it (+), for no reason:\n%s", who, strings.Join(open, "\n"))
-	}
-	return len(minus) + len(plus)
+	return open, len(minus) + len(plus)
 }
 
 // without takes out what may differ of lines, as long as lines differ, and returns
@@ -209,26 +214,33 @@ func differ(a, b outcome) (minus, plus []string) {
 	return minus, plus
 }
 
-// checkStale fails the test for reasons that nothing has needed. Where not everything
-// was played, only those count that name what was.
-func (all *reasons) checkStale(t *testing.T) {
+// checkStale fails the test for reasons that nothing has needed, of those that are
+// about something that was played to the end.
+func (all *reasons) checkStale(t *testing.T, about func(who string) bool) {
 	t.Helper()
+	for _, complaint := range all.stale(about) {
+		t.Error(complaint)
+	}
+}
+
+func (all *reasons) stale(about func(who string) bool) (complaints []string) {
 	for _, r := range all.list {
-		if !all.answerable(r) {
+		if !slices.ContainsFunc(r.exact, about) {
 			continue
 		}
 		for _, pattern := range slices.Concat(r.minus, r.plus, r.apart) {
 			if !r.met[pattern] {
-				t.Errorf("reasons:%d: nothing differs like this any more: %s\n%s", r.line, pattern, r.why)
+				complaints = append(complaints, fmt.Sprintf("reasons:%d: nothing differs like this any more: %s\n%s", r.line, pattern, r.why))
 			}
 		}
 	}
+	return complaints
 }
 
-// answerable says whether all that a reason is about was played.
-func (all *reasons) answerable(r *reason) bool {
-	if *onlyFlag != "" {
-		return false
-	}
-	return *complete || !slices.ContainsFunc(r.exact, func(who string) bool { return !all.played[who] })
+// ofSuite says whether a reason is about tests of a library.
+func ofSuite(who string) bool { return strings.HasPrefix(who, suite+"/") }
+
+// ofPlays says whether a reason is about plays that were all played.
+func (all *reasons) ofPlays(who string) bool {
+	return *onlyFlag == "" && !ofSuite(who) && (*complete || all.played[who])
 }

@@ -11,8 +11,10 @@ import (
 	"regexp"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/portreeve/portreeve/testenv"
+	"github.com/portreeve/portreeve/testenv/mta"
 	"github.com/portreeve/portreeve/testenv/pki"
 )
 
@@ -22,9 +24,10 @@ type stage struct {
 	origin      origin
 	running     running
 	gateway     *exec.Cmd
-	authority   string // PEM file
-	certificate string // of the origin, which the gateway has as well: file without .pem and .key
-	modules     string // of node
+	authority   string      // PEM file
+	certificate string      // of the origin, which the gateway has as well: file without .pem and .key
+	modules     string      // of node
+	sender      *mta.Server // a mail server that is a client
 }
 
 // way is how a client gets to the origin.
@@ -118,9 +121,9 @@ func (s *stage) copyCertificate(dir string) error {
 
 // close ends everything. The network goes last, with whatever is left in it.
 func (s *stage) close() error {
-	var failures []error
-	if s.gateway != nil {
-		failures = append(failures, s.gateway.Process.Signal(syscall.SIGTERM), s.gateway.Wait())
+	failures := []error{s.stopGateway()}
+	if s.sender != nil {
+		failures = append(failures, s.sender.Stop())
 	}
 	if s.running != nil {
 		failures = append(failures, s.running.stop())
@@ -128,9 +131,27 @@ func (s *stage) close() error {
 	return errors.Join(append(failures, s.Env.Close())...)
 }
 
-// startGateway attaches the gateway, runs the inspector and waits until it greets.
+// stopGateway ends the inspector, if there is one.
+func (s *stage) stopGateway() error {
+	if s.gateway == nil {
+		return nil
+	}
+	return errors.Join(s.gateway.Process.Signal(syscall.SIGTERM), s.gateway.Wait())
+}
+
+// startGateway puts the gateway in between.
 func (s *stage) startGateway(ctx context.Context) error {
-	path, err := s.file("portreeve.yaml", fmt.Sprintf(config, s.Gateway4, s.Origin4, s.certificate))
+	if err := s.runGateway(ctx, fmt.Sprintf(config, s.Gateway4, s.Origin4, s.certificate), addressed.to(s)); err != nil {
+		return err
+	}
+	_, err := s.running.taken(ctx) // nothing of those tries is left
+	return err
+}
+
+// runGateway attaches the gateway with a configuration, and waits until its inspector
+// answers at an address of it.
+func (s *stage) runGateway(ctx context.Context, config string, at netip.AddrPort) error {
+	path, err := s.file("portreeve.yaml", config)
 	if err != nil {
 		return err
 	}
@@ -146,12 +167,37 @@ func (s *stage) startGateway(ctx context.Context) error {
 		s.gateway = nil
 		return err
 	}
-	if err := s.Client.AwaitGreeting(ctx, addressed.to(s)); err != nil {
-		said, _ := os.ReadFile(notices.Name())
-		return fmt.Errorf("%w; the gateway said: %s", err, said)
+	return s.awaitInspector(ctx, at)
+}
+
+// awaitInspector waits until the inspector answers, for itself or for an origin.
+func (s *stage) awaitInspector(ctx context.Context, at netip.AddrPort) error {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !s.answers(ctx, at) {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			said, _ := os.ReadFile(filepath.Join(s.Dir, "notices"))
+			return fmt.Errorf("%w; the gateway said: %s", context.Cause(ctx), said)
+		}
 	}
-	_, err = s.running.taken(ctx) // nothing of those tries is left
-	return err
+	return nil
+}
+
+// answers reports whether a client reads the first line of a reply.
+func (s *stage) answers(ctx context.Context, at netip.AddrPort) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := s.Client.Dial(ctx, netip.AddrPort{}, at)
+	if err != nil {
+		return false
+	}
+	defer conn.Close()
+	deadline, _ := ctx.Deadline()
+	conn.SetReadDeadline(deadline)
+	_, err = conn.Read(make([]byte, 3))
+	return err == nil
 }
 
 // taken returns what the origin has got.
@@ -163,10 +209,11 @@ var masks = []struct {
 	pattern *regexp.Regexp
 	with    string
 }{
-	{regexp.MustCompile(`\b(queued as|id=|id) [0-9A-Za-z-]+`), "$1 ID"},
+	{regexp.MustCompile(`\b(queued as|bouncing as|id) [0-9A-Za-z.-]+`), "$1 ID"},
 	{regexp.MustCompile(`\bid=[0-9A-Za-z-]+`), "id=ID"},
 	{regexp.MustCompile(`\b[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}(\.\d+)?\b`), "UUID"},
 	{regexp.MustCompile(`\([0-9A-F]{6}\)`), "(ID)"},
+	{regexp.MustCompile(` ?\[session [0-9a-z]+\]`), ""}, // the gateway's, in its own replies
 	{regexp.MustCompile(`\b[A-Z][a-z]{2}, ?\d+ [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}( \([A-Z]+\))?`), "DATE"},
 }
 

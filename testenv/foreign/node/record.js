@@ -49,7 +49,7 @@ exports.hook_queue = exports.hook_queue_outbound = function (next, connection) {
 	const t = connection.transaction;
 	all.on('finish', () => {
 		const text = Buffer.concat(parts).toString('latin1');
-		const [trace] = text.match(/^(?:(?:Received|Authentication-Results):.*\n(?:[ \t].*\n)*)*/);
+		const [trace] = text.match(/^(?:(?:Received|Authentication-Results):.*\r?\n(?:[ \t].*\r?\n)*)*/);
 		const content = Buffer.from(text.slice(trace.length), 'latin1');
 		fs.appendFileSync(this.records, JSON.stringify({
 			Client: connection.remote.ip, Helo: connection.hello.host, TLS: connection.tls.enabled,

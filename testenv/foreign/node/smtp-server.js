@@ -30,7 +30,7 @@ new SMTPServer({
 		stream.on('data', part => parts.push(part));
 		stream.on('end', () => {
 			const text = Buffer.concat(parts).toString('latin1');
-			const [trace] = text.match(/^(?:Received:.*\n(?:[ \t].*\n)*)*/);
+			const [trace] = text.match(/^(?:Received:.*\r?\n(?:[ \t].*\r?\n)*)*/);
 			const content = Buffer.from(text.slice(trace.length), 'latin1');
 			if (content.includes('Subject: refuse')) return done(refusal(554, 'Not such content'));
 			fs.appendFileSync(records, JSON.stringify({

@@ -25,7 +25,7 @@ sub told {    # WHAT: what the server has said last
 print 'hello: ', $smtp->code, ' ', ($smtp->message)[0];
 if ($job->{TLS}) {
 	my $done = $smtp->starttls(SSL_ca_file => $job->{CA}, SSL_verifycn_scheme => 'smtp');
-	told($done ? 'starttls' : "starttls failed: $@");
+	print $done ? 'starttls: ' : "starttls failed: $@: ", $smtp->code, "\n";
 }
 for my $name (qw(8BITMIME SMTPUTF8 DSN SIZE AUTH STARTTLS CHUNKING)) {
 	print "extension $name ", $smtp->supports($name) // 'no', "\n";
