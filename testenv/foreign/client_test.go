@@ -19,9 +19,9 @@ import (
 // client is mail software that sends.
 type client struct {
 	name string
-	// cannot are the plays that the software has no way to play.
+	// cannot are the plays that the software has no way to play: PLAY or ORIGIN/PLAY.
 	cannot []string
-	// lost are plays, as ORIGIN/PLAY, in which nothing arrives, gateway or not.
+	// lost are plays in which nothing arrives, gateway or not: ORIGIN/PLAY.
 	lost []string
 	// send has a job done and returns what the software reports, line by line.
 	send  func(ctx context.Context, s *stage, to netip.AddrPort, j job) (string, error)
@@ -42,9 +42,12 @@ var clients = []client{
 	{name: "swaks", send: swaks, short: true, cannot: []string{"DSN", "parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
 	{name: "swaks --pipeline", send: pipelined, cannot: []string{"DSN", "parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
 	{name: "msmtp", send: msmtp, cannot: []string{"parameters", "several", "TLS, several", "SMTPUTF8", "8BITMIME"}},
-	{name: "exim", send: eximSend, mta: true, cannot: []string{"DSN", "SMTPUTF8"}},
+	// Haraka, which closes in the middle of its work, may keep what is large after all.
+	{name: "exim", send: eximSend, mta: true, cannot: []string{"DSN", "SMTPUTF8", "Haraka/large"}},
 	{name: "postfix", send: postfix, mta: true, cannot: []string{"TLS"}},
-	{name: "sendmail", send: sendmail, mta: true, cannot: []string{"SMTPUTF8", "TLS"}}, // it begins TLS wherever it can
+	// It begins TLS wherever it can, and says AUTH= to aiosmtpd, which offers it and refuses it.
+	{name: "sendmail", send: sendmail, mta: true, cannot: []string{"SMTPUTF8", "TLS"}, lost: []string{
+		"aiosmtpd/plain", "aiosmtpd/recipients", "aiosmtpd/8BITMIME", "aiosmtpd/dots", "aiosmtpd/large"}},
 	{name: "dma", send: dma, mta: true, cannot: []string{"null sender", "DSN", "SMTPUTF8", "TLS"}},
 	{name: "s-nail", send: snail, cannot: []string{"null sender", "DSN", "parameters", "several", "TLS, several", "SMTPUTF8"}},
 }
@@ -54,12 +57,19 @@ func (c client) can(o origin, p play) bool {
 	switch {
 	case !*complete && !(c.short && p.short):
 		return false
-	case slices.Contains(c.cannot, p.name), slices.Contains(o.cannot, p.name):
+	case listed(c.cannot, o, p):
 		return false
 	case p.auth != "" && !o.auth:
 		return false
 	}
 	return !c.mta || p.mta
+}
+
+// listed says whether a list names a play with an origin.
+func listed(list []string, o origin, p play) bool {
+	return slices.ContainsFunc(list, func(name string) bool {
+		return name == p.name || name == o.name+"/"+p.name
+	})
 }
 
 // program runs a program on the client and returns what it says. How it judges the

@@ -183,7 +183,7 @@ func (s *stage) play(t *testing.T, a *act, w *way) outcome {
 	if *printFlag {
 		t.Logf("%s\n%s", name, strings.Join(o, "\n"))
 	}
-	if lost := slices.Contains(a.client.lost, s.origin.name+"/"+a.play.name); w == direct && a.play.arrives && lost != (len(got) == 0) {
+	if lost := listed(a.client.lost, s.origin, a.play); w == direct && a.play.arrives && lost != (len(got) == 0) {
 		t.Errorf("%s: lost is %t, but %d messages have arrived:\n%s", name, lost, len(got), strings.Join(o, "\n"))
 	}
 	return o

@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/portreeve/portreeve/testenv/mta"
 	"github.com/portreeve/portreeve/testenv/peer"
@@ -53,12 +54,17 @@ smtp:
   hosts_%[3]s_tls = *
   tls_verify_certificates = %[4]s
   tls_verify_hosts = *
+begin retry
+* * F,1h,1h
 `
 
 var eximLine = regexp.MustCompile(`^ +(SMTP(<<|>>|\() |250[- ])`)
 
 // eximVerdict is what Exim logs of an address, behind the message's name.
 var eximVerdict = regexp.MustCompile(`(?:=>|->|\*\*|==) .*`)
+
+// quitted is the reply to QUIT, for which it does not always wait.
+var quitted = regexp.MustCompile(`(?m)^ +SMTP<< 221.*\n`)
 
 // eximSend sends with Exim at once. It keeps what it has learned of hosts.
 func eximSend(ctx context.Context, s *stage, to netip.AddrPort, j job) (string, error) {
@@ -95,6 +101,7 @@ func eximSend(ctx context.Context, s *stage, to netip.AddrPort, j job) (string, 
 	if err != nil {
 		return "", err
 	}
+	report = quitted.ReplaceAllString(report, "")
 	log, err := os.ReadFile(filepath.Join(dir, "log", "main"))
 	for _, verdict := range eximVerdict.FindAllString(string(log), -1) {
 		report += verdict + "\n"
@@ -194,17 +201,39 @@ func (s *stage) submit(ctx context.Context, l letter) (string, error) {
 	if _, err := s.sender.Taken(ctx); err != nil {
 		return "", err
 	}
-	after, err := os.ReadFile(s.sender.Log)
+	after, err := s.awaitVerdicts(ctx, len(before))
 	if err != nil {
 		return "", err
 	}
 	var report strings.Builder
-	for line := range strings.Lines(string(after[len(before):])) {
+	for line := range strings.Lines(after) {
 		if found := logged.FindString(line); found != "" {
 			report.WriteString(delays.ReplaceAllString(found, "") + "\n")
 		}
 	}
 	return sorted(report.String()), nil // recipients are delivered to in any order
+}
+
+// awaitVerdicts returns what the sender has logged since, when it has logged the end of
+// all that it took on: it logs by another process.
+func (s *stage) awaitVerdicts(ctx context.Context, since int) (string, error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		log, err := os.ReadFile(s.sender.Log)
+		if err != nil {
+			return "", err
+		}
+		fresh := string(log[since:])
+		if begun := strings.Count(fresh, "(queue active)"); begun > 0 && strings.Count(fresh, ": removed") == begun {
+			return fresh, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "", fmt.Errorf("%w; the sender has logged: %s", context.Cause(ctx), fresh)
+		}
+	}
 }
 
 // sorted sorts the lines of a text.

@@ -19,11 +19,10 @@ import (
 // origin is mail software that takes mail: for example.org, if its subject does not
 // ask to be refused.
 type origin struct {
-	name   string
-	cannot []string // plays that the software has no answer to
-	auth   bool     // it offers AUTH PLAIN and LOGIN
-	start  func(context.Context, *stage) (running, error)
-	short  bool
+	name  string
+	auth  bool // it offers AUTH PLAIN and LOGIN
+	start func(context.Context, *stage) (running, error)
+	short bool
 }
 
 // running is an origin at work.

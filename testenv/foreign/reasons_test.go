@@ -135,31 +135,39 @@ func (all *reasons) open(who pairing, without, with outcome) (open []string, cou
 	return open, len(minus) + len(plus)
 }
 
-// without takes out what may differ of lines, as long as lines differ, and returns
-// those that still do.
+// without takes out what may differ of lines, if lines differ, and returns those that
+// still do. A part is needed if more lines would differ with it.
 func (all *reasons) without(who pairing, a, b outcome) (minus, plus []string) {
-	minus, plus = differ(a, b)
+	if minus, plus = differ(a, b); len(minus)+len(plus) == 0 {
+		return nil, nil
+	}
+	var parts []*regexp.Regexp
+	owner := map[*regexp.Regexp]*reason{}
 	for _, r := range all.list {
-		if !r.about(who) {
-			continue
-		}
-		for _, part := range r.apart {
-			fewerA, fewerB := cut(a, part), cut(b, part)
-			m, p := differ(fewerA, fewerB)
-			if len(m)+len(p) < len(minus)+len(plus) {
-				r.met[part] = true
-				a, b, minus, plus = fewerA, fewerB, m, p
+		if r.about(who) {
+			for _, part := range r.apart {
+				parts, owner[part] = append(parts, part), r
 			}
+		}
+	}
+	minus, plus = differ(cut(a, parts), cut(b, parts))
+	for n, part := range parts {
+		others := slices.Delete(slices.Clone(parts), n, n+1)
+		m, p := differ(cut(a, others), cut(b, others))
+		if len(m)+len(p) > len(minus)+len(plus) {
+			owner[part].met[part] = true
 		}
 	}
 	return minus, plus
 }
 
-// cut takes a part out of each line.
-func cut(o outcome, part *regexp.Regexp) outcome {
+// cut takes parts out of each line.
+func cut(o outcome, parts []*regexp.Regexp) outcome {
 	rest := slices.Clone(o)
 	for i := range rest {
-		rest[i] = part.ReplaceAllString(rest[i], "")
+		for _, part := range parts {
+			rest[i] = part.ReplaceAllString(rest[i], "")
+		}
 	}
 	return rest
 }
