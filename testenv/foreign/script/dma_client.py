@@ -27,7 +27,7 @@ subprocess.run(['chown', 'root:mail', '/var/spool/dma'], check=True)
 os.chmod('/var/spool/dma', 0o2775)
 dma = subprocess.Popen(['dma', '-D', '-i', '-f', sender, '--', *recipients])
 
-log.settimeout(0.1)
+log.settimeout(1)  # of silence, behind the end
 while True:
     ended = dma.poll() is not None
     try:
