@@ -25,7 +25,7 @@ STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 export PATH := $(PATH):$(dir $(GO))
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults differential foreign races bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults odd differential foreign races bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -70,6 +70,9 @@ mutants: ## break the inspector's checks one by one; every defect must fail the 
 
 faults: ## cut, stall and spoil both legs of recorded conversations at every octet and every step
 	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^(TestFaultAt|TestHostileOrigin|TestEndings)' ./pkg/session -args -stride=1
+
+odd: ## the corpus of odd mail through sessions in every form, with every policy, cut in every way
+	$(GO) test -count=1 -timeout $(TIMEOUT) -v -run '^(TestSession|TestModes)$$' ./testenv/odd -args -complete
 
 differential: root ## all mail of real clients to Postfix, Exim and OpenSMTPD, with and without the gateway, as root
 	scripts/install-deps build test

@@ -220,19 +220,29 @@ func legible(c confine.Confines) error {
 // startHolder starts the process that holds the private keys of a configuration, if it
 // has any.
 func startHolder(h *handover, confines *confine.Confines, c *config.Config) error {
-	pairs := daemon.Pairs(c)
-	if len(pairs) == 0 {
+	grants := grantsOf(c)
+	if len(grants) == 0 {
 		return nil
 	}
-	socket, err := keeper.Start(pairs, itself, holdVerb)
+	socket, err := keeper.Start(grants, itself, holdVerb)
 	if err != nil {
 		return err
 	}
 	h.Keys = h.hands(socket)
-	for _, p := range pairs {
-		confines.Keys = append(confines.Keys, p.Key)
+	for _, g := range grants {
+		confines.Keys = append(confines.Keys, g.Pair.Key)
 	}
 	return nil
+}
+
+// grantsOf says which keys a configuration uses, and for what.
+func grantsOf(c *config.Config) (all []keeper.Grant) {
+	for _, s := range c.Services {
+		for _, p := range daemon.PairsOf(s.TLS) {
+			all = append(all, keeper.Grant{Pair: p, Decrypt: s.TLS.Client.ExchangesRSA()})
+		}
+	}
+	return all
 }
 
 // runAgain runs this program again in confines.

@@ -131,3 +131,22 @@ func TestHandoverIsForNobody(t *testing.T) {
 		t.Errorf("%+v, %v", h, err)
 	}
 }
+
+// TestGrants: a key decrypts only where a service's clients may need it.
+func TestGrants(t *testing.T) {
+	c, err := config.Parse("test.yaml", []byte(`interfaces: {client: [ext0], origin: [dmz0]}
+tls: {certificates: [{chain: /a.pem, key: /a.key}]}
+services:
+  - {name: usual, listen: ["192.0.2.1:25"], origins: ["198.51.100.1:25"]}
+  - {name: strict, listen: ["192.0.2.1:26"], origins: ["198.51.100.1:25"], tls: {client: {rsa_key_exchange: refuse}, certificates: [{chain: /b.pem, key: /b.key}]}}
+  - {name: new, listen: ["192.0.2.1:27"], origins: ["198.51.100.1:25"], tls: {client: {minimum: TLS1.3}, certificates: [{chain: /c.pem, key: /c.key}]}}
+  - {name: inner, listen: ["192.0.2.1:28"], origins: ["198.51.100.1:25"], tls: {mode: origin}}
+`), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(grantsOf(c))
+	if want := "[{{/a.pem /a.key} true} {{/b.pem /b.key} false} {{/c.pem /c.key} false}]"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+}

@@ -128,7 +128,7 @@ func writeTLS(t TLS) map[string]any {
 	c, o := t.Client, t.Origin
 	return m{
 		"mode": t.Mode.String(), "certificates": certificates, "domains": append([]string{}, t.Domains...),
-		"client": m{"require": c.Require, "implicit": c.Implicit, "minimum": c.Minimum.String(), "verify": c.Verify.String(), "ca": c.CA},
+		"client": m{"require": c.Require, "implicit": c.Implicit, "minimum": c.Minimum.String(), "rsa_key_exchange": c.RSA.String(), "verify": c.Verify.String(), "ca": c.CA},
 		"origin": m{"require": o.Require, "implicit": o.Implicit, "verify": o.Verify.String(), "name": o.Name, "ca": o.CA, "pins": pins, "resolver": resolver},
 	}
 }

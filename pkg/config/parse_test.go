@@ -79,7 +79,7 @@ services:
       mode: mirror
       certificates: [{chain: /b.pem, key: /b.key}]
       domains: [Example.org, example.net]
-      client: {require: false, implicit: true, minimum: TLS1.2, verify: none, ca: ""}
+      client: {require: false, implicit: true, minimum: TLS1.2, rsa_key_exchange: allow, verify: none, ca: ""}
       origin: {require: false, implicit: true, verify: pin, name: "", ca: "", pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=, resolver: ""}
   - name: v6.only_1-x
     listen: ["[2001:db8::/64]:25", "[2001:db8:1::1]:25"]
@@ -125,7 +125,7 @@ tls:
     - chain: /etc/ssl/a.pem
       key: /etc/ssl/private/a.key
     - {chain: /etc/ssl/b.pem, key: /etc/ssl/private/b.key}
-  client: {require: true, minimum: TLS1.3, verify: always, ca: /etc/ssl/clients.pem}
+  client: {require: true, minimum: TLS1.3, rsa_key_exchange: refuse, verify: always, ca: /etc/ssl/clients.pem}
   origin: {require: true, verify: ca, name: mx.example.org, ca: /etc/ssl/origins.pem}
 kernel:
   bpffs: /mnt/bpf
@@ -174,7 +174,7 @@ func everyTLS() TLS {
 	return TLS{
 		Mode:         TLSMirror,
 		Certificates: []Certificate{{"/etc/ssl/a.pem", "/etc/ssl/private/a.key"}, {"/etc/ssl/b.pem", "/etc/ssl/private/b.key"}},
-		Client:       TLSClient{Require: true, Minimum: TLS13, Verify: ClientAlways, CA: "/etc/ssl/clients.pem"},
+		Client:       TLSClient{Require: true, Minimum: TLS13, RSA: RSARefuse, Verify: ClientAlways, CA: "/etc/ssl/clients.pem"},
 		Origin:       TLSOrigin{Require: true, Verify: OriginCA, Name: "mx.example.org", CA: "/etc/ssl/origins.pem"},
 	}
 }
@@ -201,6 +201,16 @@ func TestModeByCertificate(t *testing.T) {
 		}
 		if warned := len(c.Warnings) > 0; warned != (tc.want == TLSOff) {
 			t.Errorf("%q: warnings: %v", tc.tail, c.Warnings)
+		}
+	}
+}
+
+// TestExchangesRSA: by default, and not where it is turned off or TLS 1.3 is required.
+func TestExchangesRSA(t *testing.T) {
+	for client, want := range map[string]bool{"": true, "rsa_key_exchange: allow": true, "rsa_key_exchange: refuse": false, "minimum: TLS1.3": false} {
+		c := mustParse(t, string(Minimal)+"    tls: {certificates: [{chain: /a.pem, key: /a.key}], client: {"+client+"}}\n")
+		if got := c.Services[0].TLS.Client.ExchangesRSA(); got != want {
+			t.Errorf("%q: %t", client, got)
 		}
 	}
 }

@@ -129,6 +129,7 @@ type rawTLSClient struct {
 	Require  scalar `mapstructure:"require"`
 	Implicit scalar `mapstructure:"implicit"`
 	Minimum  scalar `mapstructure:"minimum"`
+	RSA      scalar `mapstructure:"rsa_key_exchange"`
 	Verify   scalar `mapstructure:"verify"`
 	CA       scalar `mapstructure:"ca"`
 }

@@ -98,11 +98,11 @@ const (
 )
 
 // MalformedReplies is what becomes of a reply of the origin that breaks the
-// rules, though it clearly refuses.
+// rules, though it is clear what it says.
 type MalformedReplies uint8
 
 const (
-	ReplaceReplies MalformedReplies = iota // the client reads 451 or 554
+	ReplaceReplies MalformedReplies = iota // the client reads what is clear
 	CloseReplies                           // the session ends
 )
 

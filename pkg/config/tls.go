@@ -14,7 +14,7 @@ import (
 // TLS says what a service does about TLS. reference.yaml explains each.
 type TLS struct {
 	Mode         TLSMode
-	Certificates []Certificate // that clients are shown; the first is for those that ask for no name
+	Certificates []Certificate // that clients are shown; the first is for those that ask for no name of ours
 	Domains      []string      // whose mail comes here, for doctor; in lower case
 	Client       TLSClient
 	Origin       TLSOrigin
@@ -43,9 +43,13 @@ type TLSClient struct {
 	Require  bool // no mail without TLS
 	Implicit bool // TLS from the first octet on, port 465
 	Minimum  TLSVersion
+	RSA      RSAKeyExchange
 	Verify   ClientVerify
 	CA       string // file of the roots of clients' certificates
 }
+
+// ExchangesRSA reports whether RSA key exchange can happen.
+func (c TLSClient) ExchangesRSA() bool { return c.RSA == RSAAllow && c.Minimum == TLS12 }
 
 // TLSVersion is a version of TLS.
 type TLSVersion uint8
@@ -53,6 +57,14 @@ type TLSVersion uint8
 const (
 	TLS12 TLSVersion = iota
 	TLS13
+)
+
+// RSAKeyExchange is what becomes of clients that know no better key exchange.
+type RSAKeyExchange uint8
+
+const (
+	RSAAllow  RSAKeyExchange = iota // they have TLS without forward secrecy
+	RSARefuse                       // they have none
 )
 
 // ClientVerify is whether clients show certificates.
@@ -117,6 +129,7 @@ func clientTLS(r *report, at path, raw rawTLSClient, c *TLSClient) {
 	truth(r, at.key("require"), raw.Require, &c.Require)
 	truth(r, at.key("implicit"), raw.Implicit, &c.Implicit)
 	word(r, at.key("minimum"), raw.Minimum, tlsVersionWords, &c.Minimum)
+	word(r, at.key("rsa_key_exchange"), raw.RSA, rsaWords, &c.RSA)
 	word(r, at.key("verify"), raw.Verify, clientVerifyWords, &c.Verify)
 	file(r, at.key("ca"), raw.CA, &c.CA)
 }

@@ -21,6 +21,7 @@ var (
 	eightBitWords     = []string{"pass", "reject"}
 	tlsModeWords      = []string{"auto", "mirror", "passthrough", "client", "origin", "off"}
 	tlsVersionWords   = []string{"TLS1.2", "TLS1.3"}
+	rsaWords          = []string{"allow", "refuse"}
 	clientVerifyWords = []string{"none", "optional", "always"}
 	originVerifyWords = []string{"none", "system", "ca", "pin", "dane"}
 	unofferedWords    = []string{"drop", "refuse"}
@@ -77,6 +78,9 @@ func (m TLSMode) String() string { return wordOf(tlsModeWords, m) }
 
 // String returns the word used in the file.
 func (v TLSVersion) String() string { return wordOf(tlsVersionWords, v) }
+
+// String returns the word used in the file.
+func (r RSAKeyExchange) String() string { return wordOf(rsaWords, r) }
 
 // String returns the word used in the file.
 func (v ClientVerify) String() string { return wordOf(clientVerifyWords, v) }

@@ -11,6 +11,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/relay"
 	"github.com/portreeve/portreeve/pkg/resolve"
+	"github.com/portreeve/portreeve/pkg/secure"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
@@ -39,7 +40,11 @@ func (i *inspector) openRing() error {
 	return nil
 }
 
-func pairsOf(t config.TLS) []keyring.Pair {
+// PairsOf returns the certificates that a service shows to clients.
+func PairsOf(t config.TLS) []keyring.Pair {
+	if !t.Terminates() {
+		return nil
+	}
 	pairs := make([]keyring.Pair, len(t.Certificates))
 	for n, c := range t.Certificates {
 		pairs[n] = keyring.Pair(c)
@@ -47,14 +52,11 @@ func pairsOf(t config.TLS) []keyring.Pair {
 	return pairs
 }
 
-// Pairs returns the certificates that a configuration shows to clients. Who makes
-// Options.Keys in another process tells it that these are all.
+// Pairs returns the certificates that a configuration shows to clients.
 func Pairs(c *config.Config) []keyring.Pair {
 	var all []keyring.Pair
 	for _, s := range c.Services {
-		if s.TLS.Terminates() {
-			all = append(all, pairsOf(s.TLS)...)
-		}
+		all = append(all, PairsOf(s.TLS)...)
 	}
 	return all
 }
@@ -146,7 +148,7 @@ func whenTLS(t config.TLS) session.TLS {
 
 // clientConfig is how clients are met.
 func (i *inspector) clientConfig(t config.TLS) (*tls.Config, error) {
-	c := keyring.Clients{Pairs: pairsOf(t), Minimum: tls.VersionTLS12}
+	c := keyring.Clients{Pairs: PairsOf(t), Minimum: tls.VersionTLS12, Suites: secure.Suites(t.Client.ExchangesRSA())}
 	if t.Client.Minimum == config.TLS13 {
 		c.Minimum = tls.VersionTLS13
 	}
@@ -172,6 +174,7 @@ func originConfig(o config.TLSOrigin) *tls.Config {
 	return &tls.Config{
 		ServerName:                  o.Name,
 		MinVersion:                  tls.VersionTLS12,
+		CipherSuites:                secure.Suites(false), // not nil, which GODEBUG could add to
 		ClientSessionCache:          tls.NewLRUClientSessionCache(resumable),
 		DynamicRecordSizingDisabled: true, // a message is waited for as a whole
 	}

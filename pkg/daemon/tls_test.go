@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,8 @@ func TestTLSOfService(t *testing.T) {
 	if c := got.Clients; c.MinVersion != tls.VersionTLS13 || c.ClientAuth != tls.RequireAndVerifyClientCert || c.ClientCAs == nil {
 		t.Errorf("clients: %+v", c)
 	}
-	if p := got.Policy; p.Method != trust.Roots || p.Pool == nil || p.Name != "origin.example.org" || got.Origins.ServerName != p.Name || got.Origins.MinVersion != tls.VersionTLS12 {
+	if p := got.Policy; p.Method != trust.Roots || p.Pool == nil || p.Name != "origin.example.org" || got.Origins.ServerName != p.Name || got.Origins.MinVersion != tls.VersionTLS12 ||
+		len(got.Origins.CipherSuites) == 0 || slices.Contains(got.Origins.CipherSuites, tls.TLS_RSA_WITH_AES_128_GCM_SHA256) {
 		t.Errorf("origins: %+v, %+v", p, got.Origins)
 	}
 	i.warnOfExpiry(time.Now())
@@ -82,6 +84,31 @@ func TestTLSOfService(t *testing.T) {
 	for _, want := range []string{"certificate in use", "a certificate expires soon", "a certificate has expired"} {
 		if !strings.Contains(said.String(), want) {
 			t.Errorf("it does not say %q:\n%s", want, said)
+		}
+	}
+}
+
+// TestSuitesOfClients: RSA key exchange is there unless it is turned off, or cannot be.
+func TestSuitesOfClients(t *testing.T) {
+	i, section, _ := withFiles(t)
+	if err := i.openRing(); err != nil {
+		t.Fatal(err)
+	}
+	for _, k := range []struct {
+		of   config.TLSClient
+		want bool
+	}{
+		{config.TLSClient{}, true},
+		{config.TLSClient{RSA: config.RSARefuse}, false},
+		{config.TLSClient{Minimum: config.TLS13}, false},
+	} {
+		section.Client = k.of
+		c, err := i.clientConfig(section)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Contains(c.CipherSuites, tls.TLS_RSA_WITH_AES_128_GCM_SHA256); got != k.want || !slices.Contains(c.CipherSuites, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256) {
+			t.Errorf("%+v: %x", k.of, c.CipherSuites)
 		}
 	}
 }

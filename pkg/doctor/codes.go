@@ -108,6 +108,7 @@ var Codes = []Code{
 	{"client-ca", "The authority of clients' certificates cannot be used.", nil},
 	{"origin-policy", "An origin's certificate cannot be judged as the configuration asks.", nil},
 	{"origin-tls", "What an origin offers.", nil},
+	{"origin-secrecy", "An origin's TLS has no forward secrecy.", nil},
 	{"origin-tls-unseen", "It cannot be seen what an origin offers.", nil},
 	{"origin-no-tls", "An origin offers no TLS.", nil},
 	{"origin-pin", "An origin's key is none of the pinned ones.", nil},

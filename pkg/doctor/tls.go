@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"crypto/sha256"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/finding"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/secure"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
 
@@ -97,7 +99,7 @@ func (e tlsTopic) offer(s config.Service, origin netip.AddrPort) {
 		e.problem("origin-policy", object, fmt.Sprintf("nothing of it can be judged as tls.origin asks: %v: the inspector does not start", judgement.Policy), "put the file there, or change tls.origin of service "+s.Name)
 		return
 	}
-	o, looked := e.m.TLS.Offers[asked(s, origin)]
+	o, looked := e.m.TLS.Offers[asked(s, origin, judgement.Proof)]
 	switch {
 	case !looked:
 		return
@@ -112,6 +114,9 @@ func (e tlsTopic) offer(s config.Service, origin netip.AddrPort) {
 	}
 	leaf := o.Chain[0]
 	e.info("origin-tls", object, fmt.Sprintf("offers %s, its certificate is %s until %s, its key %s", o.Version, leaf.Subject, day(leaf.NotAfter), trust.PinOf(leaf)))
+	if secure.LacksSecrecy(o.Suite) {
+		e.warn("origin-secrecy", object, fmt.Sprintf("its TLS has no forward secrecy (%s): who records a session and later gets its key can read it, and services that verify it have no TLS with it", tls.CipherSuiteName(o.Suite)), "offer ECDHE there")
+	}
 	e.policy(s, object, leaf, judgement.Refused)
 	e.names(s, object, o)
 }

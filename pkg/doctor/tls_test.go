@@ -124,6 +124,9 @@ func testTLSFindings(t *testing.T) {
 		{"no STARTTLS", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Greeting: "mx.example.org"} }), "warning origin 198.51.100.1:25: it offers no TLS"},
 		{"no STARTTLS, required", withCertificate + ", origin: {require: true}", change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{} }), "error origin 198.51.100.1:25: it offers no TLS, which service mx requires"},
 		{"origin fails", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) { *o = Offer{Err: fmt.Errorf("alert")} }), "warning origin 198.51.100.1:25: cannot see what it offers: alert"},
+		{"origin without forward secrecy", withCertificate, change(func(_ *TLS, o *Offer, _ *Domain, _ *Shown) {
+			o.Version, o.Suite = "TLS 1.2", tls.TLS_RSA_WITH_AES_128_GCM_SHA256
+		}), "warning origin 198.51.100.1:25: its TLS has no forward secrecy (TLS_RSA_WITH_AES_128_GCM_SHA256)"},
 		{"other pin", withCertificate + ", origin: {verify: pin, pins: sha256/AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=}", judged(Judgement{Refused: &trust.Error{Why: event.FailurePin}}), "error origin 198.51.100.1:25: its key is none of those under tls.origin.pins of service mx"},
 		{"other name", withCertificate + ", origin: {verify: system, name: other.example.org}", named("other.example.org", x509.HostnameError{Certificate: good.Certificate, Host: "other.example.org"}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system of service mx asks (x509: certificate is valid for mx.example.org, not other.example.org): no TLS comes about; set tls.origin.name"},
 		{"another authority", withCertificate + ", origin: {verify: system, name: mx.example.org}", named("mx.example.org", x509.UnknownAuthorityError{}), "error origin 198.51.100.1:25: its certificate is refused, as verify: system of service mx asks (x509: certificate signed by unknown authority): no TLS comes about; let the origin send"},
@@ -209,7 +212,7 @@ func TestLookTLS(t *testing.T) {
 	if err := got.Authorities[key]; err == nil {
 		t.Error("a key is taken for authorities")
 	}
-	o := got.Offers[Asked{Origin: at}]
+	o := got.Offers[Asked{Origin: at, Proof: true}]
 	if why := got.Judgements[Judge{"mx", at}]; why.Policy != nil || !errors.As(why.Refused, &x509.HostnameError{}) {
 		t.Errorf("judgement: %+v", why)
 	}
@@ -271,8 +274,41 @@ func TestServicesOfOneOrigin(t *testing.T) {
 			t.Errorf("found %s, want %s", f, want[i])
 		}
 	}
-	if n := len(origin.Sessions()); n != 2 { // with the name and without it
+	if n := len(origin.Sessions()); n != 3 { // with RSA key exchange, and without it with and without the name
 		t.Errorf("the origin was asked %d times", n)
+	}
+}
+
+// TestOriginKnowsRSAOnly: it is talked to as sessions do, which offer such an origin
+// nothing where it has to prove who it is.
+func TestOriginKnowsRSAOnly(t *testing.T) {
+	pair := pki.New("test").IssueFor(pki.RSA(), []string{"origin.example.org"})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	suite := uint16(tls.TLS_RSA_WITH_AES_256_CBC_SHA)
+	origin := peer.Serve(peer.Behaviour{TLS: &tls.Config{Certificates: []tls.Certificate{pair.TLS()}, CipherSuites: []uint16{suite}, MaxVersion: tls.VersionTLS12}}, ln)
+	defer origin.Close()
+	at := netip.MustParseAddrPort(ln.Addr().String())
+	c := &config.Config{Services: []config.Service{
+		{Name: "any", Origins: []netip.AddrPort{at}, TLS: config.TLS{Mode: config.TLSMirror}},
+		{Name: "pins", Origins: []netip.AddrPort{at}, TLS: config.TLS{Mode: config.TLSMirror, Origin: config.TLSOrigin{Verify: config.OriginPin}}},
+	}}
+	seen := LookTLS(t.Context(), c, Published{}, func(o config.TLSOrigin) (*trust.Policy, error) {
+		if o.Verify == config.OriginPin {
+			return &trust.Policy{Method: trust.Pins, Pins: []trust.Pin{trust.PinOf(pair.Certificate)}}, nil
+		}
+		return &trust.Policy{}, nil
+	})
+	if o := seen.Offers[Asked{Origin: at}]; o.Err != nil || o.Suite != suite {
+		t.Errorf("one that can be anybody: %+v", o)
+	}
+	if o := seen.Offers[Asked{Origin: at, Proof: true}]; o.Err == nil || o.Version != "" {
+		t.Errorf("one that has to prove who it is: %+v", o)
+	}
+	if j := seen.Judgements[Judge{"pins", at}]; !j.Proof {
+		t.Errorf("the judgement: %+v", j)
 	}
 }
 

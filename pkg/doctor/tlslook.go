@@ -16,6 +16,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/returns"
+	"github.com/portreeve/portreeve/pkg/secure"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/trust"
 )
@@ -46,6 +47,7 @@ type Offer struct {
 	Hello    string // the name in its reply to EHLO
 	STARTTLS bool
 	Version  string              // of TLS; empty without a handshake
+	Suite    uint16              // of ciphers
 	Chain    []*x509.Certificate // that it shows
 	Err      error               // where it went wrong
 }
@@ -56,11 +58,12 @@ type Asked struct {
 	Origin   netip.AddrPort
 	Implicit bool
 	Name     string // that the handshake asks for
+	Proof    bool   // the origin has to prove who it is: no RSA key exchange is offered
 }
 
 // asked returns how a service talks to an origin.
-func asked(s config.Service, origin netip.AddrPort) Asked {
-	return Asked{Origin: origin, Implicit: s.TLS.Origin.Implicit, Name: s.TLS.Origin.Name}
+func asked(s config.Service, origin netip.AddrPort, proof bool) Asked {
+	return Asked{Origin: origin, Implicit: s.TLS.Origin.Implicit, Name: s.TLS.Origin.Name, Proof: proof}
 }
 
 // Judge is a service, which has a policy of its own, and the origin that it judges.
@@ -73,6 +76,7 @@ type Judge struct {
 type Judgement struct {
 	Policy  error // why nothing can be judged by tls.origin; then nobody was asked for this service
 	Refused error // why sessions do not take it
+	Proof   bool  // it has to prove who it is
 }
 
 // Domain is what an operator's domain publishes.
@@ -176,34 +180,29 @@ const offerPatience = 10 * time.Second
 // look talks to an origin of a service, unless it was talked to in the same way
 // already, and judges it as the service's sessions do.
 func (t *TLS) look(ctx context.Context, s config.Service, origin netip.AddrPort, policy PolicyOf, silent bool) {
-	judge, how := Judge{s.Name, origin}, asked(s, origin)
+	of := Judge{s.Name, origin}
 	p, err := policy(s.TLS.Origin)
 	if err != nil {
-		t.Judgements[judge] = Judgement{Policy: err}
+		t.Judgements[of] = Judgement{Policy: err}
 		return
 	}
 	if silent {
 		return
 	}
+	judge, proof, err := p.Judge(ctx, origin.Port())
+	how := asked(s, origin, proof)
 	o, known := t.Offers[how]
 	if !known {
 		o = talkTo(ctx, how)
 		t.Offers[how] = o
 	}
-	t.Judgements[judge] = Judgement{Refused: refused(ctx, p, origin, o)}
-}
-
-// refused says why a policy does not take what an origin shows; nil: it does, or
-// there was nothing to judge.
-func refused(ctx context.Context, p *trust.Policy, origin netip.AddrPort, o Offer) error {
-	if o.Err != nil || len(o.Chain) == 0 {
-		return nil
+	j := Judgement{Proof: proof}
+	if o.Err == nil && len(o.Chain) > 0 { // there is something to judge
+		if j.Refused = err; err == nil {
+			_, j.Refused = judge(tls.ConnectionState{PeerCertificates: o.Chain})
+		}
 	}
-	judge, err := p.Judge(ctx, origin.Port())
-	if err == nil {
-		_, err = judge(tls.ConnectionState{PeerCertificates: o.Chain})
-	}
-	return err
+	t.Judgements[of] = j
 }
 
 // talkTo talks to an origin as far as a handshake.
@@ -217,7 +216,7 @@ func talkTo(ctx context.Context, how Asked) (o Offer) {
 	conn.SetDeadline(time.Now().Add(offerPatience))
 	t := &talk{conn: conn}
 	if how.Implicit {
-		o.Err = t.secure(&o, how.Name)
+		o.Err = t.secure(&o, how)
 	}
 	if o.Err == nil {
 		o.Err = t.hello(&o)
@@ -226,7 +225,7 @@ func talkTo(ctx context.Context, how Asked) (o Offer) {
 		return o
 	}
 	if _, o.Err = t.command("STARTTLS", 220); o.Err == nil {
-		o.Err = t.secure(&o, how.Name)
+		o.Err = t.secure(&o, how)
 	}
 	return o
 }
@@ -298,16 +297,16 @@ func linesOf(r smtp.WireReply) (lines []string) {
 }
 
 // secure makes the handshake and takes what the origin shows, whoever it is.
-func (t *talk) secure(o *Offer, name string) error {
+func (t *talk) secure(o *Offer, how Asked) error {
 	if len(t.in) > 0 {
 		return errors.New("it sends octets behind its reply to STARTTLS")
 	}
-	conn := tls.Client(t.conn, &tls.Config{ServerName: name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12})
+	conn := tls.Client(t.conn, &tls.Config{ServerName: how.Name, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12, CipherSuites: secure.Suites(!how.Proof)})
 	if err := conn.Handshake(); err != nil {
 		return err
 	}
 	state := conn.ConnectionState()
-	o.Version, o.Chain = tls.VersionName(state.Version), state.PeerCertificates
+	o.Version, o.Suite, o.Chain = tls.VersionName(state.Version), state.CipherSuite, state.PeerCertificates
 	t.conn = conn
 	return nil
 }

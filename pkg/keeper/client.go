@@ -3,6 +3,7 @@ package keeper
 import (
 	"bufio"
 	"crypto"
+	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -15,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
@@ -41,9 +43,16 @@ type Keys struct {
 const patience = 30 * time.Second
 
 var (
-	errGone = errors.New("the process that holds the keys is gone; start the inspector again")
-	errSlow = fmt.Errorf("the process that holds the keys has not answered for %s", patience)
+	errGone error = keyError("the process that holds the keys is gone; start the inspector again")
+	errSlow error = keyError(fmt.Sprintf("the process that holds the keys has not answered for %s", patience))
 )
+
+// keyError makes the word in a handshake's record right.
+type keyError string
+
+func (e keyError) Error() string { return string(e) }
+
+func (keyError) Failure() event.Failure { return event.FailureKey }
 
 // Connect takes the socket over that Start has made. A process that Exec has
 // confined says so, and then hears of keys that come to where it can read them.
@@ -181,7 +190,7 @@ func (k *Keys) Load(p keyring.Pair, stamp string) (*keyring.Loaded, error) {
 		Warnings: r.Loaded.Warnings,
 		Certificate: tls.Certificate{
 			Certificate: r.Loaded.Chain, Leaf: leaf,
-			PrivateKey: &remote{k, r.Loaded.Key, leaf.PublicKey},
+			PrivateKey: k.remote(r.Loaded.Key, leaf.PublicKey),
 		},
 	}, nil
 }
@@ -200,6 +209,17 @@ type remote struct {
 	keys   *Keys
 	id     keyID
 	public crypto.PublicKey
+}
+
+// remoteRSA can decrypt, too. crypto/tls fails with a key of another kind that could.
+type remoteRSA struct{ remote }
+
+func (k *Keys) remote(id keyID, public crypto.PublicKey) crypto.Signer {
+	r := remote{k, id, public}
+	if _, is := public.(*rsa.PublicKey); is {
+		return &remoteRSA{r}
+	}
+	return &r
 }
 
 // Public returns the public half.

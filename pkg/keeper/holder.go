@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha512"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -23,12 +24,12 @@ import (
 )
 
 // Hold is the life of the holder: it answers what comes by the socket until its
-// other end is closed, which the inspector's end does. It reads the pairs of
-// list, as Start has written it, and no others. No other process of the same user
+// other end is closed, which the inspector's end does. It reads the pairs of the
+// grants in list, as Start has written it, and no others. No other process of the same user
 // can look into this one from the first key on, and it leaves no core behind.
 func Hold(socket *os.File, list io.Reader) error {
-	var pairs []keyring.Pair
-	if err := json.NewDecoder(list).Decode(&pairs); err != nil {
+	var grants []Grant
+	if err := json.NewDecoder(list).Decode(&grants); err != nil {
 		return fmt.Errorf("hold keys: read which: %w", err)
 	}
 	if err := confine.Hide(); err != nil {
@@ -40,30 +41,39 @@ func Hold(socket *os.File, list io.Reader) error {
 	}
 	socket.Close()
 	defer conn.Close()
-	return newHolder(conn, keyring.Files{}, pairs).serve()
+	return newHolder(conn, keyring.Files{}, grants).serve()
 }
 
 // holder answers one inspector.
 type holder struct {
-	in    io.Reader
-	files keyring.Source
-	pairs []keyring.Pair // that may be loaded
+	in     io.Reader
+	files  keyring.Source
+	grants []Grant
+	seed   []byte // of what is answered where there is no secret
 
 	mu      sync.Mutex // of out
 	out     io.Writer
-	turn    chan struct{} // signatures at once, as many as there are processors
+	turn    chan struct{} // signatures and decryptions at once, as many as there are processors
 	loading chan struct{} // pairs at once: one
 
 	keys sync.RWMutex // of the following
-	have map[keyID]crypto.Signer
+	have map[keyID]key
 	last map[keyring.Pair][]keyID // newest first; a handshake may still want the one before
 }
 
-func newHolder(conn io.ReadWriter, files keyring.Source, pairs []keyring.Pair) *holder {
+// key is a private key, and whether it may decrypt.
+type key struct {
+	crypto.Signer
+	decrypts bool
+}
+
+func newHolder(conn io.ReadWriter, files keyring.Source, grants []Grant) *holder {
+	seed := make([]byte, sha512.Size384)
+	rand.Read(seed) // never fails
 	return &holder{
-		in: bufio.NewReader(conn), out: conn, files: files, pairs: pairs,
+		in: bufio.NewReader(conn), out: conn, files: files, grants: grants, seed: seed,
 		turn: make(chan struct{}, runtime.GOMAXPROCS(0)), loading: make(chan struct{}, 1),
-		have: make(map[keyID]crypto.Signer), last: make(map[keyring.Pair][]keyID),
+		have: make(map[keyID]key), last: make(map[keyring.Pair][]keyID),
 	}
 }
 
@@ -77,17 +87,24 @@ func (h *holder) serve() error {
 		case err != nil:
 			return fmt.Errorf("hold keys: read a request: %w", err)
 		case q.Sign != nil:
-			h.turn <- struct{}{}
-			go func() {
-				h.answer(h.sign(&q))
-				<-h.turn
-			}()
+			h.inTurn(h.sign, &q)
+		case q.Decrypt != nil:
+			h.inTurn(h.decrypt, &q)
 		case q.Load != nil:
 			h.beginLoad(&q)
 		default:
 			h.answer(reply{ID: q.ID, Err: "hold keys: nothing is asked for"})
 		}
 	}
+}
+
+// inTurn answers a request that takes a processor, when there is one.
+func (h *holder) inTurn(work func(*request) reply, q *request) {
+	h.turn <- struct{}{}
+	go func() {
+		h.answer(work(q))
+		<-h.turn
+	}()
 }
 
 func (h *holder) answer(r reply) {
@@ -122,7 +139,8 @@ func (h *holder) load(q *request) reply {
 // read reads a pair that is on the list. Nothing else is ever opened, whatever is
 // asked for.
 func (h *holder) read(q *load) (*loaded, error) {
-	if !slices.Contains(h.pairs, q.Pair) {
+	granted := func(g Grant) bool { return g.Pair == q.Pair }
+	if !slices.ContainsFunc(h.grants, granted) {
 		return nil, fmt.Errorf("hold keys: certificate %s is not of this configuration", q.Pair.Chain)
 	}
 	l, err := h.files.Load(q.Pair, q.Stamp)
@@ -131,16 +149,20 @@ func (h *holder) read(q *load) (*loaded, error) {
 	}
 	sum := sha256.Sum256(l.Certificate.Leaf.RawSubjectPublicKeyInfo)
 	id := keyID(hex.EncodeToString(sum[:]))
-	h.keep(q.Pair, id, l.Certificate.PrivateKey.(crypto.Signer))
+	h.keep(q.Pair, id, key{
+		Signer:   l.Certificate.PrivateKey.(crypto.Signer),
+		decrypts: slices.ContainsFunc(h.grants, func(g Grant) bool { return granted(g) && g.Decrypt }),
+	})
 	return &loaded{Stamp: l.Stamp, Chain: l.Certificate.Certificate, Warnings: l.Warnings, Key: id}, nil
 }
 
 // keep remembers a pair's key and the one before it, and forgets older ones that
 // no other pair has.
-func (h *holder) keep(p keyring.Pair, id keyID, key crypto.Signer) {
+func (h *holder) keep(p keyring.Pair, id keyID, k key) {
 	h.keys.Lock()
 	defer h.keys.Unlock()
-	h.have[id] = key
+	k.decrypts = k.decrypts || h.have[id].decrypts // by another pair, which has it too
+	h.have[id] = k
 	if list := h.last[p]; len(list) == 0 || list[0] != id {
 		h.last[p] = append([]keyID{id}, list[:min(len(list), 1)]...)
 	}
@@ -160,9 +182,9 @@ func (h *holder) keep(p keyring.Pair, id keyID, key crypto.Signer) {
 func (h *holder) sign(q *request) reply {
 	r := reply{ID: q.ID}
 	h.keys.RLock()
-	key := h.have[q.Sign.Key]
+	key, known := h.have[q.Sign.Key]
 	h.keys.RUnlock()
-	if key == nil {
+	if !known {
 		r.Err = "hold keys: no such key"
 		return r
 	}

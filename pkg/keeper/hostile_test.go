@@ -47,6 +47,14 @@ func TestBurst(t *testing.T) {
 	all.Wait()
 }
 
+// idOf returns the name of a key that was loaded.
+func idOf(l *keyring.Loaded) keyID {
+	if k, is := l.Certificate.PrivateKey.(*remoteRSA); is {
+		return k.id
+	}
+	return l.Certificate.PrivateKey.(*remote).id
+}
+
 // TestOnlyHandshakes: what no handshake asks for is not signed, and a request for
 // it does not end the holder.
 func TestOnlyHandshakes(t *testing.T) {
@@ -67,7 +75,7 @@ func TestOnlyHandshakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		ids[name] = l.Certificate.PrivateKey.(*remote).id
+		ids[name] = idOf(l)
 	}
 	digest, long := make([]byte, 32), make([]byte, 48)
 	for _, k := range []struct {
@@ -172,8 +180,8 @@ func TestSlowFiles(t *testing.T) {
 		pair := keyring.Pair{Chain: "/mx.pem", Key: "/mx.key"}
 		files := stuck{make(chan struct{})}
 		a, b := net.Pipe()
-		h := newHolder(b, files, []keyring.Pair{pair})
-		h.have["id"] = p.Key
+		h := newHolder(b, files, granted(pair))
+		h.have["id"] = key{Signer: p.Key}
 		go h.serve()
 		keys := newKeys(a)
 		first := make(chan error)
@@ -227,13 +235,16 @@ func TestHolderTakesNothing(t *testing.T) {
 }
 
 // FuzzRequests sends the holder what one who has taken the inspector over might.
-// It must neither panic nor sign anything but what the key's owner would verify.
+// It must neither panic nor sign anything but what the key's owner would verify, and what
+// it decrypts has one length.
 func FuzzRequests(f *testing.F) {
-	key := pki.RSA().(*rsa.PrivateKey)
+	private := pki.RSA().(*rsa.PrivateKey)
 	for _, q := range []request{
 		{ID: 1, Sign: &sign{Key: "id", Digest: make([]byte, 32), Hash: crypto.SHA256}},
 		{ID: 2, Sign: &sign{Key: "id", Digest: make([]byte, 48), Hash: crypto.SHA384, PSS: true}},
 		{ID: 3, Load: &load{keyring.Pair{Chain: "/a", Key: "/b"}, "stamp"}},
+		{ID: 4, Decrypt: &decrypt{Key: "id", Ciphertext: make([]byte, 256)}},
+		{ID: 5, Decrypt: &decrypt{Key: "id", Ciphertext: encrypted(f, &private.PublicKey, make([]byte, secretSize))}},
 		{},
 	} {
 		body, err := json.Marshal(q)
@@ -249,7 +260,7 @@ func FuzzRequests(f *testing.F) {
 			io.Reader
 			io.Writer
 		}{strings.NewReader(string(whole) + string(whole)), out}, nil, nil)
-		h.have["id"] = key
+		h.have["id"] = key{private, true}
 		h.serve()
 		for range cap(h.turn) {
 			h.turn <- struct{}{} // all signatures are made
@@ -259,12 +270,13 @@ func FuzzRequests(f *testing.F) {
 			if readMessage(out, maxReply, &r) != nil {
 				break
 			}
-			if len(r.Signature) == 0 {
-				continue
-			}
 			var q request
-			if err := json.Unmarshal(body, &q); err != nil || !verifies(&key.PublicKey, q.Sign, r.Signature) {
+			err := json.Unmarshal(body, &q)
+			if len(r.Signature) > 0 && (err != nil || !verifies(&private.PublicKey, q.Sign, r.Signature)) {
 				t.Errorf("%q: signed %x, %v", body, r.Signature, err)
+			}
+			if len(r.Secret) > 0 && (err != nil || len(r.Secret) != secretSize || len(q.Decrypt.Ciphertext) != private.Size()) {
+				t.Errorf("%q: decrypted %x, %v", body, r.Secret, err)
 			}
 		}
 	})

@@ -1,14 +1,15 @@
 // Package keeper holds private keys in a process of their own.
 //
-// The holder reads the files of certificates, checks them and signs; it listens
-// to one socket, which only the inspector has, and to nothing on any network. The
-// inspector, which parses what strangers send, gets chains and signatures and
-// never a key: it does not open the files, and in its confines (package confine) it
+// The holder reads the files of certificates, checks them, signs, and decrypts what
+// clients without a better key exchange send; it listens to one socket, which only the inspector has, and to nothing on any network. The
+// inspector, which parses what strangers send, gets chains, signatures and secrets of
+// sessions and never a key: it does not open the files, and in its confines (package confine) it
 // cannot, where the kernel has Landlock. The verb run starts the holder; nothing else
 // calls this package, but for the holder's own verb.
 //
-// What remains to one who has taken the inspector over is to have signatures made
-// for as long as it lasts. The key is out of that process's own reach; but where the
+// What remains to one who has taken the inspector over is to have signatures made, and
+// to have such secrets of sessions decrypted, also of sessions that he has recorded, for as
+// long as it lasts. The key is out of that process's own reach; but where the
 // inspector is root, so are the files by which other programs of the machine are
 // told what to do: narrow those by what starts it (for systemd: ProtectSystem=strict).
 package keeper
@@ -22,11 +23,18 @@ import (
 	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
+// Grant is a pair whose key may be used: to sign, and if it says so to decrypt.
+type Grant struct {
+	Pair    keyring.Pair
+	Decrypt bool // the secrets of sessions by RSA key exchange
+}
+
 // request is what the inspector asks the holder; one of its parts is set.
 type request struct {
-	ID   uint64
-	Load *load
-	Sign *sign
+	ID      uint64
+	Load    *load
+	Sign    *sign
+	Decrypt *decrypt
 }
 
 type load struct {
@@ -47,6 +55,7 @@ type reply struct {
 	Err       string // empty: it went well
 	Loaded    *loaded
 	Signature []byte
+	Secret    []byte // that was decrypted
 }
 
 // loaded is keyring.Loaded without the key.

@@ -56,10 +56,18 @@ func write(t *testing.T, dir, name string, p *pki.Pair) keyring.Pair {
 	return keyring.Pair{Chain: chain, Key: key}
 }
 
+// granted are grants of pairs, for everything.
+func granted(pairs ...keyring.Pair) (all []Grant) {
+	for _, p := range pairs {
+		all = append(all, Grant{p, true})
+	}
+	return all
+}
+
 // start runs a real holder.
 func start(t *testing.T, pairs ...keyring.Pair) *Keys {
 	t.Helper()
-	socket, err := Start(pairs, "/proc/self/exe", "hold")
+	socket, err := Start(granted(pairs...), "/proc/self/exe", "hold")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +231,7 @@ const nobody = 65534
 // startAndTell starts a holder, says that it has a key, and waits for the end of the
 // input.
 func startAndTell(pair keyring.Pair) {
-	socket, err := Start([]keyring.Pair{pair}, "/proc/self/exe", "hold")
+	socket, err := Start(granted(pair), "/proc/self/exe", "hold")
 	if err != nil {
 		panic(err)
 	}
@@ -323,7 +331,7 @@ func TestNothingSecretOnTheWire(t *testing.T) {
 	pair := write(t, t.TempDir(), "mx", p)
 	a, b := net.Pipe()
 	tapped := &tap{Conn: b}
-	go newHolder(tapped, keyring.Files{}, []keyring.Pair{pair}).serve()
+	go newHolder(tapped, keyring.Files{}, granted(pair)).serve()
 	keys := newKeys(a)
 	defer keys.Close()
 	if _, err := keys.Load(pair, ""); err != nil {

@@ -10,18 +10,17 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/confine"
-	"github.com/portreeve/portreeve/pkg/keyring"
 )
 
 // holderSocket is the descriptor under which the holder finds its socket.
 const holderSocket = 3
 
-// Start runs a command as the holder of the keys of some pairs, and returns the
+// Start runs a command as the holder of the keys that are granted, and returns the
 // socket to it. The command calls Hold with the file that Socket returns there, and
 // its standard input. It has no capability but that of reading files, and can
 // get none. It ends when the last copy of the socket is closed.
-func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, error) {
-	list, err := written(pairs)
+func Start(grants []Grant, program string, args ...string) (*os.File, error) {
+	list, err := written(grants)
 	if err != nil {
 		return nil, fmt.Errorf("start the process that holds the keys: %w", err)
 	}
@@ -44,18 +43,18 @@ func Start(pairs []keyring.Pair, program string, args ...string) (*os.File, erro
 	return ours, nil
 }
 
-// written returns a file with the list of pairs. It is no pipe: who calls Start may
+// written returns a file with the list of grants. It is no pipe: who calls Start may
 // become another program before the holder has read anything.
-func written(pairs []keyring.Pair) (*os.File, error) {
-	list, err := json.Marshal(pairs)
+func written(grants []Grant) (*os.File, error) {
+	list, err := json.Marshal(grants)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("pairs", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("grants", unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "pairs")
+	f := os.NewFile(uintptr(fd), "grants")
 	if _, err = f.Write(list); err == nil {
 		_, err = f.Seek(0, io.SeekStart)
 	}

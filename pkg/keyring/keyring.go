@@ -43,14 +43,16 @@ type Loaded struct {
 // Ring holds certificates, each once however many services show it.
 type Ring struct {
 	source  Source
-	mu      sync.Mutex // of Refresh
 	entries map[Pair]*entry
 	order   []Pair
+
+	mu      sync.Mutex // of Refresh and the following
+	shelves []*shelf
 }
 
-// entry is one pair. What handshakes see changes in one step.
+// entry is one pair.
 type entry struct {
-	current atomic.Pointer[tls.Certificate]
+	current atomic.Pointer[uses]
 	stamp   string
 	failed  string // the last error, so that it is reported once
 }
@@ -93,6 +95,11 @@ func (r *Ring) Refresh() []Change {
 			news = append(news, c)
 		}
 	}
+	if len(news) > 0 {
+		for _, s := range r.shelves {
+			s.arrange()
+		}
+	}
 	return news
 }
 
@@ -109,7 +116,7 @@ func (e *entry) refresh(s Source, p Pair) (Change, bool) {
 		return Change{}, false
 	}
 	e.stamp, e.failed = l.Stamp, ""
-	e.current.Store(&l.Certificate)
+	e.current.Store(usesOf(l.Certificate))
 	return Change{Pair: p, Certificate: l.Certificate.Leaf, Warnings: l.Warnings}, true
 }
 
@@ -118,7 +125,7 @@ func (r *Ring) Leaves() map[Pair]*x509.Certificate {
 	all := make(map[Pair]*x509.Certificate, len(r.entries))
 	for p, e := range r.entries {
 		if c := e.current.Load(); c != nil {
-			all[p] = c.Leaf
+			all[p] = c.leaf
 		}
 	}
 	return all
@@ -137,8 +144,9 @@ func (r *Ring) Expiring(at time.Time) (late []Pair) {
 
 // Clients says how clients are met by one service.
 type Clients struct {
-	Pairs   []Pair // the first is for clients that ask for no name, or one that none is for
-	Minimum uint16 // version of TLS
+	Pairs   []Pair   // the first is the default: for clients that ask for no name, or one that none is for
+	Minimum uint16   // version of TLS
+	Suites  []uint16 // of TLS 1.2; nil: those that crypto/tls prefers
 	Auth    tls.ClientAuthType
 	Roots   *x509.CertPool // of clients' certificates
 }
@@ -148,64 +156,20 @@ type Clients struct {
 // keeps an old one for a week; they exist in memory only, and a certificate of a
 // client that has expired meanwhile is not taken.
 func (r *Ring) Config(c Clients) *tls.Config {
-	list := make([]*entry, 0, len(c.Pairs))
-	for _, p := range c.Pairs {
-		if e := r.entries[p]; e != nil {
-			list = append(list, e)
-		}
-	}
+	s := r.shelve(c.Pairs)
 	return &tls.Config{
 		MinVersion:                  c.Minimum,
+		CipherSuites:                c.Suites,
 		ClientAuth:                  c.Auth,
 		ClientCAs:                   c.Roots,
 		DynamicRecordSizingDisabled: true, // a message is waited for as a whole
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			return choose(list, h)
+			if chosen := s.order.Load().choose(h); chosen != nil {
+				return chosen, nil
+			}
+			return nil, errEmpty
 		},
 	}
-}
-
-// choose returns the certificate for a client: the first one that is for the name
-// and that the client can verify, else the first that it can verify, else the
-// first.
-func choose(list []*entry, h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	var fits, first *tls.Certificate
-	for _, e := range list {
-		c := e.current.Load()
-		if c == nil {
-			continue
-		}
-		if first == nil {
-			first = c
-		}
-		if len(list) == 1 {
-			break
-		}
-		if !understood(h, c) {
-			continue
-		}
-		if h.ServerName != "" && c.Leaf.VerifyHostname(h.ServerName) == nil {
-			return c, nil
-		}
-		if fits == nil {
-			fits = c
-		}
-	}
-	switch {
-	case fits != nil:
-		return fits, nil
-	case first != nil:
-		return first, nil
-	}
-	return nil, errEmpty
-}
-
-// understood reports whether a client can use the certificate's kind of key. The
-// question is asked without the name, which is ours to weigh.
-func understood(h *tls.ClientHelloInfo, c *tls.Certificate) bool {
-	nameless := *h
-	nameless.ServerName = ""
-	return nameless.SupportsCertificate(c) == nil
 }
 
 // errEmpty cannot happen to a ring that was opened without an error.

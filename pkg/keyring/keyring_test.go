@@ -37,21 +37,37 @@ func open(t *testing.T, pairs ...Pair) *Ring {
 // shown returns whose certificate a client sees that asks for name.
 func shown(t *testing.T, c *tls.Config, name string, options ...func(*tls.Config)) string {
 	t.Helper()
+	got, err := seen(c, append(options, func(asks *tls.Config) { asks.ServerName = name })...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// seen is shown, for a handshake that may fail.
+func seen(c *tls.Config, options ...func(*tls.Config)) (string, error) {
+	s, err := agreed(c, options...)
+	if err != nil {
+		return "", err
+	}
+	return s.PeerCertificates[0].Subject.CommonName, nil
+}
+
+// agreed is what a client sees of a handshake.
+func agreed(c *tls.Config, options ...func(*tls.Config)) (tls.ConnectionState, error) {
 	a, b := net.Pipe()
 	defer a.Close()
 	go func() {
 		tls.Server(b, c).Handshake()
 		b.Close()
 	}()
-	asks := &tls.Config{ServerName: name, InsecureSkipVerify: true}
+	asks := &tls.Config{InsecureSkipVerify: true}
 	for _, o := range options {
 		o(asks)
 	}
 	client := tls.Client(a, asks)
-	if err := client.Handshake(); err != nil {
-		t.Fatal(err)
-	}
-	return client.ConnectionState().PeerCertificates[0].Subject.CommonName
+	err := client.Handshake()
+	return client.ConnectionState(), err
 }
 
 func TestChoice(t *testing.T) {
@@ -81,13 +97,118 @@ func TestChoice(t *testing.T) {
 			t.Errorf("a client that asks for %q sees %s, not %s", name, got, want)
 		}
 	}
-	onlyRSA := func(c *tls.Config) {
-		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
-	}
 	for _, name := range []string{"b.example", "", "a.example"} {
-		if got := shown(t, c, name, onlyRSA); got != "rsa.example" {
+		if got := shown(t, c, name, knowing["RSA"]); got != "rsa.example" {
 			t.Errorf("a client that knows RSA only and asks for %q sees %s", name, got)
 		}
+	}
+}
+
+// knowing are clients that can use keys of one kind only.
+var knowing = map[string]func(*tls.Config){
+	"RSA": func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}
+	},
+	"ECDSA": func(c *tls.Config) {
+		c.MaxVersion, c.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256}
+	},
+	"both": func(*tls.Config) {},
+}
+
+// altered makes clients say what Go's own would not say.
+func altered(c *tls.Config, alter func(*tls.ClientHelloInfo)) *tls.Config {
+	c = c.Clone()
+	choose := c.GetCertificate
+	c.GetCertificate = func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		other := *h
+		alter(&other)
+		return choose(&other)
+	}
+	return c
+}
+
+// asking makes clients ask for a name, which may be an address.
+func asking(c *tls.Config, name string) *tls.Config {
+	return altered(c, func(h *tls.ClientHelloInfo) { h.ServerName = name })
+}
+
+// TestNamesOfTheDefault: who asks for no name of ours sees one of the default's names,
+// with the kind of key that it can use. Only where there is none it sees another.
+func TestNamesOfTheDefault(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	both := []string{"mx.example", "mail.example", "192.0.2.1"}
+	pair := func(name, kind string, names ...string) Pair {
+		if kind == "RSA" {
+			return write(t, dir, name, ca.IssueFor(pki.RSA(), append([]string{name}, names...)))
+		}
+		return write(t, dir, name, ca.Issue(append([]string{name}, names...)))
+	}
+	var (
+		ecDefault, rsaDefault = pair("ec-default", "ECDSA", both...), pair("rsa-default", "RSA", both...)
+		ecTwin, rsaTwin       = pair("ec-twin", "ECDSA", both...), pair("rsa-twin", "RSA", both...)
+		rsaPart               = pair("rsa-part", "RSA", "mail.example")
+		rsaWide               = pair("rsa-wide", "RSA", "*.example")
+		rsaOther, ecOther     = pair("rsa-other", "RSA", "other.example", "2001:db8::1"), pair("ec-other", "ECDSA", "other.example")
+	)
+	for what, k := range map[string]struct {
+		pairs []Pair
+		knows string
+		want  string
+		names []string // nil: those that no certificate is for
+	}{
+		"RSA client":                      {[]Pair{ecDefault, rsaOther, rsaTwin}, "RSA", "rsa-twin", nil},
+		"ECDSA client":                    {[]Pair{rsaDefault, ecOther, ecTwin}, "ECDSA", "ec-twin", nil},
+		"client of both":                  {[]Pair{ecDefault, rsaOther, rsaTwin}, "both", "ec-default", nil},
+		"client of the default's key":     {[]Pair{rsaDefault, rsaTwin, ecTwin}, "RSA", "rsa-default", nil},
+		"most of its names":               {[]Pair{ecDefault, rsaPart, rsaTwin}, "RSA", "rsa-twin", nil},
+		"some of its names":               {[]Pair{ecDefault, rsaOther, rsaPart}, "RSA", "rsa-part", nil},
+		"names by a wildcard":             {[]Pair{ecDefault, rsaOther, rsaPart, rsaWide}, "RSA", "rsa-wide", nil},
+		"none of its names":               {[]Pair{ecDefault, ecTwin, rsaOther}, "RSA", "rsa-other", nil},
+		"none that the client can use":    {[]Pair{rsaDefault, rsaOther}, "ECDSA", "rsa-default", nil},
+		"a name of another":               {[]Pair{ecDefault, rsaTwin, rsaOther}, "RSA", "rsa-other", []string{"other.example", "2001:db8::1"}},
+		"a name whose key does not help":  {[]Pair{ecDefault, rsaOther, ecOther, rsaTwin}, "RSA", "rsa-twin", []string{"ec-other"}},
+		"a name of the default":           {[]Pair{rsaOther, ecDefault, rsaTwin}, "RSA", "rsa-twin", []string{"mail.example", "192.0.2.1"}},
+		"a name of two, listed before it": {[]Pair{ecOther, ecDefault, ecTwin}, "ECDSA", "ec-default", []string{"mx.example"}},
+	} {
+		if k.names == nil {
+			k.names = []string{"", "unknown.test", "203.0.113.9", "2001:db8::9"}
+		}
+		config := open(t, k.pairs...).Config(Clients{Pairs: k.pairs, Minimum: tls.VersionTLS12})
+		for _, name := range k.names {
+			got, err := seen(asking(config, name), knowing[k.knows])
+			if what == "none that the client can use" {
+				if err == nil {
+					t.Errorf("%s: it sees %s", what, got)
+				}
+				if c, err := config.GetCertificate(&tls.ClientHelloInfo{ServerName: name}); err != nil || c.Leaf.Subject.CommonName != k.want {
+					t.Errorf("%s: it would see %v, %v", what, c, err)
+				}
+				continue
+			}
+			if err != nil || got != k.want {
+				t.Errorf("%s: one that asks for %q sees %s, not %s: %v", what, name, got, k.want, err)
+			}
+		}
+	}
+}
+
+// TestNamesChange: the order is that of the certificates in use.
+func TestNamesChange(t *testing.T) {
+	ca, dir := pki.New("test"), t.TempDir()
+	pairs := []Pair{
+		write(t, dir, "default", ca.Issue([]string{"old.example"})),
+		write(t, dir, "a", ca.IssueFor(pki.RSA(), []string{"a", "old.example"})),
+		write(t, dir, "b", ca.IssueFor(pki.RSA(), []string{"b", "new.example"})),
+	}
+	r := open(t, pairs...)
+	c := r.Config(Clients{Pairs: pairs})
+	if got := shown(t, c, "", knowing["RSA"]); got != "a" {
+		t.Errorf("at first it sees %s", got)
+	}
+	write(t, dir, "default", ca.Issue([]string{"new.example"}))
+	r.Refresh()
+	if got := shown(t, c, "", knowing["RSA"]); got != "b" {
+		t.Errorf("after the change it sees %s", got)
 	}
 }
 

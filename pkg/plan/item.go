@@ -235,7 +235,9 @@ type Binding struct {
 func (b Binding) Target() string { return config.Target{Prefix: b.Prefix, Port: b.Port}.String() }
 
 // Lookup is the sk_lookup program's link to this network namespace.
-type Lookup struct{}
+type Lookup struct {
+	Unpinned bool `json:"-"` // a link is at work that has no pin; never wanted
+}
 
 // Qdisc is the clsact qdisc of an interface.
 type Qdisc struct {
@@ -251,6 +253,7 @@ type TC struct {
 	Clsact    bool // as a filter of the clsact qdisc, else as a TCX link
 	Egress    bool // the wall; its Side is OriginSide. The loop; its Side is LoopSide
 	Behind    bool // programs of others come before it; never wanted
+	Unpinned  bool `json:"-"` // a link is at work that has no pin; never wanted
 }
 
 // HangsOn names the interface with which an item comes and goes, "" where there is
@@ -286,7 +289,8 @@ func (t TC) Filter() string {
 // Forward is the wall at FORWARD as a netfilter link, which needs no iptables
 // (kernel 6.4).
 type Forward struct {
-	Family Family
+	Family   Family
+	Unpinned bool `json:"-"` // a link is at work that has no pin; never wanted
 }
 
 func (Objects) Kind() Kind   { return KindObjects }
@@ -327,9 +331,9 @@ func (r Role) Key() string      { return "interface " + r.Interface }
 func (b Binding) Key() string   { return fmt.Sprintf("binding %s port %d", b.Prefix, b.Port) }
 func (Lookup) Key() string      { return "sk_lookup" }
 func (q Qdisc) Key() string     { return q.String() }
-func (t TC) Key() string        { t.Behind = false; return t.String() }
+func (t TC) Key() string        { t.Behind, t.Unpinned = false, false; return t.String() }
 func (Loop) Key() string        { return "loop" }
-func (f Forward) Key() string   { return f.String() }
+func (f Forward) Key() string   { f.Unpinned = false; return f.String() }
 
 func (o Objects) String() string {
 	if o.Fault != "" {
@@ -412,7 +416,15 @@ func (b Binding) String() string {
 	return fmt.Sprintf("%s to %s%s", b.Key(), service, ways)
 }
 
-func (Lookup) String() string { return "link sk_lookup" }
+func (l Lookup) String() string { return "link sk_lookup" + unpinned(l.Unpinned) }
+
+// unpinned says of a link that it has no pin.
+func unpinned(is bool) string {
+	if is {
+		return " (without a pin)"
+	}
+	return ""
+}
 
 func (q Qdisc) String() string { return "qdisc clsact dev " + q.Interface }
 
@@ -431,12 +443,14 @@ func (t TC) String() string {
 	if t.Behind {
 		what += " (behind a program of another)"
 	}
-	return "link " + how + " " + what
+	return "link " + how + " " + what + unpinned(t.Unpinned)
 }
 
 func (l Loop) String() string { return fmt.Sprintf("loop through FORWARD by mark 0x%x", l.Mark) }
 
-func (f Forward) String() string { return fmt.Sprintf("link netfilter forward %s wall", f.Family) }
+func (f Forward) String() string {
+	return fmt.Sprintf("link netfilter forward %s wall", f.Family) + unpinned(f.Unpinned)
+}
 
 // iptables names the command of a family and flavour.
 func iptables(f Family, legacy bool) string {

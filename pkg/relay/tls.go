@@ -18,7 +18,7 @@ type TLS struct {
 	// here.
 	Session session.TLS
 	Clients *tls.Config   // for the handshake with clients
-	Origins *tls.Config   // for the one with origins
+	Origins *tls.Config   // for the one with origins; those that can be anybody are also offered RSA key exchange
 	Policy  *trust.Policy // who an origin has to be
 	Opaque  bool          // after STARTTLS the session is carried without being looked at
 }
@@ -79,11 +79,16 @@ type originSide struct {
 func (s originSide) Start(leg session.Leg, by time.Time) (session.Leg, event.TLS) {
 	ctx, cancel := context.WithDeadline(context.Background(), by)
 	defer cancel()
-	judge, err := s.service.Policy.Judge(ctx, s.port)
+	judge, proof, err := s.service.Policy.Judge(ctx, s.port)
 	if err != nil {
 		return nil, unjudged(err)
 	}
-	conn, t := secure.Client(leg, s.service.Origins, judge, by)
+	config := s.service.Origins
+	if !proof { // without forward secrecy is better than in clear
+		config = config.Clone()
+		config.CipherSuites = secure.Suites(true)
+	}
+	conn, t := secure.Client(leg, config, judge, by)
 	if conn == nil {
 		return nil, t
 	}

@@ -169,6 +169,64 @@ func TestOriginFailsTLS(t *testing.T) {
 	}
 }
 
+// TestOriginKnowsRSAOnly: an origin that knows no better key exchange has TLS by it where
+// it can be anybody, and nothing where it has to prove who it is, also with the right
+// certificate.
+func TestOriginKnowsRSAOnly(t *testing.T) {
+	pair := authority.IssueFor(pki.RSA(), []string{originName})
+	key := sha256.Sum256(pair.Certificate.RawSubjectPublicKeyInfo)
+	dane := func(usage uint8) trust.Policy {
+		return trust.Policy{Method: trust.DANE, Name: originName, Records: func(context.Context, string, uint16) ([]trust.TLSA, error) {
+			return []trust.TLSA{{Usage: usage, Selector: 1, Matching: 1, Data: key[:]}}, nil
+		}}
+	}
+	for what, k := range map[string]struct {
+		policy trust.Policy
+		proof  bool
+	}{
+		"anybody":                  {trust.Policy{}, false},
+		"DANE with no use":         {dane(1), false},
+		"DANE":                     {dane(3), true},
+		"a pin":                    {trust.Policy{Method: trust.Pins, Pins: []trust.Pin{trust.PinOf(pair.Certificate)}}, true},
+		"an authority that it has": {trust.Policy{Method: trust.Roots, Name: originName, Pool: authority.Pool()}, true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			g := start(t, peer.Behaviour{TLS: &tls.Config{
+				Certificates: []tls.Certificate{pair.TLS()}, MaxVersion: tls.VersionTLS12,
+				CipherSuites: []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_128_GCM_SHA256},
+			}}, withTLS(mirror, k.policy))
+			c := g.open()
+			if !k.proof {
+				c.securely(t)
+				if o := g.record().OriginTLS; o.Version != "TLS1.2" || o.Cipher != "TLS_RSA_WITH_AES_128_GCM_SHA256" || o.Peer != event.Unverified {
+					t.Errorf("the record: %+v", o)
+				}
+				return
+			}
+			if err := c.StartTLS(believing()); err == nil {
+				t.Error("there is TLS")
+			}
+			c.conn.Close()
+			if r := g.record(); r.OriginTLS.Failure != event.FailureAlert || r.Messages != 0 {
+				t.Errorf("the record: %+v, origin %+v", r, r.OriginTLS)
+			}
+		})
+	}
+}
+
+// TestOriginKnowsBetter: who can be anybody gets the better key exchange, if it knows one.
+func TestOriginKnowsBetter(t *testing.T) {
+	config := certificate(originName)
+	config.Certificates[0] = authority.IssueFor(pki.RSA(), []string{originName}).TLS()
+	config.MaxVersion = tls.VersionTLS12
+	config.CipherSuites = []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA}
+	g := start(t, peer.Behaviour{TLS: config}, withTLS(mirror, trust.Policy{}))
+	g.open().securely(t)
+	if o := g.record().OriginTLS; o.Cipher != "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA" {
+		t.Errorf("the record: %+v", o)
+	}
+}
+
 // TestResolverFails: without knowing whom to expect there is no handshake, and no
 // mail.
 func TestResolverFails(t *testing.T) {

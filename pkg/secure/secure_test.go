@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -346,6 +347,37 @@ func TestRecordIsBounded(t *testing.T) {
 	}
 	if _, _, _, to = shake(t, sc, cc, nil); to.Failure != event.FailureName || len(to.Detail) != 1024 {
 		t.Errorf("%q, with %d octets of detail", to.Failure, len(to.Detail))
+	}
+}
+
+// TestRSAKeyExchangeIsLast: ECDHE is offered first and chosen first, whatever the order
+// in the list is. Without RSA key exchange the list is that of crypto/tls.
+func TestRSAKeyExchangeIsLast(t *testing.T) {
+	pair := pki.New("test").IssueFor(pki.RSA(), []string{"mx.example"})
+	isRSA := func(id uint16) bool { return strings.HasPrefix(tls.CipherSuiteName(id), "TLS_RSA_") }
+	is12 := func(id uint16) bool { return isRSA(id) || strings.HasPrefix(tls.CipherSuiteName(id), "TLS_ECDHE_") }
+	offered := func(suites []uint16) (list []uint16, record event.TLS) {
+		sc := &tls.Config{Certificates: []tls.Certificate{pair.TLS()}, CipherSuites: suites, MaxVersion: tls.VersionTLS12}
+		sc.GetConfigForClient = func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			list = slices.DeleteFunc(slices.Clone(h.CipherSuites), func(id uint16) bool { return !is12(id) })
+			return nil, nil
+		}
+		_, _, record, _ = shake(t, sc, &tls.Config{InsecureSkipVerify: true, CipherSuites: suites}, nil)
+		return list, record
+	}
+	all := Suites(true)
+	slices.Reverse(all)
+	list, record := offered(all)
+	first := slices.IndexFunc(list, isRSA)
+	if len(list)-first != len(rsaKeyExchange) || first <= 0 || slices.ContainsFunc(list[first:], func(id uint16) bool { return !isRSA(id) }) || !strings.HasPrefix(record.Cipher, "TLS_ECDHE_") {
+		t.Errorf("it offers %x and gets %s", list, record.Cipher)
+	}
+	without, _ := offered(Suites(false))
+	if usual, _ := offered(nil); !slices.Equal(without, usual) || !slices.Equal(without, list[:first]) {
+		t.Errorf("it offers %x, crypto/tls %x", without, usual)
+	}
+	if _, record := offered(rsaKeyExchange); !strings.HasPrefix(record.Cipher, "TLS_RSA_") || record.Group != "" {
+		t.Errorf("with nothing better: %+v", record)
 	}
 }
 

@@ -54,7 +54,7 @@ func (x *session) amidChunks() step {
 	case smtp.RSET, smtp.HELO, smtp.EHLO:
 		return x.stop(afterChunks)
 	}
-	return x.refuse(chunksOpen)
+	return x.recorded(x.refuse(chunksOpen))
 }
 
 // dawdles counts the time between chunks as the client's, for the origin waits

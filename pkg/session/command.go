@@ -58,8 +58,9 @@ func (x *session) collect() *ending {
 }
 
 // growth is the most by which a command may be longer when it is forwarded than
-// it was: a domain is appended to its address, or angle brackets are put around.
-const growth = 300
+// it was: a domain is appended to its address, or angle brackets are put around, and
+// values of parameters are encoded.
+const growth = 300 + smtp.MaxGrowth
 
 // moreCommands reports whether the client has sent more than the last read
 // could take: the group is not cut where our buffer ends.
@@ -285,6 +286,7 @@ func (x *session) local(r *smtp.Reply) step {
 
 // excuse is local for a refusal of which the client need not have known.
 func (x *session) excuse(r refusal) step {
+	x.told = r
 	x.ledger.add(entry{reply: r.reply, why: r.why})
 	return proceed
 }
@@ -295,6 +297,7 @@ func (x *session) refuse(r refusal) step {
 	x.slipLine(r.reply, r.why)
 	x.rec.Errors++
 	if x.rec.Errors > x.rules.Errors {
+		x.told = refusal{tooMany.reply, tooMany.why}
 		return x.stop(tooMany)
 	}
 	return x.excuse(r)
@@ -321,7 +324,7 @@ func (x *session) orphan() step {
 }
 
 // judge asks the policy about x.cmd. It returns no reply when x.cmd may pass,
-// else the refusal that was queued for it, and what follows.
+// else what it is refused with, and what follows.
 func (x *session) judge() (refusal, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
 	r := refusal{v.Reply, v.Reason}
@@ -331,7 +334,8 @@ func (x *session) judge() (refusal, step) {
 	case v.Action == inspect.Refuse && x.overflows(v.Reason):
 		return r, x.excuse(r)
 	case v.Action == inspect.Refuse:
-		return r, x.refuse(r)
+		s := x.refuse(r)
+		return x.told, s
 	}
 	return r, x.stop(policyEnding(v))
 }

@@ -163,3 +163,20 @@ func TestIdleAfterLongReply(t *testing.T) {
 		}
 	})
 }
+
+// TestManyAuthLines: what an origin offers costs no more than its list is long.
+func TestManyAuthLines(t *testing.T) {
+	var b strings.Builder
+	for i := range 198 {
+		fmt.Fprintf(&b, "250-AUTH %s%03d\r\n", strings.Repeat("X!", 70), i)
+	}
+	b.WriteString("250 OK\r\n")
+	r, _, _ := smtp.CutReply([]byte(b.String()), smtp.DefaultReplyLimits)
+	first, rest, _ := r.Next()
+	if got := len(mechanismsOf(first, rest)); got != maxMechanisms {
+		t.Errorf("%d octets of mechanisms, %d are read", got, maxMechanisms)
+	}
+	if n := testing.AllocsPerRun(10, func() { mechanismsOf(first, rest) }); n > 8 {
+		t.Errorf("%.0f pieces of memory for one list", n)
+	}
+}

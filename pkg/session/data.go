@@ -327,26 +327,43 @@ func (x *session) fail(f failure) *ending {
 // failed tells the client that its message is refused. e says why the client has
 // not sent all of it; nil: it has.
 func (x *session) failed(f failure, e *ending) *ending {
+	var unread *ending // why nobody reads the refusal
 	switch {
-	case e.isGone(): // and reads nothing
-		x.msg.Client = event.Answer{}
+	case e.isGone():
+		unread = e
 	case f.reply != nil:
 		x.noteVerdict(f.reply)
 	case f.at == atOnce && f.then.reply != nil:
 		x.noteVerdict(f.then.reply)
 	}
+	if e == nil && f.at == nextCommand {
+		unread = x.refuseContent(f)
+	}
+	if unread != nil {
+		x.msg.Client = event.Answer{}
+	}
 	x.endTransaction(f.outcome, f.why)
 	switch {
-	case e.isGone():
-		return e
+	case unread != nil:
+		return unread
 	case f.at == atOnce:
 		return f.then
 	case e != nil:
 		return &ending{end: f.then.end, why: f.why, detail: f.why.String(), reply: f.reply, last: f.last, origin: Abort}
-	case f.reply != nil:
-		return x.tell(f.reply, f.why)
 	}
-	return x.say(f.last)
+	return nil
+}
+
+// refuseContent writes the refusal of a message that the client has sent to its end.
+func (x *session) refuseContent(f failure) *ending {
+	say := func() *ending { return x.say(f.last) }
+	if f.reply != nil {
+		say = func() *ending { return x.tell(f.reply, f.why) }
+	}
+	if e := say(); e != nil {
+		return e
+	}
+	return x.flush()
 }
 
 // endless stands for a refused message that is too long to wait for its end.

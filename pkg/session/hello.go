@@ -134,7 +134,11 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		return e
 	}
 	x.theirs = keywordsOf(list)
+	if r.Unsure { // as the next ones may be: no group rests on them
+		x.theirs = x.theirs.Without(smtp.ExtPipelining)
+	}
 	may := x.mayOffer()
+	auth := false // its lines are read
 	last := len(x.out.b)
 	x.out.b = smtp.AppendReplyLine(x.out.grow(), r.Code, text, false)
 	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
@@ -142,11 +146,11 @@ func (x *session) offer(r smtp.WireReply) *ending {
 		if good && k.Known && k.Ext == smtp.ExtStartTLS && (x.mayStart() || x.tls.client) {
 			continue // ours comes below, or has come
 		}
-		if good && k.Known && k.Ext == smtp.ExtAuth {
-			if x.offered.Has(k.Ext) {
+		if good && k.Known && k.Ext == smtp.ExtAuth && may.Has(k.Ext) {
+			if auth {
 				continue // its mechanisms are in the line of the first
 			}
-			k.Args = mechanismsOf(list)
+			auth, k.Args = true, mechanismsOf(text, rest)
 		}
 		if !good || !k.Known || !may.Has(k.Ext) || x.offered.Has(k.Ext) {
 			x.noteRemoved(text)
@@ -178,8 +182,8 @@ func (x *session) offer(r smtp.WireReply) *ending {
 }
 
 // maxKeywords is the most octets that the lines of all extensions take, each
-// being offered once.
-const maxKeywords = 1024
+// being offered once: AUTH has most of them, see maxMechanisms.
+const maxKeywords = 1024 + maxMechanisms
 
 // keywordsOf returns the extensions in a list of EHLO keywords.
 func keywordsOf(list smtp.WireReply) (s smtp.Extensions) {

@@ -96,7 +96,7 @@ func appendWord(b, args []byte) ([]byte, bool) {
 func (x *session) appendMechanisms(b, args []byte) ([]byte, bool) {
 	offered := false
 	from := len(b)
-	for len(args) > 0 && len(b) < pageSize-64 {
+	for len(args) > 0 {
 		word, rest, _ := bytes.Cut(args, space)
 		args = bytes.TrimLeft(rest, " ")
 		if smtp.IsMechanism(word) && x.mayUse(word) && !hasWord(b[from:], word) {
@@ -117,20 +117,20 @@ func hasWord(list, word []byte) bool {
 	return false
 }
 
-// mechanismsOf returns the arguments of all lines of AUTH in a list: some origins
-// write several.
-func mechanismsOf(list smtp.WireReply) (args []byte) {
-	for text, rest, ok := list.Next(); ok; text, rest, ok = rest.Next() {
-		k, good := smtp.ParseKeyword(text)
-		switch {
-		case !good || !k.Known || k.Ext != smtp.ExtAuth:
-		case args == nil:
-			args = k.Args
-		default:
-			args = append(append(bytes.Clone(args), ' '), k.Args...)
+// maxMechanisms is the most octets of mechanisms that are read and offered.
+const maxMechanisms = 1024
+
+// mechanismsOf returns the arguments of all lines of AUTH in a list, of which first is
+// one and rest has the others: some origins write several.
+func mechanismsOf(first []byte, rest smtp.WireReply) []byte {
+	k, _ := smtp.ParseKeyword(first)
+	args := k.Args[:len(k.Args):len(k.Args)] // which grows into memory of its own
+	for text, rest, ok := rest.Next(); ok && len(args) < maxMechanisms; text, rest, ok = rest.Next() {
+		if k, good := smtp.ParseKeyword(text); good && k.Known && k.Ext == smtp.ExtAuth {
+			args = append(append(args, ' '), k.Args...)
 		}
 	}
-	return args
+	return args[:min(len(args), maxMechanisms)]
 }
 
 // appendLimits appends the limits of RFC 9422 that we understand, each the

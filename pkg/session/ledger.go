@@ -1,6 +1,7 @@
 package session
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/portreeve/portreeve/pkg/event"
@@ -15,6 +16,7 @@ type group struct {
 	refusal *smtp.Reply // why cmd is no command we carry
 	broken  *ending     // why the line was not even a line
 	held    bool        // cmd waits until the ledger is settled
+	told    refusal     // what cmd was refused with
 	ledger  ledger
 }
 
@@ -34,7 +36,7 @@ func (x *session) park() {
 	if g.held { // and never handled
 		g.wipe()
 	}
-	g.cmd, g.line, g.refusal, g.broken, g.held = smtp.Command{}, nil, nil, nil, false
+	g.cmd, g.line, g.refusal, g.broken, g.held, g.told = smtp.Command{}, nil, nil, nil, false, refusal{}
 	g.ledger.forget()
 	groups.Put(g)
 }
@@ -77,6 +79,11 @@ func (l *ledger) add(e entry) {
 	l.n++
 }
 
+// owed reports whether a reply of the origin is outstanding from entry i on.
+func (l *ledger) owed(i int) bool {
+	return slices.ContainsFunc(l.entries[i:l.n], func(e entry) bool { return e.reply == nil && e.end == nil })
+}
+
 // forget empties the ledger. Replies of ours that it named belong to a session.
 func (l *ledger) forget() {
 	clear(l.entries[:l.n])
@@ -90,6 +97,9 @@ func (x *session) settle() *ending {
 	for i := 0; i < x.ledger.n; i++ {
 		if e := x.answer(&x.ledger.entries[i], lost); e != nil {
 			return e
+		}
+		if x.unsure && x.ledger.owed(i+1) {
+			x.drop(brokenReply("a reply without a clear end in a group"))
 		}
 	}
 	x.ledger.forget()

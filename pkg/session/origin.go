@@ -148,13 +148,17 @@ func (x *session) surprise() *ending {
 // that is there.
 func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 	var until time.Time
+	x.unsure = false
 	if x.dropped != nil {
 		return smtp.WireReply{}, x.dropped
 	}
 	for {
 		r, n, f := smtp.CutReply(x.origin.window(), x.rules.Replies)
 		if f != smtp.NoFault {
-			return x.damaged(limit)
+			if until.IsZero() {
+				until = time.Now().Add(limit)
+			}
+			return x.damaged(until)
 		}
 		if n > 0 {
 			x.origin.skip(n)
@@ -176,10 +180,9 @@ func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 
 // damaged reads a reply that smtp.CutReply has found a fault in. Of one that says
 // that the command failed the end is not waited for long.
-func (x *session) damaged(limit time.Duration) (smtp.WireReply, *ending) {
+func (x *session) damaged(until time.Time) (smtp.WireReply, *ending) {
 	d := smtp.DamagedReply{Limits: x.rules.Replies}
 	x.now = time.Now()
-	until := x.now.Add(limit)
 	for {
 		in := x.origin.window()
 		if x.rules.Malformed == inspect.CloseReplies {
@@ -195,7 +198,9 @@ func (x *session) damaged(limit time.Duration) (smtp.WireReply, *ending) {
 			x.noteOffence(d.Said())
 			return smtp.WireReply{}, brokenReply(f.String())
 		case done:
-			return d.Reply(), x.inspect(d.Reply())
+			r := d.Reply()
+			x.unsure = r.Unsure
+			return r, x.inspect(r)
 		}
 		if soon := x.now.Add(mending); d.Failing() && soon.Before(until) {
 			until = soon
@@ -217,8 +222,12 @@ func (x *session) unfinished(why *ending) (smtp.WireReply, *ending) {
 	if len(x.origin.window()) == 0 || x.rules.Malformed == inspect.CloseReplies {
 		return smtp.WireReply{}, why
 	}
-	n, _, _ := d.Next(x.origin.window()) // it has no fault, or CutReply had seen it
+	n, _, f := d.Next(x.origin.window())
 	x.origin.skip(n)
+	if f != smtp.NoFault {
+		x.noteOffence(d.Said())
+		return smtp.WireReply{}, why
+	}
 	return x.salvage(&d, why)
 }
 
@@ -268,6 +277,9 @@ func (x *session) replyTime(v smtp.Verb) time.Duration {
 // drop ends the origin leg although the session goes on: a message must not be
 // completed. why is what the client's next command is told.
 func (x *session) drop(why *ending) {
+	if x.dropped != nil {
+		return
+	}
 	x.dropped = why
 	if a, ok := x.origin.leg.(Aborter); ok {
 		a.Abort() // best effort: the caller aborts it in any case

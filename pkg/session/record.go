@@ -85,8 +85,8 @@ func (x *session) noteHello() {
 	x.rec.Hello, x.env.Hello = x.caller, x.caller
 }
 
-// noteOffence keeps the octets that the origin broke the rules with. The client's
-// are not kept: there may be a password among them.
+// noteOffence keeps the octets that the origin broke the rules with. Those of the client
+// are slip's affair: there may be a password among them.
 func (x *session) noteOffence(p []byte) {
 	x.rec.Offence = bytes.Clone(p[:min(len(p), maxOffence)])
 }

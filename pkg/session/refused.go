@@ -12,7 +12,7 @@ import (
 
 // slip is the client's first words that we refused. Few sessions have one.
 func (x *session) slip(said []byte, r *smtp.Reply, why event.Reason) {
-	if len(x.rec.Slip.Said) > 0 || x.rec.Slip.Answer.Code != 0 {
+	if len(said) == 0 || x.rec.Slip.Answer.Code != 0 { // of an empty line there is nothing to say
 		return
 	}
 	said = said[:min(len(said), maxOffence)]
@@ -39,14 +39,26 @@ var offences = map[event.End]bool{
 
 // refuseSyntax refuses x.cmd for its grammar.
 func (x *session) refuseSyntax() step {
-	r := refusal{x.refusal, wording.Grammar(x.refusal)}
+	s := x.refuse(refusal{x.refusal, wording.Grammar(x.refusal)})
 	switch {
 	case x.cmd.Verb == smtp.MAIL:
-		x.noteRefusedSender(r)
+		x.noteRefusedSender(x.told)
 	case x.cmd.Verb == smtp.RCPT && x.msg.Number != 0:
-		x.noteUnreadRecipient(r)
+		x.noteUnreadRecipient(x.told)
 	}
-	return x.refuse(r)
+	return s
+}
+
+// recorded puts a MAIL or RCPT that was refused into the record of a message, if there
+// is one for it.
+func (x *session) recorded(s step) step {
+	switch {
+	case x.cmd.Verb == smtp.MAIL:
+		x.noteRefusedSender(x.told)
+	case x.cmd.Verb == smtp.RCPT && x.msg.Number != 0:
+		x.noteRefusedRecipient(x.noteRecipient(), x.told)
+	}
+	return s
 }
 
 // noteRefusedSender begins the record of a message that came no further than MAIL,

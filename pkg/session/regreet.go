@@ -19,8 +19,8 @@ type regreeting struct {
 // expectAgain keeps the reply to an EHLO.
 func (x *session) expectAgain(r smtp.WireReply) {
 	x.greeted = nil
-	if raw := r.Raw(); len(raw) <= pageSize {
-		x.greeted = &regreeting{string(x.caller), append([]byte(nil), raw...)}
+	if r.Size() <= pageSize {
+		x.greeted = &regreeting{string(x.caller), r.AppendTo(nil)}
 	}
 }
 

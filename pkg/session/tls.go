@@ -146,10 +146,7 @@ func (x *session) refuseClear() step {
 	if unoffered || failed {
 		r = cannotMust
 	}
-	if x.cmd.Verb == smtp.MAIL {
-		return x.refuseSender(r)
-	}
-	return x.refuse(r)
+	return x.recorded(x.refuse(r))
 }
 
 // startTLS handles STARTTLS. It stands alone; what comes of it is made by

@@ -49,13 +49,13 @@ func (x *session) mail() step {
 	x.appendDomain()
 	switch {
 	case !x.hailed:
-		return x.refuseSender(helloFirst)
+		return x.recorded(x.refuse(helloFirst))
 	case x.tx.state != noMail && x.ledger.n > 0:
 		return hold // what is outstanding may end the transaction
 	case x.tx.state != noMail:
 		return x.refuse(nestedMail)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Null():
-		return x.refuseSender(senderDomain)
+		return x.recorded(x.refuse(senderDomain))
 	}
 	x.endFailed() // one before it in the same group
 	x.noteSender()
@@ -67,12 +67,6 @@ func (x *session) mail() step {
 	p := &x.cmd.Params
 	x.tx = transaction{state: opening, utf8: p.Has(smtp.ParamSMTPUTF8), body: p.Number(smtp.ParamBody)}
 	return x.forward(entry{verb: smtp.MAIL})
-}
-
-// refuseSender refuses MAIL and makes its record.
-func (x *session) refuseSender(r refusal) step {
-	x.noteRefusedSender(r)
-	return x.refuse(r)
 }
 
 // appendDomain completes an address, where the rules say how.
@@ -105,16 +99,12 @@ func (x *session) rcpt() step {
 	x.appendDomain()
 	switch {
 	case x.tx.state == noMail:
-		if x.msg.Number != 0 {
-			x.noteRefusedRecipient(x.noteRecipient(), mailFirst)
-		}
-		return x.excuse(mailFirst) // no fault of a client whose MAIL was refused
+		return x.recorded(x.excuse(mailFirst)) // no fault of a client whose MAIL was refused
 	case x.tx.state == spoilt:
-		return x.excuse(spoiltChunk)
+		return x.recorded(x.excuse(spoiltChunk))
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		x.tx.unread++
-		x.noteRefusedRecipient(x.noteRecipient(), noDomain)
-		return x.refuse(noDomain)
+		return x.recorded(x.refuse(noDomain))
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
 		return hold // those outstanding may have reached the limit
 	}

@@ -84,6 +84,7 @@ func (b *Body) lineStart(in []byte) (drop int, ev BodyEvent, ok bool) {
 		return 0, BodyMore, false
 	case in[1] == '.':
 		b.Dots++
+		b.column = -1 // the stuffed dot is not counted, RFC 5321 section 4.5.3.1.6
 		return 0, BodyMore, true
 	case in[1] != '\r':
 		return 1, BodyMore, true

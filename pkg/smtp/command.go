@@ -31,6 +31,8 @@ type Command struct {
 	Params Params // MAIL, RCPT
 	Chunk  Chunk  // BDAT
 	Claim  Claim  // XCLIENT, XFORWARD
+
+	words []byte // memory of Arg where that is not in the line
 }
 
 // Chunk is the argument of BDAT, RFC 3030 section 2.
@@ -126,7 +128,8 @@ func (c *Command) parseArgument(arg []byte, g Grammar) *Reply {
 // to judge.
 func (c *Command) parseHello(arg []byte) *Reply {
 	if bytes.Contains(arg, twoSpaces) {
-		arg = squeeze(arg)
+		c.words = squeeze(c.words[:0], arg)
+		arg = c.words
 	}
 	c.Arg = arg
 	switch {
@@ -140,15 +143,14 @@ func (c *Command) parseHello(arg []byte) *Reply {
 
 var twoSpaces = []byte("  ")
 
-// squeeze makes one space of several, in place.
-func squeeze(s []byte) []byte {
-	out := s[:0]
+// squeeze appends s to b with one space in place of several.
+func squeeze(b, s []byte) []byte {
 	for i, c := range s {
 		if c != ' ' || i == 0 || s[i-1] != ' ' {
-			out = append(out, c)
+			b = append(b, c)
 		}
 	}
-	return out
+	return b
 }
 
 func (c *Command) parseMail(arg []byte, g Grammar) *Reply {

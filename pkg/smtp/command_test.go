@@ -60,6 +60,9 @@ func TestCommands(t *testing.T) {
 		{"MAIL FROM:<a@b> AUTH=bounce+12-c=d@e", "MAIL FROM:<a@b> AUTH=bounce+2B12-c+3Dd@e"},
 		{"RCPT TO:<a@b> ORCPT=rfc822;SRS0=x+42=b@c", "RCPT TO:<a@b> ORCPT=rfc822;SRS0+3Dx+2B42+3Db@c"},
 		{"RCPT TO:<a@b> ORCPT=rfc822;bob+tag@c", "RCPT TO:<a@b> ORCPT=rfc822;bob+2Btag@c"},
+		{"MAIL FROM:<a@b> ENVID=a+C3+B6", "MAIL FROM:<a@b> ENVID=a+C3+B6"},
+		{"MAIL FROM:<a@b> ENVID=a+C2+85+41", "MAIL FROM:<a@b> ENVID=a+2BC2+2B85+2B41"},
+		{"MAIL FROM:<a@b> ENVID=a+FF", "MAIL FROM:<a@b> ENVID=a+2BFF"},
 		{"RCPT TO:<a@b> ORCPT=rfc822;bob+", "RCPT TO:<a@b> ORCPT=rfc822;bob+2B"},
 		{"etrn @example.com", "ETRN @example.com"},
 		{"ETRN #queue_1", "ETRN #queue_1"},
@@ -225,6 +228,28 @@ func TestOnlyOfferedParameters(t *testing.T) {
 	}
 }
 
+// TestGrowth: a line does not become much longer, whatever its author did not encode.
+func TestGrowth(t *testing.T) {
+	for _, c := range []struct{ value, rest string }{{"=", "00"}, {"+", "zz"}, {"+0A", "00"}} {
+		for _, n := range []int{100, 128, 129, 500} {
+			line := "MAIL FROM:<a@b> ENVID=" + strings.Repeat(c.value, n/2) + c.rest + " AUTH=" + strings.Repeat(c.value, n/2) + c.rest
+			for _, drop := range []bool{true, false} {
+				var cmd Command
+				r := cmd.Parse([]byte(line), Grammar{Offered: everything, Drop: drop})
+				if (r != nil) != (n > 129 && !drop) || r != nil && r != longParam {
+					t.Errorf("%d %q, drop %t: %v", n, c.value, drop, r)
+				}
+				if got := len(cmd.AppendTo(nil)) - len("\r\n"); r == nil && got > len(line)+MaxGrowth {
+					t.Errorf("%d %q: %d octets became %d", n, c.value, len(line), got)
+				}
+				if r == nil && cmd.Params.Dropped(ParamAuth) != (n > 129) {
+					t.Errorf("%d %q: dropped %q", n, c.value, cmd.Params.AppendDropped(nil))
+				}
+			}
+		}
+	}
+}
+
 // TestSparableParameters: without its extension a parameter that can be spared is
 // left out, whatever its value, and the others are refused.
 func TestSparableParameters(t *testing.T) {
@@ -261,7 +286,7 @@ func TestSparableParameters(t *testing.T) {
 	if r := cmd.Parse([]byte("MAIL FROM:<a@b> SIZE=5 SIZE=6"), Grammar{Drop: true}); r != repeatedParam {
 		t.Errorf("twice: %v", r)
 	}
-	if r := cmd.Parse([]byte("MAIL FROM:<a@b> BODY=8BITMIME SIZE=77"), Grammar{Drop: true}); r != nil || cmd.Params.Number(ParamSize) != 77 || cmd.Params.Number(ParamBody) != Body7Bit {
+	if r := cmd.Parse([]byte("MAIL FROM:<a@b> BODY=8BITMIME SIZE=77"), Grammar{Drop: true}); r != nil || cmd.Params.Number(ParamSize) != 77 || cmd.Params.Number(ParamBody) != Body8BitMIME {
 		t.Errorf("%v: size %d, body %d", r, cmd.Params.Number(ParamSize), cmd.Params.Number(ParamBody))
 	}
 }

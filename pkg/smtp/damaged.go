@@ -19,6 +19,7 @@ type DamagedReply struct {
 
 	code    Code
 	odd     bool
+	unsure  bool
 	blank   bool   // an empty line came first
 	lines   int    // with a code, or in place of one
 	took    int    // octets
@@ -88,6 +89,7 @@ func (d *DamagedReply) add(c byte) Fault {
 // endLine takes the line that has come. done says that it is the reply's last.
 func (d *DamagedReply) endLine() (done bool, f Fault) {
 	line := bytes.TrimRight(d.line, "\r")
+	d.unsure = d.unsure || d.digits != 0 // no CR came last
 	d.line, d.digits = d.line[:0], -1
 	if len(line) == 0 && d.lines == 0 && !d.blank {
 		d.blank = true
@@ -112,6 +114,7 @@ func (d *DamagedReply) parse(line []byte) (code Code, text []byte, last, ok bool
 	if code, last, ok = parseReplyLine(line); ok {
 		return code, line[min(4, len(line)):], last, true
 	}
+	d.unsure = true
 	if len(line) > 3 && !isDigit(line[3]) {
 		if code, _, ok = parseReplyLine(line[:3]); ok && code.Class() >= 4 {
 			return code, line[3:], true, true
@@ -144,7 +147,7 @@ func (d *DamagedReply) keep(text []byte, last bool) {
 
 // Reply returns the reply when it is complete.
 func (d *DamagedReply) Reply() WireReply {
-	return WireReply{Code: d.code, Odd: d.odd, Damaged: true, raw: d.out, said: d.said}.settled()
+	return WireReply{Code: d.code, Odd: d.odd, Damaged: true, Unsure: d.unsure, raw: d.out, said: d.said}.settled()
 }
 
 // Unfinished returns what there is of a reply that nothing follows any more; ok is

@@ -89,6 +89,7 @@ var (
 type Params struct {
 	seen    uint32
 	dropped uint32
+	growth  int // octets by which the line is longer when it is sent on
 	order   [params]Param
 	count   int
 	values  [params]value
@@ -117,7 +118,7 @@ func (p *Params) Text(k Param) []byte {
 }
 
 // Dropped reports whether the parameter was given and is not sent on. It has no
-// value then but SIZE, which is for us to know.
+// value then but SIZE and BODY, which are for us to know.
 func (p *Params) Dropped(k Param) bool { return p.dropped&(1<<k) != 0 }
 
 // AppendDropped appends the parameters that are not sent on as they were given,
@@ -149,7 +150,7 @@ func (p *Params) Extensions() (s Extensions) {
 // parse reads *(SP esmtp-param). Each parameter may be given once, because
 // servers differ on whether the first or the last of two counts.
 func (p *Params) parse(s []byte, verb Verb, g Grammar, utf8 bool) *Reply {
-	p.seen, p.dropped, p.count = 0, 0, 0
+	p.seen, p.dropped, p.growth, p.count = 0, 0, 0, 0
 	for s = bytes.TrimLeft(s, " "); len(s) > 0; s = bytes.TrimLeft(s, " ") {
 		word := s
 		if i := bytes.IndexByte(s, ' '); i >= 0 {
@@ -189,11 +190,7 @@ func (p *Params) add(word []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 	p.values[k] = value{}
 	switch {
 	case !offered:
-		p.dropped |= 1 << k
-		p.words[k] = word
-		if n, ok := parseSize(val, false); k == ParamSize && ok {
-			p.values[k] = n
-		}
+		p.drop(k, word, val)
 	case hasValue != (spec.parse != nil):
 		return badParam
 	case spec.parse != nil:
@@ -204,10 +201,46 @@ func (p *Params) add(word []byte, verb Verb, g Grammar, utf8 bool) *Reply {
 	if k == ParamBody && p.values[k].number == BodyBinaryMIME && !g.Offered.Has(ExtBinaryMIME) {
 		return unknownParam
 	}
+	if more := p.growth + growth(k, p.values[k]); more <= MaxGrowth {
+		p.growth = more
+	} else if g.Drop {
+		p.drop(k, word, val)
+	} else {
+		return longParam
+	}
 	p.seen |= 1 << k
 	p.order[p.count] = k
 	p.count++
 	return nil
+}
+
+// drop leaves a parameter out of what is sent on. What it says of the content is for us
+// to know all the same.
+func (p *Params) drop(k Param, word, val []byte) {
+	p.dropped |= 1 << k
+	p.words[k] = word
+	p.values[k] = value{}
+	if k == ParamSize || k == ParamBody {
+		p.values[k], _ = paramSpecs[k].parse(val, false)
+	}
+}
+
+// MaxGrowth is the most octets by which a line of MAIL or RCPT grows when the values
+// of its parameters are written as they should have been.
+const MaxGrowth = 256
+
+// growth is how many octets longer a value is when it is sent on.
+func growth(k Param, v value) (n int) {
+	if k != ParamORcpt && k != ParamEnvID && k != ParamAuth {
+		return 0
+	}
+	encoded := isEncoded(v.text)
+	for i, c := range v.text {
+		if c == '=' || c == '+' && !(encoded && hidesOctet(v.text[i+1:])) {
+			n += 2
+		}
+	}
+	return n
 }
 
 // sparables are the parameters without which a message is delivered all the same,
@@ -413,7 +446,31 @@ func appendXtext(b []byte, v value) []byte {
 	return b
 }
 
-func isEncoded(s []byte) bool { return bytes.IndexByte(s, '=') < 0 }
+// isEncoded reports whether a value is xtext of an author who encodes: there is no "=",
+// and what "+" hides is text.
+func isEncoded(s []byte) bool {
+	var room [256]byte
+	plain := room[:0]
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '=':
+			return false
+		case c == '+' && hidesOctet(s[i+1:]):
+			plain = append(plain, hexDigit(s[i+1])<<4|hexDigit(s[i+2]))
+			i += 2
+		default:
+			plain = append(plain, c)
+		}
+	}
+	return isPlainUTF8(plain)
+}
+
+func hexDigit(c byte) byte {
+	if isDigit(c) {
+		return c - '0'
+	}
+	return upper(c) - 'A' + 10
+}
 
 // hidesOctet: two hex digits in front of s, for an octet that is no control octet.
 func hidesOctet(s []byte) bool {

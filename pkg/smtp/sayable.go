@@ -3,31 +3,33 @@ package smtp
 import "bytes"
 
 // AppendSayable appends what a client said as a record may have it: line by line,
-// without what may be a credential. Of AUTH the mechanism is left, of HTTP the method
-// and the path, of a header its name, of what nobody knows a word. secretive says
-// that AUTH was said before: a line that nobody knows may then be a response out of
-// place, and of such a line not even a word is left.
+// without what may be a credential. Of AUTH the mechanism is left, of HTTP the method,
+// of a header its name, of what nobody knows a word. secretive says that AUTH was said
+// before: a line may then be a response out of place, so only what no response can be
+// is left of it.
 func AppendSayable(b, said []byte, secretive bool) []byte {
 	if bytes.HasPrefix(said, handshake) || bytes.HasPrefix(said, proxyHeader) { // nothing that anybody has typed
 		return append(b, said...)
 	}
 	for len(said) > 0 {
-		line, rest, _ := bytes.Cut(said, []byte{'\n'})
-		end := said[len(line) : len(said)-len(rest)]
-		said = rest
+		n := bytes.IndexAny(said, "\r\n\x00") // whatever some reader takes for the end of a line
+		if n < 0 {
+			n = len(said)
+		}
+		line := said[:n]
 		var more bool
-		b, more = appendSayableLine(b, line, secretive)
-		if !more {
-			break
+		if b, more = appendSayableLine(b, line, secretive); !more {
+			return b
 		}
-		if n := len(bytes.TrimRight(line, "\r")); n < len(line) {
-			b = append(b, line[n:]...)
-		}
-		b = append(b, end...)
 		secretive = secretive || lookupVerb(firstWord(line)) == AUTH
+		for said = said[n:]; len(said) > 0 && bytes.IndexByte(lineEnders, said[0]) >= 0; said = said[1:] {
+			b = append(b, said[0])
+		}
 	}
 	return b
 }
+
+var lineEnders = []byte("\r\n\x00")
 
 // How TLS (RFC 8446 section 5.1) and version 2 of the PROXY protocol begin.
 var (
@@ -38,36 +40,26 @@ var (
 // appendSayableLine appends one line without its end. more is false when what
 // follows is not of SMTP.
 func appendSayableLine(b, line []byte, secretive bool) (_ []byte, more bool) {
-	line = bytes.TrimRight(line, "\r")
 	word := firstWord(line)
 	arg := bytes.TrimLeft(line[len(word):], " ")
-	switch lookupVerb(word) {
-	case AUTH:
+	verb := lookupVerb(word)
+	switch {
+	case verb == AUTH:
 		mechanism := firstWord(arg)
 		if !isUsualMechanism(mechanism) { // a response has the same letters
 			mechanism = nil
 		}
 		return appendCut(b, word, mechanism, len(arg) > len(mechanism)), true
-	case Foreign:
-		if word[len(word)-1] == ':' {
-			return appendCut(b, word, nil, len(arg) > 0), true
-		}
-		target := firstWord(arg)
-		path, _, _ := bytes.Cut(target, []byte{'?'})
-		if bytes.IndexByte(path, '@') >= 0 {
-			path = nil
-		}
-		return appendCut(b, word, path, len(arg) > len(path)), false
-	case Obsolete:
-		if EqualFold(word, "PROXY") {
-			return append(b, line...), true
-		}
+	case verb == HELO, verb == EHLO, verb == MAIL, verb == RCPT, EqualFold(word, "PROXY"):
+		return append(b, line...), true
+	case secretive && (verb == Unknown || verb == Foreign):
+		return appendCut(b, nil, nil, len(line) > 0), true
+	case verb == Unknown && !isVerbLike(word):
+		return appendCut(b, nil, nil, len(line) > 0), true
+	case verb == Foreign:
+		return appendCut(b, word, nil, len(arg) > 0), word[len(word)-1] == ':'
+	case verb == Unknown, verb == Obsolete, secretive:
 		return appendCut(b, word, nil, len(arg) > 0), true
-	case Unknown:
-		if secretive || !isVerbLike(word) {
-			word = nil
-		}
-		return appendCut(b, word, nil, len(line) > len(word)), true
 	}
 	return append(b, line...), true
 }

@@ -24,8 +24,8 @@ func TestSayable(t *testing.T) {
 		"X-EXPS NTLM TlRMTVNT":                   "X-EXPS ...",
 		"BURL imap://a:b@c":                      "BURL ...",
 		"PROXY TCP4 192.0.2.7 10.0.0.1 4 25\r\n": "PROXY TCP4 192.0.2.7 10.0.0.1 4 25\r\n",
-		"POST /mail?user=bob&password=x HTTP/1.1\r\nAuthorization: Basic eA==\r\n\r\npassword=x": "POST /mail ...",
-		"GET / HTTP/1.1":                     "GET / ...",
+		"POST /mail?user=bob&password=x HTTP/1.1\r\nAuthorization: Basic eA==\r\n\r\npassword=x": "POST ...",
+		"GET / HTTP/1.1":                     "GET ...",
 		"CONNECT bob:x@mx:25 HTTP/1.1":       "CONNECT ...",
 		"Authorization: Basic eA==":          "Authorization: ...",
 		"\x16\x03\x01\x02\nAUTH":             "\x16\x03\x01\x02\nAUTH",
@@ -34,13 +34,22 @@ func TestSayable(t *testing.T) {
 		"\x01AUTH PLAIN AGEAYg==":            "...",
 		"AUTH PLAIN AGEAYg==\nfoo":           "AUTH PLAIN ...\n...",
 		"":                                   "",
+		"EHLO c\rAUTH PLAIN AGEAYg==\r\n":    "EHLO c\rAUTH PLAIN ...\r\n",
+		"NOOP x\rAUTH LOGIN\rYm9i\rc2VjcmV0": "NOOP x\rAUTH LOGIN\r...\r...",
+		"EHLO c\x00AUTH PLAIN AGEAYg==":      "EHLO c\x00AUTH PLAIN ...",
+		"PROXY x\rAUTH PLAIN AGEAYg==":       "PROXY x\rAUTH PLAIN ...",
 	} {
 		if got := string(AppendSayable(nil, []byte(in), false)); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)
 		}
 	}
-	if got := string(AppendSayable(nil, []byte("hunter\r\nQUIT"), true)); got != "...\r\nQUIT" {
-		t.Errorf("a line behind AUTH became %q", got)
+	for in, want := range map[string]string{
+		"hunter\r\nQUIT": "...\r\nQUIT", "hunter2:": "...", "DATA my secret": "DATA ...", "EXPN secret": "EXPN ...", "GET secret": "...",
+		"MAIL FROM:<a@b.>": "MAIL FROM:<a@b.>", "EHLO a b": "EHLO a b",
+	} {
+		if got := string(AppendSayable(nil, []byte(in), true)); got != want {
+			t.Errorf("%q behind AUTH became %q, want %q", in, got, want)
+		}
 	}
 }
 
@@ -52,10 +61,10 @@ func FuzzSayable(f *testing.F) {
 	f.Add([]byte(""), []byte("x y"))
 	f.Fuzz(func(t *testing.T, before, mechanism []byte) {
 		const secret = "c2VjcmV0UGFzc3dvcmQh"
-		if bytes.HasPrefix(before, handshake) || bytes.HasPrefix(before, proxyHeader) || bytes.IndexByte(mechanism, '\n') >= 0 {
+		if bytes.HasPrefix(before, handshake) || bytes.HasPrefix(before, proxyHeader) || bytes.ContainsAny(mechanism, "\r\n\x00") {
 			return
 		}
-		in := append(bytes.Clone(before), '\n')
+		in := append(bytes.Clone(before), "\r\n\x00"[len(mechanism)%3])
 		in = append(append(append(in, "AUTH "...), mechanism...), " "+secret+"\r\n"+secret+"\r\n"...)
 		out := string(AppendSayable(nil, in, false))
 		if strings.Contains(out, secret) {

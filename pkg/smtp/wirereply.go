@@ -25,8 +25,10 @@ type WireReply struct {
 	// Damaged: CutReply would not have it, and a DamagedReply has made what it could
 	// of it.
 	Damaged bool
-	raw     []byte
-	said    []byte // of a damaged one, how it began
+	// Unsure: it is damaged so that where it ends is not sure.
+	Unsure bool
+	raw    []byte
+	said   []byte // of a damaged one, how it began
 }
 
 // CutReply finds the first reply of buf and the number n of octets that it

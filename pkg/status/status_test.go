@@ -187,8 +187,9 @@ func TestDisplaced(t *testing.T) {
 	astray, behind := jump, tcx
 	astray.Astray, behind.Behind = true, true
 	link := plan.Link{Name: plan.LoopLink, Fault: "it is down"}
-	r := read(t, []plan.Item{astray, behind, link, wall}, []plan.Item{jump, tcx, plan.Link{Name: plan.LoopLink}, wall})
-	if diff := cmp.Diff([]string{astray.String(), behind.String(), link.String()}, r.Displaced); diff != "" || len(r.Lost) > 0 {
+	have := []plan.Item{astray, behind, link, plan.Lookup{Unpinned: true}, plan.Forward{Family: plan.IPv6, Unpinned: true}}
+	r := read(t, append(have, wall), []plan.Item{jump, tcx, plan.Link{Name: plan.LoopLink}, plan.Lookup{}, plan.Forward{Family: plan.IPv6}, wall})
+	if diff := cmp.Diff(words(have), r.Displaced); diff != "" || len(r.Lost) > 0 {
 		t.Errorf("lost %v, displaced:\n%s", r.Lost, diff)
 	}
 }

@@ -76,7 +76,15 @@ func displaced(have []plan.Item) []string {
 				continue
 			}
 		case plan.TC:
-			if !i.Behind {
+			if !i.Behind && !i.Unpinned {
+				continue
+			}
+		case plan.Lookup:
+			if !i.Unpinned {
+				continue
+			}
+		case plan.Forward:
+			if !i.Unpinned {
 				continue
 			}
 		case plan.Link:

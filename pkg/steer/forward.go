@@ -27,7 +27,7 @@ func (s *Steer) addForward(set *pinSet, i plan.Forward) error {
 	if p == nil {
 		return errors.New("the pinned programs are of a kernel without netfilter links; run portreeve detach, then attach")
 	}
-	return s.pinOnce(forwardLink(i.Family), func() (link.Link, error) { return attachForward(i.Family, p) })
+	return s.pinOnce(forwardLink(i.Family), p, func() (link.Link, error) { return attachForward(i.Family, p) })
 }
 
 // attachForward attaches to the network namespace of the calling thread.
@@ -38,9 +38,7 @@ func attachForward(f plan.Family, p *ebpf.Program) (link.Link, error) {
 	}
 	var taken error
 	for _, priority := range forwardPriorities {
-		l, err := link.AttachNetfilter(link.NetfilterOptions{
-			Program: p, ProtocolFamily: family, Hook: link.NetfilterInetForward, Priority: priority,
-		})
+		l, err := attachAt(family, priority, p)
 		if err == nil {
 			return l, nil
 		}
@@ -50,6 +48,27 @@ func attachForward(f plan.Family, p *ebpf.Program) (link.Link, error) {
 		taken = err
 	}
 	return nil, fmt.Errorf("attach to FORWARD of %s at one of the priorities %d: %w", f, forwardPriorities, taken)
+}
+
+func attachAt(family link.NetfilterProtocolFamily, priority int32, p *ebpf.Program) (link.Link, error) {
+	return link.AttachNetfilter(link.NetfilterOptions{
+		Program: p, ProtocolFamily: family, Hook: link.NetfilterInetForward, Priority: priority,
+	})
+}
+
+// stands reports whether a link at FORWARD was not ended, which the kernel does not show. It
+// gives the place of one that was to another; the same program stands there for the trial.
+func stands(l pinnedLink, p *ebpf.Program) bool {
+	at := l.info.Netfilter()
+	if at == nil || p == nil {
+		return false
+	}
+	trial, err := attachAt(at.ProtocolFamily, at.Priority, p)
+	if err != nil {
+		return errors.Is(err, unix.EBUSY)
+	}
+	trial.Close()
+	return false
 }
 
 // replaceForward puts another program in place of the one that a link at

@@ -8,14 +8,16 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/portreeve/portreeve/pkg/plan"
 )
 
-// chainOf returns the programs at a TCX hook of an interface, in their order.
+// chainOf returns the programs at a TCX hook of an interface, in their order; none where
+// the kernel has no such hooks.
 func chainOf(ifindex uint32, egress bool) ([]link.AttachedProgram, error) {
 	q, err := link.QueryPrograms(link.QueryOptions{Target: int(ifindex), Attach: hookOf(egress)})
-	if errors.Is(err, ebpf.ErrNotSupported) {
+	if errors.Is(err, ebpf.ErrNotSupported) || errors.Is(err, unix.EINVAL) {
 		return nil, nil
 	}
 	if err != nil {
@@ -25,8 +27,8 @@ func chainOf(ifindex uint32, egress bool) ([]link.AttachedProgram, error) {
 }
 
 // markBehind marks the items of those TCX links before which programs of others run.
-// The programs are those of the links, in the same order.
-func markBehind(items []plan.Item, programs []ebpf.ProgramID) error {
+// The programs are those of the links, in the same order; those beside them are ours, too.
+func markBehind(items []plan.Item, programs, beside []ebpf.ProgramID) error {
 	for n, item := range items {
 		t, is := item.(plan.TC)
 		if _, isGone := Gone(t.Interface); !is || isGone || t.Clsact {
@@ -41,7 +43,7 @@ func markBehind(items []plan.Item, programs []ebpf.ProgramID) error {
 			return err
 		}
 		t.Behind = slices.ContainsFunc(before(chain, programs[n]), func(p link.AttachedProgram) bool {
-			return !slices.Contains(programs, p.ID)
+			return !slices.Contains(programs, p.ID) && !slices.Contains(beside, p.ID)
 		})
 		items[n] = t
 	}

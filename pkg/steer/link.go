@@ -150,50 +150,112 @@ func (l pinnedLink) item(netns uint64, names map[uint32]string) (plan.Item, bool
 }
 
 // haveLinks reads the links.
-func (s *Steer) haveLinks(*pinSet) ([]plan.Item, error) {
+func (s *Steer) haveLinks(set *pinSet) ([]plan.Item, error) {
 	names, err := ifaceNames()
 	if err != nil {
 		return nil, err
 	}
 	var items []plan.Item
-	var programs []ebpf.ProgramID
+	var programs, beside []ebpf.ProgramID
 	err = s.dir().eachLink(func(l pinnedLink) error {
 		if item, does := l.item(s.netns, names); does {
 			items, programs = append(items, item), append(programs, l.info.Program)
 		}
 		return nil
 	})
-	return items, errors.Join(err, markBehind(items, programs))
+	if err != nil {
+		return nil, err
+	}
+	without, err := s.unpinned("")
+	if err != nil {
+		return nil, err
+	}
+	defer without.close()
+	for _, l := range without {
+		item, does := l.item(s.netns, names)
+		if !does {
+			continue
+		}
+		n := slices.IndexFunc(items, func(i plan.Item) bool { return i.Kind() == item.Kind() && i.Key() == item.Key() })
+		if l.program == bpfProgSteerForward && (n >= 0 || !stands(l, set.programs[l.program])) {
+			continue
+		}
+		if n < 0 {
+			n, items, programs = len(items), append(items, item), append(programs, l.info.Program)
+		}
+		items[n], beside = unpin(items[n]), append(beside, l.info.Program)
+	}
+	return items, markBehind(items, programs, beside)
 }
 
-// pinOnce makes a link and pins it, unless a living one is pinned.
-func (s *Steer) pinOnce(name string, attach func() (link.Link, error)) error {
-	old, err := s.dir().openLink(name)
+// unpin says of an item that there is a link without a pin.
+func unpin(item plan.Item) plan.Item {
+	switch i := item.(type) {
+	case plan.TC:
+		i.Unpinned = true
+		return i
+	case plan.Lookup:
+		i.Unpinned = true
+		return i
+	case plan.Forward:
+		i.Unpinned = true
+		return i
+	}
+	return item
+}
+
+// pinOnce sees to it that one link of a name is attached and pinned. One that is at work
+// already stays; others beside it are ended.
+func (s *Steer) pinOnce(name string, p *ebpf.Program, attach func() (link.Link, error)) error {
+	id, err := s.pinnedAs(name)
+	if err == nil && id == 0 {
+		id, err = s.pinAnother(name, p, attach)
+	}
 	if err != nil {
 		return err
 	}
-	if old != nil {
-		defer old.Close()
-		if old.alive(s.netns) {
-			return nil
-		}
+	return errors.Join(s.endUnpinned(name, id), s.dir().endLink(name+ending), removePin(s.dir().pin(name+building)))
+}
+
+// pinnedAs returns the living link that is pinned by a name; 0 for none.
+func (s *Steer) pinnedAs(name string) (link.ID, error) {
+	l, err := s.dir().openLink(name)
+	if err != nil || l == nil {
+		return 0, err
 	}
-	if err := errors.Join(s.dir().endLink(name+ending), removePin(s.dir().pin(name))); err != nil {
-		return err
+	defer l.Close()
+	if !l.alive(s.netns) {
+		return 0, nil
+	}
+	return l.info.ID, nil
+}
+
+// pinAnother pins a link in place of one that does nothing, or is not there.
+func (s *Steer) pinAnother(name string, p *ebpf.Program, attach func() (link.Link, error)) (link.ID, error) {
+	if err := removePin(s.dir().pin(name)); err != nil {
+		return 0, err
+	}
+	adopted, err := s.adopt(name, p)
+	if adopted != 0 || err != nil {
+		return adopted, err
+	}
+	if err := s.dir().endLink(name + ending); err != nil {
+		return 0, err
 	}
 	l, err := attach()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer l.Close() // what is pinned stays attached
-	if err := l.Pin(s.dir().pin(name)); err != nil {
-		return fmt.Errorf("pin %s: %w", name, err)
+	info, err := l.Info()
+	if err != nil {
+		return 0, err
 	}
-	return nil
+	return info.ID, s.dir().pinLink(name, l)
 }
 
 func (s *Steer) addLookup(set *pinSet) error {
-	return s.pinOnce(lookupLink, func() (link.Link, error) {
+	return s.pinOnce(lookupLink, set.programs[bpfProgSteerLookup], func() (link.Link, error) {
 		netns, err := os.Open(threadNetns)
 		if err != nil {
 			return nil, err
@@ -225,7 +287,7 @@ func (s *Steer) addTC(i plan.TC) error {
 	if err != nil {
 		return err
 	}
-	return s.pinOnce(linkName(name, ifindex), func() (link.Link, error) {
+	return s.pinOnce(linkName(name, ifindex), set.programs[name], func() (link.Link, error) {
 		return attachTCX(ifindex, set.programs[name], i.Egress)
 	})
 }
@@ -240,6 +302,11 @@ func hookOf(egress bool) ebpf.AttachType {
 
 func attachTCX(ifindex uint32, p *ebpf.Program, egress bool) (link.Link, error) {
 	return link.AttachTCX(link.TCXOptions{Interface: int(ifindex), Program: p, Attach: hookOf(egress), Anchor: link.Head()})
+}
+
+// removeLink ends a link, with its pin and without.
+func (s *Steer) removeLink(name string) error {
+	return errors.Join(s.dir().removeLink(name), s.endUnpinned(name, 0))
 }
 
 // removeTC ends a TCX link, or removes a filter.
@@ -257,7 +324,7 @@ func (s *Steer) removeTC(i plan.TC) error {
 	var failed error
 	for _, l2 := range []bool{true, false} {
 		name, err := tcProgram(i, l2)
-		failed = errors.Join(failed, err, s.dir().removeLink(linkName(name, index)))
+		failed = errors.Join(failed, err, s.removeLink(linkName(name, index)))
 	}
 	return failed
 }

@@ -270,7 +270,7 @@ func (s *Steer) removeObjects() error {
 	if err := s.Close(); err != nil {
 		return err
 	}
-	if err := s.dir().endLinks(); err != nil {
+	if err := errors.Join(s.dir().endLinks(), s.endUnpinned("", 0)); err != nil {
 		return err
 	}
 	if err := errors.Join(s.dir().removeAll(), s.dir().aside().removeAll()); err != nil {

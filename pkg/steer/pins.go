@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 )
 
 // pinDir is the directory with the pins of a network namespace: maps, programs, and
@@ -141,11 +140,50 @@ func (d pinDir) endLink(name string) error {
 	}
 	if err == nil {
 		defer l.Close()
-		if err := l.Detach(); err != nil && !errors.Is(err, ebpf.ErrNotSupported) && !errors.Is(err, unix.ENOLINK) {
+		if err := endIt(l); err != nil {
 			return fmt.Errorf("end %s: %w", name, err)
 		}
 	}
 	return removePin(d.pin(name))
+}
+
+// pinLink pins a link. Somebody else may have done so a moment ago, where the lock was lost.
+func (d pinDir) pinLink(name string, l link.Link) error {
+	failed := l.Pin(d.pin(name))
+	if failed == nil {
+		return nil
+	}
+	failed = fmt.Errorf("pin %s: %w", name, failed)
+	if !errors.Is(failed, fs.ErrExist) {
+		return failed
+	}
+	there, err := d.openLink(name)
+	if err != nil || there == nil {
+		return errors.Join(failed, err)
+	}
+	defer there.Close()
+	if info, err := l.Info(); err != nil || info.ID != there.info.ID {
+		return errors.Join(failed, err)
+	}
+	return nil
+}
+
+// pinAgain pins a link by a name. One that was being ended gets its name back instead: with
+// two pins it would be ended by the other.
+func (d pinDir) pinAgain(name string, l pinnedLink) error {
+	old, err := link.LoadPinnedLink(d.pin(name+ending), nil)
+	if err != nil {
+		return d.pinLink(name, l)
+	}
+	defer old.Close()
+	info, err := old.Info()
+	if err != nil {
+		return err
+	}
+	if info.ID != l.info.ID {
+		return d.pinLink(name, l)
+	}
+	return os.Rename(d.pin(name+ending), d.pin(name))
 }
 
 // endLinks removes the pins of links before those of what they run.

@@ -11,6 +11,9 @@
 // the calling thread, and each namespace has a pin directory of its own:
 // <bpffs>/portreeve/<inode of the namespace>.
 //
+// Links of ours that have lost their pins, and that somebody holds, are found in the
+// kernel: they are pinned again, or ended.
+//
 // The kernel is the only state; nothing is remembered in files. The package
 // never touches what portreeve did not create, and never speaks netlink: clsact
 // filters are put in place by a [Filters].
@@ -151,6 +154,11 @@ func (s *Steer) Replace(old, item plan.Item) error {
 		return explain(s.replaceObjects(o))
 	}
 	if was, ok := old.(plan.TC); ok && was.Behind {
+		if was.Unpinned {
+			if err := s.add(item); err != nil {
+				return explain(err)
+			}
+		}
 		return explain(s.toHead(item.(plan.TC)))
 	}
 	return explain(s.add(item))
@@ -204,9 +212,9 @@ func (s *Steer) remove(item plan.Item) error {
 	case plan.Objects:
 		return s.removeObjects()
 	case plan.Lookup:
-		return s.dir().removeLink(lookupLink)
+		return s.removeLink(lookupLink)
 	case plan.Forward:
-		return s.dir().removeLink(forwardLink(i.Family))
+		return s.removeLink(forwardLink(i.Family))
 	case plan.TC:
 		return s.removeTC(i)
 	}

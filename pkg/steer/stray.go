@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
@@ -28,14 +27,11 @@ func Elsewhere(bpffs string) error {
 	if pinned, err := s.dir().exists(); err != nil || pinned {
 		return err
 	}
-	found, err := anySteers(netns)
-	for range linkTries {
-		if !errors.Is(err, unix.EAGAIN) {
-			break
-		}
-		time.Sleep(time.Millisecond)
-		found, err = anySteers(netns)
-	}
+	found := false
+	err = eachInKernel(func(all *link.Iterator) bool {
+		found = steersHere(all.Link, netns)
+		return !found
+	})
 	switch {
 	case found:
 		return fmt.Errorf("%w under %s; where an inspector runs, its pins were removed, and it holds the programs: stop it; else name the BPF file system that they were pinned in: --bpffs DIR or PORTREEVE_BPFFS, or the configuration by -c", ErrElsewhere, s.root())
@@ -45,21 +41,29 @@ func Elsewhere(bpffs string) error {
 	return nil
 }
 
-// linkTries is how often the links of the machine are looked through again:
-// while somebody creates one, the kernel asks to come back later (EAGAIN).
+// linkTries is how often a link of the machine is looked at again: while somebody
+// creates one, the kernel asks to come back later (EAGAIN).
 const linkTries = 200
 
-// anySteers reports whether some link is that of our sk_lookup program in a
-// network namespace.
-func anySteers(netns uint64) (bool, error) {
-	links := new(link.Iterator)
-	defer links.Close()
-	for links.Next() {
-		if steersHere(links.Link, netns) {
-			return true, nil
+// eachInKernel calls f with each link of the machine, until that returns false.
+func eachInKernel(f func(*link.Iterator) bool) error {
+	var last link.ID
+	for tries := 0; ; tries++ {
+		all := &link.Iterator{ID: last}
+		more := true
+		for more && all.Next() {
+			last, more = all.ID, f(all)
 		}
+		err := all.Err()
+		all.Close()
+		if !more {
+			return nil
+		}
+		if !errors.Is(err, unix.EAGAIN) || tries == linkTries {
+			return err
+		}
+		time.Sleep(time.Millisecond)
 	}
-	return false, links.Err()
 }
 
 // steersHere reports whether a link is that of our sk_lookup program in a
@@ -69,11 +73,5 @@ func steersHere(l link.Link, netns uint64) bool {
 	if err != nil || info.NetNs() == nil || uint64(info.NetNs().NetnsInode) != netns {
 		return false
 	}
-	p, err := ebpf.NewProgramFromID(info.Program)
-	if err != nil {
-		return false
-	}
-	defer p.Close()
-	program, err := p.Info()
-	return err == nil && program.Name == bpfProgSteerLookup
+	return nameOfProgram(info.Program) == bpfProgSteerLookup
 }

@@ -48,22 +48,23 @@ type Policy struct {
 // Judge says what an origin's certificate is worth, during the handshake.
 type Judge = func(tls.ConnectionState) (event.Verification, error)
 
-// Judge returns the judge for the origin at a port. With DANE it asks for TLSA
-// records first; its error is an *Error, and then there must be no handshake.
-func (p *Policy) Judge(ctx context.Context, port uint16) (Judge, error) {
+// Judge returns the judge for the origin at a port, and whether the origin has to prove
+// who it is. With DANE it asks for TLSA records first; its error is an *Error, and then
+// there must be no handshake.
+func (p *Policy) Judge(ctx context.Context, port uint16) (j Judge, proof bool, err error) {
 	switch p.Method {
 	case Roots:
-		return p.byRoots, nil
+		return p.byRoots, true, nil
 	case Pins:
-		return p.byPin, nil
+		return p.byPin, true, nil
 	case DANE:
 		records, err := p.Records(ctx, p.Name, port)
 		if err != nil {
-			return nil, &Error{event.FailureResolver, fmt.Sprintf("look up the TLSA records of %s", p.Name), err}
+			return nil, true, &Error{event.FailureResolver, fmt.Sprintf("look up the TLSA records of %s", p.Name), err}
 		}
-		return dane{p.Name, records}.judge, nil
+		return dane{p.Name, records}.judge, usable(records), nil
 	}
-	return anybody, nil
+	return anybody, false, nil
 }
 
 // Demands reports whether no mail may go without TLS to the origin at a port: with
@@ -75,8 +76,11 @@ func (p *Policy) Demands(ctx context.Context, port uint16) bool {
 		return false
 	}
 	records, err := p.Records(ctx, p.Name, port)
-	return err != nil || slices.ContainsFunc(records, TLSA.Usable)
+	return err != nil || usable(records)
 }
+
+// usable reports whether an origin is bound by its TLSA records.
+func usable(records []TLSA) bool { return slices.ContainsFunc(records, TLSA.Usable) }
 
 // Error is a certificate that is not trusted, or one that cannot be judged.
 type Error struct {

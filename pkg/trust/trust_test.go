@@ -31,11 +31,15 @@ func shown(t *testing.T, p *pki.Pair) tls.ConnectionState {
 
 func judge(t *testing.T, p Policy, s tls.ConnectionState) (event.Verification, error) {
 	t.Helper()
-	j, err := p.Judge(t.Context(), 25)
+	j, proof, err := p.Judge(t.Context(), 25)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return j(s)
+	v, err := j(s)
+	if anybody := err == nil && v == event.Unverified; proof == anybody {
+		t.Errorf("%+v has to prove who it is: %t, and it is %s, %v", p, proof, v, err)
+	}
+	return v, err
 }
 
 func TestRoots(t *testing.T) {
@@ -141,7 +145,7 @@ func appended(s tls.ConnectionState, c *x509.Certificate) tls.ConnectionState {
 
 func TestDANEWithoutAnswer(t *testing.T) {
 	p := Policy{Method: DANE, Name: name, Records: func(context.Context, string, uint16) ([]TLSA, error) { return nil, errors.New("SERVFAIL") }}
-	if _, err := p.Judge(t.Context(), 25); failure(err) != event.FailureResolver {
+	if _, proof, err := p.Judge(t.Context(), 25); !proof || failure(err) != event.FailureResolver {
 		t.Errorf("an answer that cannot be trusted: %v", err)
 	}
 }

@@ -40,6 +40,8 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"fake":    command(startFake),    // [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…: an exact origin in its place
 	"local":   command(local),        // ADDR:PORT: somebody else's server on the gateway, or on the origin
 	"log":     command(postfixLog),   // PATTERN: wait for a line of Postfix's log and print it
+	"sender":  command(startSender),  // ADDR: Exim as the client, which sends there what it is given on 127.0.0.1:25
+	"sent":    command(senderLog),    // PATTERN: wait for a line of the sender's log and print it
 	"mail":    command(postfixMail),  // COUNT FILE: wait for messages; the last must end like the file
 	"got":     command(fakeGot),      // COUNT [FILE [PARAMETERS]]: wait for messages at the fake; the last is the file
 	"nothing": command(fakeNothing),  // no session of the fake ended a message; all sessions are over
@@ -155,7 +157,7 @@ func up(s *stage, ts *testscript.TestScript, args []string) error {
 		"GATEWAY4": env.Gateway4.String(), "GATEWAY6": env.Gateway6.String(),
 		"ORIGIN4": env.Origin4.String(), "ORIGIN6": env.Origin6.String(),
 		"PORTREEVE_BPFFS": env.BPFFS, "PORTREEVE_RUN_DIR": env.RunDir,
-		"OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"),
+		"OPENSMTPD_DIR": filepath.Join(env.Dir, "opensmtpd"), "POSTFIX_DIR": filepath.Join(env.Dir, "postfix"),
 	} {
 		ts.Setenv(name, value)
 	}
@@ -240,8 +242,10 @@ func startFake(s *stage, ts *testscript.TestScript, args []string) error {
 		switch {
 		case arg == "old" && behaviour.TLS != nil:
 			behaviour.TLS.MinVersion, behaviour.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
+		case arg == "rsa" && behaviour.TLS != nil:
+			behaviour.TLS.MaxVersion, behaviour.TLS.CipherSuites = tls.VersionTLS12, []uint16{tls.TLS_RSA_WITH_AES_128_GCM_SHA256}
 		case !ok:
-			return usage("fake [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [handshake=drop|garbage|stall]] [VERB=FILE]…")
+			return usage("fake [reset=POINT] [ext=WORD]… [tls=PAIR|implicit=PAIR [old] [rsa] [handshake=drop|garbage|stall]] [VERB=FILE]…")
 		case name == "handshake":
 			behaviour.Handshake = peer.Handshake(value)
 		case name == "reset":
@@ -279,8 +283,31 @@ func local(s *stage, _ *testscript.TestScript, args []string) error {
 }
 
 func postfixLog(s *stage, ts *testscript.TestScript, args []string) error {
+	return awaitLog(s, s.postfix, ts, args)
+}
+
+func senderLog(s *stage, ts *testscript.TestScript, args []string) error {
+	return awaitLog(s, s.sender, ts, args)
+}
+
+func startSender(s *stage, _ *testscript.TestScript, args []string) (err error) {
 	if len(args) != 1 {
-		return usage("log PATTERN")
+		return usage("sender ADDR")
+	}
+	host, err := netip.ParseAddr(args[0])
+	if err != nil {
+		return err
+	}
+	ctx, cancel := s.patience()
+	defer cancel()
+	s.sender, err = mta.StartEximSender(ctx, s.env.Client, filepath.Join(s.env.Dir, "sender"), host)
+	return err
+}
+
+// awaitLog waits for a line in a server's log and prints it.
+func awaitLog(s *stage, server *mta.Server, ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return usage("log or sent PATTERN")
 	}
 	pattern, err := regexp.Compile(args[0])
 	if err != nil {
@@ -288,7 +315,7 @@ func postfixLog(s *stage, ts *testscript.TestScript, args []string) error {
 	}
 	ctx, cancel := s.patience()
 	defer cancel()
-	line, err := s.postfix.AwaitLog(ctx, pattern)
+	line, err := server.AwaitLog(ctx, pattern)
 	if err == nil {
 		fmt.Fprintln(ts.Stdout(), line)
 	}

@@ -34,6 +34,7 @@ type stage struct {
 	env         *testenv.Env
 	processes   map[string]*process
 	postfix     *mta.Server
+	sender      *mta.Server
 	origin      *peer.Origin // the fake one
 	locals      []*peer.Origin
 	capture     *testenv.Capture
@@ -81,6 +82,9 @@ func (s *stage) close() error {
 	}
 	for _, o := range s.locals {
 		failures = append(failures, o.Close())
+	}
+	if s.sender != nil {
+		failures = append(failures, s.sender.Stop())
 	}
 	if s.postfix != nil {
 		failures = append(failures, s.postfix.Stop())
