@@ -17,6 +17,8 @@ FIREWALLSFLAGS ?= -seed=0
 # operations, and more flags: -seed=N, -environments=N, -limit=10s
 CHAOS ?= 2000
 CHAOSFLAGS ?= -seed=0 -environments=4
+# -only=REGEXP of client/origin/play/way, -print
+FOREIGNFLAGS ?=
 STATICCHECK_VERSION = v0.8.2
 STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 
@@ -24,7 +26,7 @@ STATICCHECK = .build/bin/staticcheck-$(STATICCHECK_VERSION)
 export PATH := $(PATH):$(dir $(GO)):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := build
-.PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults odd differential races bench fuzz demo install clean help root
+.PHONY: build generate check test test-kernels clothes firewalls chaos mutants faults odd differential foreign races bench fuzz demo install clean help root
 
 build: ## build bin/portreeve; needs Go and nothing else
 	$(GO) build -trimpath -o bin/portreeve ./cmd/portreeve
@@ -37,6 +39,7 @@ check: $(STATICCHECK) ## gofmt, vet, staticcheck, shellcheck, Vagrantfile, gener
 	scripts/install-deps check
 	scripts/check-format
 	$(GO) vet ./...
+	$(GO) vet -C testenv/foreign/golang ./...
 	$(STATICCHECK) ./...
 	scripts/check-shell
 	scripts/check-vagrant
@@ -75,6 +78,11 @@ odd: ## the corpus of odd mail through sessions in every form, with every policy
 differential: root ## all mail of real clients to Postfix, Exim and OpenSMTPD, with and without the gateway, as root
 	scripts/install-deps build test
 	$(GO) test -count=1 -timeout 2h ./testenv/differential -complete
+
+foreign: root ## mail software of others as clients and origins, the same with the gateway as without, as root
+	scripts/install-deps build test foreign
+	scripts/node-modules
+	$(GO) test -count=1 -timeout 1h -v ./testenv/foreign -args -complete $(FOREIGNFLAGS)
 
 RACES ?= 20000
 races: ## both peers wayward over real TCP at random moments; RACES=100000
