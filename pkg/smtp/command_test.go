@@ -60,6 +60,7 @@ func TestCommands(t *testing.T) {
 		{"MAIL FROM:<a@b> AUTH=bounce+12-c=d@e", "MAIL FROM:<a@b> AUTH=bounce+2B12-c+3Dd@e"},
 		{"RCPT TO:<a@b> ORCPT=rfc822;SRS0=x+42=b@c", "RCPT TO:<a@b> ORCPT=rfc822;SRS0+3Dx+2B42+3Db@c"},
 		{"RCPT TO:<a@b> ORCPT=rfc822;bob+tag@c", "RCPT TO:<a@b> ORCPT=rfc822;bob+2Btag@c"},
+		{"MAIL FROM:<a@b> SIZE=1 AUTH=", "MAIL FROM:<a@b> SIZE=1 AUTH=<>"},
 		{"MAIL FROM:<a@b> ENVID=a+C3+B6", "MAIL FROM:<a@b> ENVID=a+C3+B6"},
 		{"MAIL FROM:<a@b> ENVID=a+C2+85+41", "MAIL FROM:<a@b> ENVID=a+2BC2+2B85+2B41"},
 		{"MAIL FROM:<a@b> ENVID=a+FF", "MAIL FROM:<a@b> ENVID=a+2BFF"},

@@ -330,13 +330,16 @@ func parseBy(s []byte, _ bool) (value, bool) {
 	return value{text: s}, ok
 }
 
-// parseAuth: xtext or "<>", RFC 4954 section 5.
+// parseAuth: xtext or "<>", RFC 4954 section 5. Nothing at all, which some clients
+// write, says the same as "<>".
 func parseAuth(s []byte, utf8 bool) (value, bool) {
-	if string(s) == "<>" {
-		return value{text: s}, true
+	if len(s) == 0 || string(s) == "<>" {
+		return value{text: nobody}, true
 	}
 	return parseXtext(s, utf8)
 }
+
+var nobody = []byte("<>")
 
 // parseNotify: NEVER, or a list of SUCCESS, FAILURE and DELAY.
 func parseNotify(s []byte, _ bool) (value, bool) {
