@@ -50,8 +50,12 @@ static __always_inline int client_take(struct __sk_buff *skb, const struct setti
 			remember_pass(ip, tcp);
 		return client_mark(skb, set, reason);
 	}
-	if (tcp && has_passed(skb, ip, tcp))
+	if (is_judged(skb, set))
+		return TC_NEXT;
+	if (tcp && has_passed(skb, ip, tcp)) {
+		skb->tc_index = LOOP_BACK;
 		return client_mark(skb, set, reason);
+	}
 	skb->mark |= set->loop_mark;
 	count(REASON_LOOP_OUT);
 	return TC_NEXT;

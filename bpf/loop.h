@@ -27,6 +27,17 @@ static __always_inline bool is_back(const struct __sk_buff *skb, const struct se
 }
 
 /*
+ * Two programs see each packet while an inspector takes over by the other data path.
+ * What the first has sent round or taken the second leaves alone. Else it would send
+ * round again what the first has taken, and that is lost where the rule for the loop
+ * comes first. The mark of what is taken does not do alone, for others may set it.
+ */
+static __always_inline bool is_judged(const struct __sk_buff *skb, const struct settings *set)
+{
+	return skb->mark & set->loop_mark || (skb->tc_index == LOOP_BACK && skb->mark & set->client_mark);
+}
+
+/*
  * A SYN may have a socket here: of a connection that has just ended (TIME_WAIT),
  * when a client uses its port again, or that of the handshake, when it repeats
  * its SYN. The kernel finds such a socket before it routes (early demux), and

@@ -432,13 +432,19 @@ func (g *triangle) wantClosed(transit, addressed bpfReason) {
 // beginDial sends a SYN.
 func beginDial(t *testing.T, from netip.Addr, to netip.AddrPort) (fd int) {
 	t.Helper()
+	return beginDialFrom(t, at(from, 0), to)
+}
+
+// beginDialFrom sends a SYN from a port.
+func beginDialFrom(t *testing.T, from, to netip.AddrPort) (fd int) {
+	t.Helper()
 	domain := unix.AF_INET
-	if from.Is6() {
+	if from.Addr().Is6() {
 		domain = unix.AF_INET6
 	}
 	fd, err := unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	must(t, err)
-	must(t, unix.Bind(fd, sockaddr(at(from, 0))))
+	must(t, unix.Bind(fd, sockaddr(from)))
 	if err := unix.Connect(fd, sockaddr(to)); err != unix.EINPROGRESS {
 		t.Fatal(err)
 	}

@@ -217,6 +217,16 @@ func newLocalRoute(family, table byte) error {
 	return nil
 }
 
+// newLinkRoute sends everything in a table out by an interface.
+func newLinkRoute(family, table byte, ifindex uint32) error {
+	body := defaultRoute(family, table, unix.RTN_UNICAST)
+	body[6] = unix.RT_SCOPE_LINK
+	if err := newMessage(unix.RTM_NEWROUTE, createFlags, body...).attr(unix.RTA_OIF, word(ifindex)).send(); err != nil {
+		return fmt.Errorf("route by interface %d in table %d: %w", ifindex, table, err)
+	}
+	return nil
+}
+
 // newMarkRule looks packets of an interface with a mark up in a table
 // (struct fib_rule_hdr has the shape of struct rtmsg).
 func newMarkRule(family byte, iif string, mark uint32, table byte) error {

@@ -110,8 +110,14 @@ func setOption(level, option, value int) func(string, string, syscall.RawConn) e
 // dial connects from an address, with a mark.
 func dial(t *testing.T, from netip.Addr, to string, mark int) *net.TCPConn {
 	t.Helper()
+	return dialFrom(t, netip.AddrPortFrom(from, 0), to, mark)
+}
+
+// dialFrom connects from an address and port.
+func dialFrom(t *testing.T, from netip.AddrPort, to string, mark int) *net.TCPConn {
+	t.Helper()
 	d := net.Dialer{
-		LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0)),
+		LocalAddr: net.TCPAddrFromAddrPort(from),
 		Control:   setOption(unix.SOL_SOCKET, unix.SO_MARK, mark),
 		Timeout:   10 * time.Second,
 	}
