@@ -26,7 +26,14 @@ var fileOperations = []operation{
 		return "", func() error { return unix.Mount("bpf", s.env.BPFFS, "bpf", 0, "") }, unix.Unmount(s.env.BPFFS, unix.MNT_DETACH)
 	}},
 	{name: "run directory wiped", weight: 4, class: runDir, do: func(s *stage) (string, func() error, error) {
-		return "", nil, os.RemoveAll(s.env.RunDir)
+		err := os.RemoveAll(s.env.RunDir)
+		for range 20 { // what is written meanwhile stands in the way
+			if !errors.Is(err, unix.ENOTEMPTY) {
+				break
+			}
+			err = os.RemoveAll(s.env.RunDir)
+		}
+		return "", nil, err
 	}},
 	{name: "a file of the run directory removed", weight: 3, class: runDir, do: func(s *stage) (string, func() error, error) {
 		all, err := filepath.Glob(s.env.RunDir + "/*")
