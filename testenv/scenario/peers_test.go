@@ -386,10 +386,15 @@ func (p *party) judge(w *way, client string, from netip.Addr, want *outcome, sai
 		p.due[sender(w, client)] = due{client: from, tls: want.origin || want.opaque}
 	}
 	p.judgeSession(w, client, want, session)
-	if looked := want.refused == "" && !want.opaque; looked != (len(messages) == 1) {
+	delivered := want.refused == "" && !want.opaque
+	stopped := strings.HasPrefix(want.refused, "530") // at MAIL, which is in a record, too
+	switch {
+	case (delivered || stopped) != (len(messages) == 1):
 		p.Errorf("%s by %s: %d messages in our record", w.name, client, len(messages))
-	} else if looked {
+	case delivered:
 		p.judgeMessage(sender(w, client), messages[0])
+	case stopped && (messages[0].Outcome != "refused" || messages[0].From != sender(w, client)):
+		p.Errorf("%s by %s: our record has %+v", w.name, client, messages[0])
 	}
 	if got := netip.MustParseAddrPort(session.Client).Addr(); got != from {
 		p.Errorf("%s by %s: our record has the client %s, want %s", w.name, client, got, from)
