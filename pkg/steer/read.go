@@ -107,7 +107,9 @@ func (s *pinSet) counters() ([]Counter, error) {
 
 // Alive returns the state of the inspector as the programs see it.
 func (s *Steer) Alive() (alive Alive, err error) {
-	has := func(set *pinSet) error { return set.has(bpfMapSettings, bpfMapHeartbeat, bpfMapServices, bpfMapListeners) }
+	has := func(set *pinSet) error {
+		return set.has(bpfMapSettings, bpfMapHeartbeat, bpfMapServices, bpfMapListeners)
+	}
 	err = s.readingIf(has, func(set *pinSet) error {
 		settings, err := set.settings()
 		if err != nil {
