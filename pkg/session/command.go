@@ -32,8 +32,6 @@ var (
 	helpText = &wording.Help.Reply
 )
 
-const firstOctetOfTLS = 0x16 // handshake record, RFC 8446 section 5.1
-
 // collect handles the client's commands until a group is complete, and waits
 // for more only while none is outstanding.
 func (x *session) collect() *ending {
@@ -98,7 +96,7 @@ func (x *session) next() bool {
 		return true
 	}
 	in := x.client.window()
-	if len(in) > 0 && in[0] == firstOctetOfTLS {
+	if smtp.StartsTLS(in) {
 		x.broken = foreign
 		return true
 	}

@@ -356,11 +356,11 @@ func (x *session) failed(f failure, e *ending) *ending {
 
 // refuseContent writes the refusal of a message that the client has sent to its end.
 func (x *session) refuseContent(f failure) *ending {
-	say := func() *ending { return x.say(f.last) }
+	e := x.say(f.last) // nothing, where the reply is ours
 	if f.reply != nil {
-		say = func() *ending { return x.tell(f.reply, f.why) }
+		e = x.tell(f.reply, f.why)
 	}
-	if e := say(); e != nil {
+	if e != nil {
 		return e
 	}
 	return x.flush()

@@ -45,42 +45,14 @@ func (x *session) tooEarly() *ending {
 	}
 	said := x.client.window()
 	e := earlyTalker
-	if !greets(said) {
+	if !smtp.Greets(said) {
 		noise := *strayTalker
-		noise.detail = protocolOf(said)
+		noise.detail = smtp.ForeignProtocol(said)
 		e = &noise
 	}
 	x.slip(said, e.reply, e.why)
 	return e
 }
-
-// greets reports whether what a client has said begins with HELO or EHLO, as far as it
-// goes.
-func greets(said []byte) bool {
-	verb := said[:min(len(said), 4)]
-	return (smtp.EqualFold(verb, "EHLO"[:len(verb)]) || smtp.EqualFold(verb, "HELO"[:len(verb)])) &&
-		(len(said) < 5 || said[4] == ' ' || said[4] == '\r')
-}
-
-// protocolOf names what a client speaks that is not SMTP, "" if nobody knows.
-func protocolOf(said []byte) string {
-	line, _, _ := bytes.Cut(said, lineEnd)
-	switch {
-	case said[0] == firstOctetOfTLS:
-		return "TLS"
-	case bytes.HasPrefix(said, proxy1), bytes.HasPrefix(said, proxy2):
-		return "PROXY header"
-	case bytes.Contains(line, []byte(" HTTP/")):
-		return "HTTP"
-	}
-	return ""
-}
-
-// How headers of the PROXY protocol begin, versions 1 and 2.
-var (
-	proxy1 = []byte("PROXY ")
-	proxy2 = []byte("\r\n\r\n\x00\r\nQUIT\n")
-)
 
 // hello forwards HELO and EHLO, which stand alone: what the origin offers
 // decides how everything after it is read.

@@ -95,11 +95,8 @@ func (l *ledger) forget() {
 func (x *session) settle() *ending {
 	lost := x.send()
 	for i := 0; i < x.ledger.n; i++ {
-		if e := x.answer(&x.ledger.entries[i], lost); e != nil {
+		if e := x.answer(i, lost); e != nil {
 			return e
-		}
-		if x.unsure && x.ledger.owed(i+1) {
-			x.drop(brokenReply("a reply without a clear end in a group"))
 		}
 	}
 	x.ledger.forget()
@@ -110,9 +107,10 @@ func (x *session) settle() *ending {
 	return nil
 }
 
-// answer queues the reply to one command. lost says that the group never
+// answer queues the reply to the command of entry i. lost says that the group never
 // reached the origin.
-func (x *session) answer(en *entry, lost *ending) *ending {
+func (x *session) answer(i int, lost *ending) *ending {
+	en := &x.ledger.entries[i]
 	switch {
 	case en.reply != nil:
 		return x.tell(en.reply, en.why)
@@ -129,6 +127,9 @@ func (x *session) answer(en *entry, lost *ending) *ending {
 	if lost != nil {
 		x.noteLostRecipient(en, lost)
 		return lost
+	}
+	if r.Unsure && x.ledger.owed(i+1) { // what comes next may still be of this one
+		x.drop(brokenReply("a reply without a clear end in a group"))
 	}
 	return x.conclude(en, r)
 }

@@ -148,7 +148,6 @@ func (x *session) surprise() *ending {
 // that is there.
 func (x *session) reply(limit time.Duration) (smtp.WireReply, *ending) {
 	var until time.Time
-	x.unsure = false
 	if x.dropped != nil {
 		return smtp.WireReply{}, x.dropped
 	}
@@ -198,9 +197,7 @@ func (x *session) damaged(until time.Time) (smtp.WireReply, *ending) {
 			x.noteOffence(d.Said())
 			return smtp.WireReply{}, brokenReply(f.String())
 		case done:
-			r := d.Reply()
-			x.unsure = r.Unsure
-			return r, x.inspect(r)
+			return d.Reply(), x.inspect(d.Reply())
 		}
 		if soon := x.now.Add(mending); d.Failing() && soon.Before(until) {
 			until = soon

@@ -162,27 +162,14 @@ func (x *session) noteSender() {
 	x.msg = event.Message{
 		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
 		Hello: x.note(x.rec.Hello), Start: x.now, // a copy: the client may call itself something else before the end
-		Sender:   x.noteMailbox(),
-		Declared: p.Number(smtp.ParamSize),
-		Used:     p.Extensions(),
-		EnvID:    x.note(p.Text(smtp.ParamEnvID)),
-		Dropped:  x.noteDropped(),
+		Sender: x.notePath(),
+	}
+	if x.refusal == nil { // else there are no parameters
+		x.msg.Declared, x.msg.Used = p.Number(smtp.ParamSize), p.Extensions()
+		x.msg.EnvID, x.msg.Dropped = x.note(p.Text(smtp.ParamEnvID)), x.noteDropped()
 	}
 	x.noteClaimed()
 	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
-}
-
-// noteUnreadSender begins the record of a message whose MAIL could not be read.
-func (x *session) noteUnreadSender() {
-	x.number++
-	if x.kept == nil {
-		x.kept = x.one[:0]
-	}
-	x.msg = event.Message{
-		Flow: x.o.Flow, Origin: x.o.Origin, Forged: x.o.Forged, Number: x.number,
-		Hello: x.note(x.rec.Hello), Start: x.now, Sender: x.noteUnreadPath(),
-	}
-	x.noteClaimed()
 }
 
 // noteDropped keeps the parameters of x.cmd that the origin is not given.
@@ -195,7 +182,11 @@ func (x *session) noteDropped() event.Text {
 	return x.text[at:len(x.text):len(x.text)]
 }
 
-func (x *session) noteMailbox() event.Text {
+// notePath keeps the path of x.cmd; one that could not be read as it was said.
+func (x *session) notePath() event.Text {
+	if x.refusal != nil {
+		return x.note(smtp.UnreadPath(x.line))
+	}
 	x.clip(nil)
 	at := len(x.text)
 	if at < maxNotes {
@@ -206,11 +197,18 @@ func (x *session) noteMailbox() event.Text {
 
 // noteRecipient begins the record of a recipient and returns its number.
 func (x *session) noteRecipient() int {
-	x.msg.Used |= x.cmd.Params.Extensions()
+	read := x.refusal == nil // else there are no parameters
+	if read {
+		x.msg.Used |= x.cmd.Params.Extensions()
+	}
 	if len(x.kept) == maxRecipients {
 		return maxRecipients
 	}
-	x.kept = append(x.kept, event.Recipient{Address: x.noteMailbox(), Dropped: x.noteDropped()})
+	r := event.Recipient{Address: x.notePath()}
+	if read {
+		r.Dropped = x.noteDropped()
+	}
+	x.kept = append(x.kept, r)
 	return len(x.kept) - 1
 }
 
@@ -306,9 +304,9 @@ func (x *session) shrink() {
 
 // settled says why a client gave a message up, when it was refused before: then
 // that is its outcome. Where every recipient was refused, and not only for how it
-// was written, one refusal for now
-// makes that of the message one for now, and the reason is the first of ours of
-// that kind; there is none where only the origin refused.
+// was written, one refusal for now makes that of the message one for now, and the
+// reason is the first of ours of that kind; there is none where only the origin
+// refused.
 func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
 	switch {
 	case o != event.Abandoned:

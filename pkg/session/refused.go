@@ -39,14 +39,10 @@ var offences = map[event.End]bool{
 
 // refuseSyntax refuses x.cmd for its grammar.
 func (x *session) refuseSyntax() step {
-	s := x.refuse(refusal{x.refusal, wording.Grammar(x.refusal)})
-	switch {
-	case x.cmd.Verb == smtp.MAIL:
-		x.noteRefusedSender(x.told)
-	case x.cmd.Verb == smtp.RCPT && x.msg.Number != 0:
-		x.noteUnreadRecipient(x.told)
+	if x.cmd.Verb == smtp.RCPT && x.msg.Number != 0 {
+		x.tx.unread++
 	}
-	return s
+	return x.recorded(x.refuse(refusal{x.refusal, wording.Grammar(x.refusal)}))
 }
 
 // recorded puts a MAIL or RCPT that was refused into the record of a message, if there
@@ -69,25 +65,9 @@ func (x *session) noteRefusedSender(r refusal) {
 		return
 	}
 	x.endFailed()
-	if x.refusal == nil {
-		x.noteSender()
-	} else {
-		x.noteUnreadSender()
-	}
+	x.noteSender()
 	x.noteVerdict(r.reply)
 	x.msg.Reason = r.why
-}
-
-// noteUnreadRecipient makes a recipient that is none one of the open message's
-// record.
-func (x *session) noteUnreadRecipient(r refusal) {
-	x.tx.unread++
-	if len(x.kept) < maxRecipients {
-		x.kept = append(x.kept, event.Recipient{Address: x.noteUnreadPath()})
-		x.noteRefusedRecipient(len(x.kept)-1, r)
-		return
-	}
-	x.countRecipient(r.reply.Code)
 }
 
 // noteLostRecipient keeps what the client reads in place of the origin's reply to
@@ -97,6 +77,3 @@ func (x *session) noteLostRecipient(en *entry, e *ending) {
 		x.noteRefusedRecipient(en.rcpt, refusal{e.reply, e.why})
 	}
 }
-
-// noteUnreadPath keeps the path of x.line as it was said.
-func (x *session) noteUnreadPath() event.Text { return x.note(smtp.UnreadPath(x.line)) }

@@ -138,7 +138,6 @@ type session struct {
 	theirs  smtp.Extensions // what the origin offers
 	offered smtp.Extensions // what we offer
 	dropped *ending         // the origin leg is gone; the next command ends the session so
-	unsure  bool            // where the last reply ended is not sure
 
 	tls               armour
 	xclient, xforward smtp.Attributes // of those commands, what we offer

@@ -8,7 +8,7 @@ import "bytes"
 // before: a line may then be a response out of place, so only what no response can be
 // is left of it.
 func AppendSayable(b, said []byte, secretive bool) []byte {
-	if bytes.HasPrefix(said, handshake) || bytes.HasPrefix(said, proxyHeader) { // nothing that anybody has typed
+	if bytes.HasPrefix(said, handshake) || bytes.HasPrefix(said, proxy2) { // nothing that anybody has typed
 		return append(b, said...)
 	}
 	for len(said) > 0 {
@@ -30,12 +30,6 @@ func AppendSayable(b, said []byte, secretive bool) []byte {
 }
 
 var lineEnders = []byte("\r\n\x00")
-
-// How TLS (RFC 8446 section 5.1) and version 2 of the PROXY protocol begin.
-var (
-	handshake   = []byte{0x16, 3}
-	proxyHeader = []byte("\r\n\r\n\x00\r\nQUIT\n")
-)
 
 // appendSayableLine appends one line without its end. more is false when what
 // follows is not of SMTP.
