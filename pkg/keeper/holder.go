@@ -25,8 +25,8 @@ import (
 
 // Hold is the life of the holder: it answers what comes by the socket until its
 // other end is closed, which the inspector's end does. It reads the pairs of the
-// grants in list, as Start has written it, and no others. No other process of the same user
-// can look into this one from the first key on, and it leaves no core behind.
+// grants in list, as Start has written it, and no others. No other process of the same
+// user can look into this one from the first key on, and it leaves no core behind.
 func Hold(socket *os.File, list io.Reader) error {
 	var grants []Grant
 	if err := json.NewDecoder(list).Decode(&grants); err != nil {

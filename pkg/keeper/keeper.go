@@ -1,16 +1,16 @@
 // Package keeper holds private keys in a process of their own.
 //
 // The holder reads the files of certificates, checks them, signs, and decrypts what
-// clients without a better key exchange send; it listens to one socket, which only the inspector has, and to nothing on any network. The
-// inspector, which parses what strangers send, gets chains, signatures and secrets of
-// sessions and never a key: it does not open the files, and in its confines (package confine) it
-// cannot, where the kernel has Landlock. The verb run starts the holder; nothing else
-// calls this package, but for the holder's own verb.
+// clients without a better key exchange send. It listens to one socket, which only the
+// inspector has, and to nothing on any network. The inspector, which parses what
+// strangers send, gets chains, signatures and secrets of sessions and never a key: it
+// does not open the files, and in its confines (package confine) it cannot, where the
+// kernel has Landlock. The verb run starts the holder; nothing else calls this package,
+// but for the holder's own verb.
 //
 // What remains to one who has taken the inspector over is to have signatures made, and
-// to have such secrets of sessions decrypted, also of sessions that he has recorded, for as
-// long as it lasts. The key is out of that process's own reach; but where the
-// inspector is root, so are the files by which other programs of the machine are
+// such secrets decrypted, also those of sessions that he has recorded, for as long as it
+// lasts. The key is out of that process's own reach; but where the inspector is root, so are the files by which other programs of the machine are
 // told what to do: narrow those by what starts it (for systemd: ProtectSystem=strict).
 package keeper
 
