@@ -10,8 +10,9 @@
 //
 // What remains to one who has taken the inspector over is to have signatures made, and
 // such secrets decrypted, also those of sessions that he has recorded, for as long as it
-// lasts. The key is out of that process's own reach; but where the inspector is root, so are the files by which other programs of the machine are
-// told what to do: narrow those by what starts it (for systemd: ProtectSystem=strict).
+// lasts. The key is out of that process's own reach; but where the inspector is root, so
+// are the files by which other programs of the machine are told what to do: narrow those
+// by what starts it (for systemd: ProtectSystem=strict).
 package keeper
 
 import (
