@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -84,11 +85,9 @@ func instruction(op, registers byte, offset int16, immediate int32) []byte {
 	return binary.NativeEndian.AppendUint32(b, uint32(immediate))
 }
 
-// loadCounting loads a TC classifier that adds 1 to the value of a map and
-// returns -1: the next program decides.
-func loadCounting(counter int) (int, error) {
-	var code []byte
-	for _, i := range [][]byte{
+// addOne is the part of a program that adds 1 to the value of a map.
+func addOne(counter int) []byte {
+	return slices.Concat(
 		instruction(0x62, 0x0a, -4, 0),             // *(u32 *)(r10 - 4) = 0
 		instruction(0xbf, 0xa2, 0, 0),              // r2 = r10
 		instruction(0x07, 0x02, 0, -4),             // r2 += -4
@@ -98,12 +97,17 @@ func loadCounting(counter int) (int, error) {
 		instruction(0x15, 0x00, 2, 0),              // if r0 == 0 skip two
 		instruction(0xb7, 0x01, 0, 1),              // r1 = 1
 		instruction(0xdb, 0x10, 0, 0),              // lock *(u64 *)r0 += r1
-		instruction(0xb7, 0x00, 0, -1),             // r0 = -1
-		instruction(0x95, 0x00, 0, 0),              // exit
-	} {
-		code = append(code, i...)
-	}
-	return loadProgram(unix.BPF_PROG_TYPE_SCHED_CLS, "foreign", code)
+	)
+}
+
+// loadCounting loads a TC classifier that counts and returns -1: the next program
+// decides.
+func loadCounting(counter int) (int, error) {
+	return loadProgram(unix.BPF_PROG_TYPE_SCHED_CLS, "foreign", slices.Concat(
+		addOne(counter),
+		instruction(0xb7, 0x00, 0, -1), // r0 = -1
+		instruction(0x95, 0x00, 0, 0),  // exit
+	))
 }
 
 // loadProgram loads a program of a kind.
@@ -130,6 +134,15 @@ func loadProgram(kind uint32, name string, code []byte) (int, error) {
 
 // Packets returns how many packets have passed the program.
 func (f *ForeignTCX) Packets() (uint64, error) {
+	packets, err := readCounter(f.counter)
+	if err != nil {
+		return 0, fmt.Errorf("read the foreign program's counter: %w", err)
+	}
+	return packets, nil
+}
+
+// readCounter reads the value of a map of newCounter.
+func readCounter(counter int) (uint64, error) {
 	var key uint32
 	var value uint64
 	var pin runtime.Pinner
@@ -139,11 +152,9 @@ func (f *ForeignTCX) Packets() (uint64, error) {
 	attr := struct {
 		fd, _             uint32
 		key, value, flags uint64
-	}{fd: uint32(f.counter), key: uint64(uintptr(unsafe.Pointer(&key))), value: uint64(uintptr(unsafe.Pointer(&value)))}
-	if _, err := bpf(unix.BPF_MAP_LOOKUP_ELEM, unsafe.Pointer(&attr), unsafe.Sizeof(attr)); err != nil {
-		return 0, fmt.Errorf("read the foreign program's counter: %w", err)
-	}
-	return value, nil
+	}{fd: uint32(counter), key: uint64(uintptr(unsafe.Pointer(&key))), value: uint64(uintptr(unsafe.Pointer(&value)))}
+	_, err := bpf(unix.BPF_MAP_LOOKUP_ELEM, unsafe.Pointer(&attr), unsafe.Sizeof(attr))
+	return value, err
 }
 
 // Ran returns how many packets have passed the program since the last call.
@@ -155,9 +166,12 @@ func (f *ForeignTCX) Ran() (uint64, error) {
 }
 
 // Close detaches the program.
-func (f *ForeignTCX) Close() error {
+func (f *ForeignTCX) Close() error { return closeAll(f.link, f.program, f.counter) }
+
+// closeAll closes the descriptors that are some.
+func closeAll(fds ...int) error {
 	var failures []error
-	for _, fd := range []int{f.link, f.program, f.counter} {
+	for _, fd := range fds {
 		if fd >= 0 {
 			failures = append(failures, unix.Close(fd))
 		}

@@ -2,7 +2,7 @@
 # janitor.sh PREFIX DIR OWNER: wait until the owner closes our standard input,
 # which it does by asking or by dying in whatever way, then remove everything
 # that bears its name: processes in network namespaces PREFIX-*, the namespaces,
-# the mounts under DIR, and DIR.
+# the control groups PREFIX-*, the mounts under DIR, and DIR.
 #
 # It is the only code that cleans up, so that the way of a crash is the way of
 # every day.
@@ -40,6 +40,26 @@ for path in /run/netns/"$prefix"-*; do
 		[ "$pid" = "$owner" ] || kill -KILL "$pid" 2>/dev/null
 	done
 	said=$(ip netns delete "$name" 2>&1) || gone "$path" || echo "janitor: the namespace $name stays: $said" >&2
+done
+
+groups() { # of version 2
+	while read -r _ root kind _; do
+		[ "$kind" != cgroup2 ] || { echo "$root"; return; }
+	done </proc/mounts
+}
+
+emptied() { # GROUP: removed, once the processes that were killed have left it
+	tries=50
+	until rmdir "$1" 2>/dev/null || [ ! -e "$1" ]; do
+		[ "$tries" -gt 0 ] || return 1
+		tries=$((tries - 1))
+		sleep 0.02
+	done
+}
+
+for path in "$(groups)/$prefix"-*; do
+	[ -e "$path" ] || continue
+	emptied "$path" || echo "janitor: the control group $path stays" >&2
 done
 
 for target in $(mounts); do

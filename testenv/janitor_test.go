@@ -32,11 +32,18 @@ func own(end string) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	if err := e.Gateway.Command(context.Background(), "sleep", "1000").Start(); err != nil {
+	account, err := e.Account("sleeper")
+	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
 	}
-	fmt.Println(e.Dir, e.Client.Path(), e.Gateway.Path())
+	sleeper := e.Gateway.Command(context.Background(), "sleep", "1000")
+	account.Charge(sleeper)
+	if err := sleeper.Start(); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println(e.Dir, e.Client.Path(), e.Gateway.Path(), account.path)
 	if end == "panic" {
 		panic("as asked")
 	}
@@ -73,7 +80,7 @@ func endOwner(t *testing.T, end string) []string {
 	}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	paths := strings.Fields(line)
-	if err != nil || len(paths) != 3 {
+	if err != nil || len(paths) != 4 {
 		t.Fatalf("the owner said %q, %v", line, err)
 	}
 	signals := map[string]os.Signal{"interrupt": os.Interrupt, "terminated": syscall.SIGTERM, "killed": os.Kill}
