@@ -29,13 +29,67 @@ func measureAll(ctx context.Context, o *options) (*Results, error) {
 	return r, nil
 }
 
-// inRound returns the subjects in the order of a round.
-func (o *options) inRound(round int) []string {
-	order := slices.Clone(o.subjects)
-	if round%2 == 1 { // so that nobody always comes after the same one
-		slices.Reverse(order)
+// takeTurns starts every subject on a stage of its own, does something with each once
+// per round, and ends them all. So they are measured within seconds of each other, and
+// each is as old as the others.
+func (o *options) takeTurns(ctx context.Context, w work, do func(s *stage, name string, round int) error) (err error) {
+	stages := make(map[string]*stage)
+	defer func() {
+		for _, s := range stages {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	for _, name := range o.subjects {
+		s, err := o.newStage(ctx, w)
+		if err != nil {
+			return err
+		}
+		stages[name] = s
+		if err := s.begin(ctx, subjects[name]); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
 	}
-	return order
+	err = o.eachRound(w, func(name string, round int) error { return do(stages[name], name, round) })
+	for name, s := range stages {
+		if err == nil {
+			if err = s.end(); err != nil {
+				err = fmt.Errorf("%s: %w", name, err)
+			}
+		}
+	}
+	return err
+}
+
+// takeTurnsAnew is takeTurns for what must be measured of a subject that has done
+// nothing yet: each measurement has a stage of its own.
+func (o *options) takeTurnsAnew(ctx context.Context, w work, do func(s *stage, name string, round int) error) error {
+	return o.eachRound(w, func(name string, round int) error {
+		return o.onStage(ctx, w, func(s *stage) error {
+			if err := s.begin(ctx, subjects[name]); err != nil {
+				return err
+			}
+			if err := do(s, name, round); err != nil {
+				return err
+			}
+			return s.end()
+		})
+	})
+}
+
+// eachRound does something with every subject once per round.
+func (o *options) eachRound(w work, do func(name string, round int) error) error {
+	for round := range w.rounds {
+		order := slices.Clone(o.subjects)
+		if round%2 == 1 { // so that nobody always comes after the same one
+			slices.Reverse(order)
+		}
+		for _, name := range order {
+			if err := do(name, round); err != nil {
+				return fmt.Errorf("round %d, %s: %w", round+1, name, err)
+			}
+		}
+	}
+	return nil
 }
 
 // throughput returns the measuring of a section that is all about sessions that
@@ -45,14 +99,14 @@ func throughput(name string) func(context.Context, *options, work, *Results) err
 		section := &Section{Name: name}
 		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {
 			section.Load = s.describe()
-			m, err := s.measure(ctx, subjects[subject])
+			m, err := s.measure(ctx)
 			if err != nil {
 				return err
 			}
 			section.add(subject, m)
 			u := section.unit()
 			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %-10s %5.0f %s, %4.0f %s\n",
-				name, round+1, w.rounds, subject, m.Rate*u.rate, u.rateName, m.Machine*u.cost, u.costName)
+				name, round+1, w.rounds, subject, m.Rate*u.rate, u.rateName, m.Own*u.cost, u.costName)
 			return nil
 		})
 		section.compare()
@@ -61,63 +115,45 @@ func throughput(name string) func(context.Context, *options, work, *Results) err
 	}
 }
 
-// measure starts a subject, lets the load run through it, ends it, and makes
-// sure that it did its work.
-func (s *stage) measure(ctx context.Context, start subject) (Measurement, error) {
-	running, err := start(ctx, s)
-	if err != nil {
-		return Measurement{}, err
-	}
-	m, err := s.measureServing(ctx, running)
-	if err := errors.Join(err, running.stop()); err != nil {
+// measure lets the load run through the subject.
+func (s *stage) measure(ctx context.Context) (m Measurement, err error) {
+	if err := s.warm(ctx); err != nil {
 		return m, err
 	}
-	return m, running.verify(m.Sessions * s.messages)
+	return s.watch(func() error { return s.carry(ctx, s.sessions) })
 }
 
-func (s *stage) measureServing(ctx context.Context, running *serving) (m Measurement, err error) {
-	if err := s.load.run(ctx, running.target, s.sessions/warming, s.parallel); err != nil {
-		return m, err
-	}
-	before, err := look(running.pid)
+// watch tells what a run of all the section's sessions takes.
+func (s *stage) watch(run func() error) (m Measurement, err error) {
+	before, err := s.accounts.look()
 	if err != nil {
 		return m, err
 	}
-	if err := s.load.run(ctx, running.target, s.sessions, s.parallel); err != nil {
+	if err := run(); err != nil {
 		return m, err
 	}
-	after, err := look(running.pid)
+	after, err := s.accounts.look()
 	if err != nil {
 		return m, err
 	}
-	m = newMeasurement(before, after, s.load.total(s.sessions))
-	if m.Own == 0 {
-		err = fmt.Errorf("%d sessions took less CPU than the kernel's clock can tell: ask for more with -sessions", m.Sessions)
-	}
-	return m, err
+	return newMeasurement(before, after, s.load.total(s.sessions)), nil
 }
-
-// warming is the part of the sessions that run before those that count: caches,
-// pools and neighbour tables are filled then.
-const warming = 10
 
 // keepUp runs load through a subject until interrupted.
-func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
-	running, err := start(ctx, s)
-	if err != nil {
+func (s *stage) keepUp(ctx context.Context, start subject) error {
+	if err := s.begin(ctx, start); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, running.stop()) }()
-	fmt.Printf("process %d and its children; load on %s until interrupted\n", running.pid, running.target)
+	fmt.Printf("process %d and its children; load on %s until interrupted\n", s.running.pid, s.running.target)
 	if s.messages == 0 && !s.connect {
-		if _, err := s.hold(ctx, running); err != nil {
+		if _, err := s.hold(ctx); err != nil {
 			return err
 		}
 		<-ctx.Done()
 		return nil
 	}
 	for ctx.Err() == nil {
-		if err := s.load.run(ctx, running.target, s.sessions, s.parallel); err != nil {
+		if err := s.carry(ctx, s.sessions); err != nil {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ func (s *stage) newClient() (*client, error) {
 	}
 	reader, writer := io.Pipe()
 	cmd.Stdout = writer
-	if c.server, err = s.serve("client", cmd); err != nil {
+	if c.server, err = s.serve(s.accounts.load, "client", cmd); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -59,7 +59,7 @@ func (s *stage) origin(ctx context.Context, at netip.AddrPort) error {
 	if err != nil {
 		return err
 	}
-	origin, err := s.serve("origin", cmd)
+	origin, err := s.serve(s.accounts.origin, "origin", cmd)
 	if err != nil {
 		return err
 	}

@@ -103,12 +103,10 @@ func (s *stage) measureWay(ctx context.Context, w way, series *ConnectSeries, ro
 			return err
 		}
 	}
-	running, err := w.start(ctx, s)
-	if err != nil {
+	if err := s.begin(ctx, w.start); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, running.stop()) }()
-	took, others, err := s.connects(ctx, running)
+	took, others, err := s.connects(ctx)
 	if err != nil {
 		return err
 	}
@@ -118,24 +116,28 @@ func (s *stage) measureWay(ctx context.Context, w way, series *ConnectSeries, ro
 }
 
 // connects lets the client connect, and returns how long each connection took.
-func (s *stage) connects(ctx context.Context, running *serving) (took []time.Duration, others float64, err error) {
+func (s *stage) connects(ctx context.Context) (took []time.Duration, others float64, err error) {
+	report, m, err := s.timed(ctx, ends.Order{})
+	return report.Connects, m.others(), err
+}
+
+// timed lets our own client hold the section's sessions in the way of an order, and
+// returns what it and the accounts tell.
+func (s *stage) timed(ctx context.Context, o ends.Order) (r ends.Report, m Measurement, err error) {
 	client, ok := s.load.(*client)
 	if !ok {
-		return nil, 0, errors.New("only our own client can tell times")
+		return r, m, errors.New("only our own client can tell times")
 	}
-	if err := client.run(ctx, running.target, max(1, s.sessions/warming), s.parallel); err != nil {
-		return nil, 0, err
+	if err := s.warm(ctx); err != nil {
+		return r, m, err
 	}
-	before, err := look(running.pid)
-	if err != nil {
-		return nil, 0, err
-	}
-	report, err := client.order(ctx, ends.Order{To: running.target, Sessions: s.sessions, Parallel: s.parallel})
-	if err != nil {
-		return nil, 0, err
-	}
-	after, err := look(running.pid)
-	return report.Connects, newMeasurement(before, after, s.sessions).others(), err
+	o.To, o.Sessions, o.Parallel = s.running.target, s.sessions, s.parallel
+	m, err = s.watch(func() (err error) {
+		r, err = client.order(ctx, o)
+		return err
+	})
+	s.sent += s.sessions
+	return r, m, err
 }
 
 // verifyWay reports connections that took another way than the one that was to be

@@ -48,8 +48,8 @@ func measureIdle(section string, field func(*Results) **Idle) func(ctx context.C
 	return func(ctx context.Context, o *options, w work, r *Results) error {
 		i := &Idle{Sessions: w.sessions, Rounds: w.rounds, Secure: w.secure}
 		*field(r) = i
-		err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
-			m, err := s.measureMemory(ctx, subjects[name])
+		err := o.takeTurnsAnew(ctx, w, func(s *stage, name string, round int) error {
+			m, err := s.measureMemory(ctx)
 			if err != nil {
 				return err
 			}
@@ -62,22 +62,17 @@ func measureIdle(section string, field func(*Results) **Idle) func(ctx context.C
 	}
 }
 
-// measureMemory starts a subject, opens sessions, looks, and ends them again.
-func (s *stage) measureMemory(ctx context.Context, start subject) (m Memory, err error) {
-	running, err := start(ctx, s)
+// measureMemory opens sessions, looks, and ends them again.
+func (s *stage) measureMemory(ctx context.Context) (m Memory, err error) {
+	before, err := s.footprint()
 	if err != nil {
 		return m, err
 	}
-	defer func() { err = errors.Join(err, running.stop()) }()
-	before, err := footprintOf(running.pid)
+	client, err := s.hold(ctx)
 	if err != nil {
 		return m, err
 	}
-	client, err := s.hold(ctx, running)
-	if err != nil {
-		return m, err
-	}
-	after, err := footprintOf(running.pid)
+	after, err := s.footprint()
 	if err != nil {
 		return m, err
 	}
@@ -94,13 +89,13 @@ func (s *stage) measureMemory(ctx context.Context, start subject) (m Memory, err
 }
 
 // hold opens sessions and leaves them alone for a while.
-func (s *stage) hold(ctx context.Context, running *serving) (*client, error) {
+func (s *stage) hold(ctx context.Context) (*client, error) {
 	client, ok := s.load.(*client)
 	if !ok {
 		return nil, errors.New("only our own client can hold sessions")
 	}
-	_, err := client.order(ctx, ends.Order{To: running.target, Sessions: s.sessions, Parallel: s.parallel, Hold: true})
-	if err != nil || running.pid == 0 {
+	_, err := client.order(ctx, ends.Order{To: s.running.target, Sessions: s.sessions, Parallel: s.parallel, Hold: true})
+	if err != nil || s.running.pid == 0 {
 		return client, err
 	}
 	select {
@@ -113,12 +108,12 @@ func (s *stage) hold(ctx context.Context, running *serving) (*client, error) {
 
 // footprint is memory in octets.
 type footprint struct {
-	resident int // of a process and its descendants
+	resident int // of the subject's processes
 	slabs    int // of the kernel: sockets, files, timers
 }
 
-// footprintOf looks at a process, or at the kernel alone where pid is 0.
-func footprintOf(pid int) (f footprint, err error) {
+// footprint looks at the subject's processes, and at the kernel.
+func (s *stage) footprint() (f footprint, err error) {
 	text, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		return f, err
@@ -126,14 +121,11 @@ func footprintOf(pid int) (f footprint, err error) {
 	if f.slabs, err = kibibytes(text, "Slab:"); err != nil {
 		return f, fmt.Errorf("read /proc/meminfo: %w", err)
 	}
-	if pid == 0 {
-		return f, nil
-	}
-	all, err := readProcesses()
+	all, err := s.accounts.subject.Processes()
 	if err != nil {
 		return f, err
 	}
-	for _, p := range all.family(pid) {
+	for _, p := range all {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it has ended meanwhile

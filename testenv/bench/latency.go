@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -11,10 +10,11 @@ import (
 	"github.com/portreeve/portreeve/testenv/bench/ends"
 )
 
-// Latency is how long sessions and their replies take when there is one session
-// at a time.
+// Latency is how long sessions and their replies take, of one client at a time or of
+// many at once.
 type Latency struct {
 	Sessions int              `json:"sessions"` // of each subject in each round
+	Parallel int              `json:"parallel"`
 	Rounds   int              `json:"rounds"`
 	Octets   int              `json:"octets"`
 	Subjects []*LatencySeries `json:"subjects"`
@@ -38,51 +38,26 @@ type Quantiles struct {
 	P99    float64 `json:"p99_us"` // that 99 of 100 do not exceed
 }
 
-// measureLatency lets one client after the other talk.
-func measureLatency(ctx context.Context, o *options, w work, r *Results) error {
-	r.Latency = &Latency{Sessions: w.sessions, Rounds: w.rounds, Octets: w.octets}
-	err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
-		series := r.Latency.find(name)
-		if err := s.measureTimes(ctx, subjects[name], series); err != nil {
-			return err
-		}
-		fmt.Fprintf(os.Stderr, "latency, round %d of %d: %-10s %5.0f µs\n", round+1, w.rounds, name,
-			quantiles("", series.times, ends.Times.Whole).Median)
-		return nil
-	})
-	r.Latency.conclude()
-	return err
-}
-
-// measureTimes starts a subject, and adds the times of sessions through it.
-func (s *stage) measureTimes(ctx context.Context, start subject, series *LatencySeries) (err error) {
-	running, err := start(ctx, s)
-	if err != nil {
+// measureLatency times sessions. What comes of it is put into a field of the results.
+func measureLatency(name string, field func(*Results) **Latency) func(context.Context, *options, work, *Results) error {
+	return func(ctx context.Context, o *options, w work, r *Results) error {
+		l := &Latency{Sessions: w.sessions, Parallel: w.parallel, Rounds: w.rounds, Octets: w.octets}
+		*field(r) = l
+		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {
+			report, m, err := s.timed(ctx, ends.Order{Timed: true})
+			if err != nil {
+				return err
+			}
+			series := l.find(subject)
+			series.times = append(series.times, report.Times...)
+			series.Others = max(series.Others, m.others())
+			fmt.Fprintf(os.Stderr, "%s, round %d of %d: %-10s %5.0f µs\n", name, round+1, w.rounds, subject,
+				quantiles("", report.Times, ends.Times.Whole).Median)
+			return nil
+		})
+		l.conclude()
 		return err
 	}
-	defer func() { err = errors.Join(err, running.stop()) }()
-	client, ok := s.load.(*client)
-	if !ok {
-		return errors.New("only our own client can tell times")
-	}
-	if err := client.run(ctx, running.target, max(1, s.sessions/warming), s.parallel); err != nil {
-		return err
-	}
-	before, err := look(running.pid)
-	if err != nil {
-		return err
-	}
-	report, err := client.order(ctx, ends.Order{To: running.target, Sessions: s.sessions, Parallel: s.parallel, Timed: true})
-	if err != nil {
-		return err
-	}
-	after, err := look(running.pid)
-	if err != nil {
-		return err
-	}
-	series.times = append(series.times, report.Times...)
-	series.Others = max(series.Others, newMeasurement(before, after, s.sessions).others())
-	return nil
 }
 
 // find returns the series of a subject, new when it is the first time.

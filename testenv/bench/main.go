@@ -1,14 +1,15 @@
 // Command bench measures what portreeve costs, beside HAProxy, nginx and plain
-// routing that do the same carrying without looking at the mail. `make bench`
-// runs it with the path of the binary.
+// routing that do the same carrying without looking at the mail, beside Postfix, which
+// looks, and beside another build of portreeve. `make bench` runs it with the path of
+// the binary.
 //
 // It owns the measuring: a network of namespaces, a load and an origin in it,
-// subjects that take turns, and sections of results: the CPU time of the whole
-// machine per session, per pipelined message and per octet of large ones, memory
-// of idle sessions, latency, the time that connect(2) takes, and the run time of
-// the BPF programs per packet. It never judges: aims stand beside the figures, and
-// no figure makes it fail. It removes everything that it made, also when
-// interrupted.
+// subjects that are up all the time and take turns, and sections of results: the CPU
+// time per session, per pipelined message and per octet of large ones, memory of idle
+// sessions, latency of one client and of a crowd, the time that connect(2) takes, the
+// run time of the BPF programs per packet, and what can be counted: system calls, context
+// switches, packets and allocations. It never judges: aims stand beside the figures, and
+// no figure makes it fail. It removes everything that it made, also when interrupted.
 package main
 
 import (
@@ -20,6 +21,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -32,6 +34,7 @@ const interrupted = 130
 // options are what the command line says.
 type options struct {
 	binary   string   // portreeve
+	before   string   // another build of it, to be compared with; empty: none
 	scripts  string   // directory of the tree's scripts
 	output   string   // where the JSON goes; empty: nowhere
 	subjects []string // names, in order
@@ -75,7 +78,8 @@ func parse(args []string) (options, error) {
 	}
 	flags.BoolVar(&o.quick, "short", false, "one or two rounds of few sessions, for a first look")
 	sections := flags.String("sections", sectionNames(), "names of the `sections` to measure, separated by commas")
-	only := flags.String("only", "", "names of `subjects`, separated by commas; default "+strings.Join(names(), ","))
+	only := flags.String("only", "", "names of `subjects`, separated by commas; default: all of "+strings.Join(names(), ","))
+	flags.StringVar(&o.before, "before", "", "`path` of another portreeve, measured beside the one that is given")
 	flags.StringVar(&o.output, "o", ".build/bench.json", "`file` for the results in JSON")
 	flags.StringVar(&o.scripts, "scripts", "scripts", "`directory` of the source tree's scripts")
 	flags.IntVar(&o.instead.rounds, "rounds", 0, "how often the subjects take turns in each section; 0: its own number")
@@ -86,10 +90,10 @@ func parse(args []string) (options, error) {
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
-	if *only == "" {
-		*only = strings.Join(names(), ",")
-	}
 	o.subjects = strings.Split(*only, ",")
+	if *only == "" {
+		o.subjects = slices.DeleteFunc(names(), func(name string) bool { return name == otherBuild && o.before == "" })
+	}
 	var err error
 	if o.sections, err = choose(*sections); err != nil {
 		return o, err
@@ -107,6 +111,9 @@ func (o *options) check() (err error) {
 		if subjects[name] == nil {
 			return fmt.Errorf("-only: there is no subject %q, only %s", name, strings.Join(names(), ", "))
 		}
+		if name == otherBuild && o.before == "" {
+			return fmt.Errorf("-only: %s needs -before with the path of that build", otherBuild)
+		}
 	}
 	if o.hold && (len(o.subjects) != 1 || len(o.sections) != 1) {
 		return errors.New("-hold needs -only with one subject and -sections with one section")
@@ -116,11 +123,15 @@ func (o *options) check() (err error) {
 			return fmt.Errorf("%s: %d is less than 0", name, n)
 		}
 	}
-	if o.binary, err = filepath.Abs(o.binary); err != nil {
-		return err
+	for _, path := range []*string{&o.binary, &o.before, &o.scripts} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
 	}
-	o.scripts, err = filepath.Abs(o.scripts)
-	return err
+	return nil
 }
 
 // run measures and shows the results, or keeps up the load.

@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,7 +25,7 @@ func testOptions(t *testing.T, args ...string) options {
 	if out, err := exec.Command("go", "build", "-o", binary, "../../cmd/portreeve").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v: %s", err, out)
 	}
-	args = append([]string{"-scripts", "../../scripts", "-o", filepath.Join(dir, "out", "bench.json"),
+	args = append([]string{"-before", binary, "-scripts", "../../scripts", "-o", filepath.Join(dir, "out", "bench.json"),
 		"-rounds", "1", "-sessions", "160", "-octets", "100000"}, args...)
 	o, err := parse(append(args, binary))
 	if err != nil {
@@ -66,6 +68,7 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 	checkIdle(t, r.Idle)
 	checkIdle(t, r.TLSIdle)
 	checkLatency(t, r.Latency)
+	checkLatency(t, r.Crowd)
 	checkConnect(t, r.Connect)
 	checkPackets(t, r.Packets)
 	if len(r.Aims) != 10 {
@@ -82,11 +85,11 @@ func checkSection(t *testing.T, c *Section) {
 			t.Fatalf("%s: %s was not measured once: %+v", c.Name, name, s)
 		}
 		m := s.Median
-		if m.Sessions != 160 || m.Rate <= 0 || m.Machine <= 0 || (m.Subject > 0) != (name != "direct") {
+		if m.Sessions != 160 || m.Rate <= 0 || m.Load <= 0 || m.Origin <= 0 || (m.Subject > 0) != (name != "direct") {
 			t.Errorf("%s: %s: %+v", c.Name, name, m)
 		}
 	}
-	if len(c.Ratios) != 2*len(names()) {
+	if len(c.Ratios) != len(c.compared())*len(names()) || len(c.compared()) < 3 {
 		t.Errorf("%s: %d ratios", c.Name, len(c.Ratios))
 	}
 }
@@ -185,44 +188,41 @@ func awaitLoad(t *testing.T, ended <-chan error) {
 			t.Fatalf("ended by itself: %v", err)
 		case <-tick.C:
 		}
-		all, err := readProcesses()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for pid := range all {
-			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
-			if string(name) == "smtp-source\n" && descends(all, pid, os.Getpid()) {
-				return
-			}
+		if len(children(t, "smtp-source")) > 0 {
+			return
 		}
 	}
 }
 
-func descends(all processes, pid, from int) bool {
-	for pid != 0 && pid != from {
-		pid = all[pid].parent
+// children returns the command lines of our descendants, or of those of one name.
+func children(t *testing.T, name string) (found []string) {
+	t.Helper()
+	for next := []string{strconv.Itoa(os.Getpid())}; len(next) > 0; next = next[1:] {
+		// pgrep says 1 where there is none. It is a child of ours itself, and does not list itself.
+		said, _ := exec.Command("pgrep", "--parent", next[0]).Output()
+		for pid := range strings.FieldsSeq(string(said)) {
+			next = append(next, pid)
+			comm, _ := os.ReadFile("/proc/" + pid + "/comm")
+			line, _ := os.ReadFile("/proc/" + pid + "/cmdline")
+			if name == "" || strings.TrimSpace(string(comm)) == name {
+				found = append(found, pid+": "+string(line))
+			}
+		}
 	}
-	return pid == from
+	return found
 }
 
 // leftNothing checks that no namespace, file or process of ours is left.
 func leftNothing(t *testing.T) {
 	t.Helper()
 	prefix := fmt.Sprintf("portreeve-%d-*", os.Getpid())
-	for _, dir := range []string{"/run/netns", os.TempDir()} {
+	for _, dir := range []string{"/run/netns", os.TempDir(), "/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
 		if left, _ := filepath.Glob(filepath.Join(dir, prefix)); len(left) > 0 {
 			t.Errorf("left behind: %q", left)
 		}
 	}
-	all, err := readProcesses()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for pid, p := range all {
-		if p.parent == os.Getpid() {
-			name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			t.Errorf("process %d is left: %q", pid, name)
-		}
+	if left := children(t, ""); len(left) > 0 {
+		t.Errorf("processes are left: %q", left)
 	}
 }
 
@@ -231,6 +231,7 @@ func TestCommandLine(t *testing.T) {
 		{},
 		{"a", "b"},
 		{"-only", "sendmail", "x"},
+		{"-only", "before", "x"},
 		{"-sections", "small", "x"},
 		{"-hold", "x"},
 		{"-hold", "-only", "direct,haproxy", "-sections", "idle", "x"},
@@ -247,6 +248,12 @@ func TestCommandLine(t *testing.T) {
 	o, err := parse([]string{"-short", "-only", "haproxy", "-sections", "idle", "-hold", "-sessions", "7", "-octets", "9", "bin/x"})
 	if err != nil || !o.hold || !slices.Equal(o.subjects, []string{"haproxy"}) || !filepath.IsAbs(o.binary) {
 		t.Fatalf("%+v, %v", o, err)
+	}
+	if o, err := parse([]string{"-before", "bin/y", "bin/x"}); err != nil || !slices.Equal(o.subjects, names()) || !filepath.IsAbs(o.before) {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err := parse([]string{"bin/x"}); err != nil || slices.Contains(o.subjects, otherBuild) || len(o.subjects) != len(names())-1 {
+		t.Errorf("%+v, %v", o, err)
 	}
 	want := o.sections[0].short
 	want.sessions = 7

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -38,12 +37,13 @@ func measurePackets(ctx context.Context, o *options, w work, r *Results) error {
 // countPackets measures the run time of the BPF programs per packet. It has a
 // phase of its own because the statistics slow the programs down.
 func (s *stage) countPackets(ctx context.Context) ([]Packets, error) {
-	running, err := s.startInspector(ctx, s.env.Gateway4, bothWaysConfig)
+	err := s.begin(ctx, func(ctx context.Context, s *stage) (*serving, error) {
+		return s.startInspector(ctx, s.env.Gateway4, bothWaysConfig)
+	})
 	if err != nil {
 		return nil, err
 	}
-	all, err := s.countKinds(ctx)
-	return all, errors.Join(err, running.stop())
+	return s.countKinds(ctx)
 }
 
 // countKinds sends each kind of traffic past the programs.

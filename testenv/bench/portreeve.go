@@ -25,6 +25,8 @@ services:
   - name: mx
     intercept: ["%[3]s:%[2]d"]
 `
+	countedConfig = addressedConfig + `metrics: {listen: "127.0.0.1:9125"}
+`
 	skipConfig = transitConfig + `kernel: {forward_rules: skip}
 `
 	secureConfig = addressedConfig + `    tls:
@@ -34,10 +36,23 @@ services:
 `
 )
 
+// startPortreeve starts the portreeve that is to be measured.
 func startPortreeve(ctx context.Context, s *stage) (*serving, error) {
+	return s.startBuild(ctx, s.options.binary)
+}
+
+// startOtherBuild starts the one that it is compared with.
+func startOtherBuild(ctx context.Context, s *stage) (*serving, error) {
+	return s.startBuild(ctx, s.options.before)
+}
+
+func (s *stage) startBuild(ctx context.Context, binary string) (*serving, error) {
+	s.binary = binary
 	switch {
 	case s.secure:
 		return s.startInspector(ctx, s.env.Gateway4, secureConfig)
+	case s.counted:
+		return s.startInspector(ctx, s.env.Gateway4, countedConfig)
 	case s.connect:
 		return s.startInspector(ctx, s.env.Origin4, transitConfig)
 	}
@@ -48,7 +63,7 @@ func startPortreeve(ctx context.Context, s *stage) (*serving, error) {
 // until it carries a session that is addressed to at. Its records go to a file,
 // as to a log on disk.
 func (s *stage) startInspector(ctx context.Context, at netip.Addr, format string) (*serving, error) {
-	config, err := s.writeConfig("portreeve.yaml", format)
+	config, err := s.writeConfig("portreeve.yaml", format, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +77,7 @@ func (s *stage) startInspector(ctx context.Context, at netip.Addr, format string
 	defer records.Close()
 	cmd := s.portreeve(context.Background(), "run", "-c", config)
 	cmd.Stdout = records
-	inspector, err := s.serve("portreeve", cmd)
+	inspector, err := s.serve(s.accounts.subject, "portreeve", cmd)
 	if err != nil {
 		return nil, err
 	}

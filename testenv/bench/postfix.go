@@ -43,7 +43,7 @@ func (s *stage) newPostfix(ctx context.Context) (*postfix, error) {
 	}
 	reader, writer := io.Pipe()
 	cmd.Stdout = writer
-	if l.server, err = s.serve("load", cmd); err != nil {
+	if l.server, err = s.serve(s.accounts.load, "load", cmd); err != nil {
 		return nil, err
 	}
 	go func() {

@@ -10,10 +10,10 @@ import (
 	"strings"
 )
 
-// haproxyConfig is what a competent operator would write: two threads for two
-// processors, nothing logged, and the client's address towards the origin.
+// haproxyConfig is what a competent operator would write: nothing logged, and the
+// client's address towards the origin.
 const haproxyConfig = `global
-	nbthread 2
+	nbthread %[5]d
 	maxconn 8000
 defaults
 	mode tcp
@@ -29,7 +29,7 @@ listen mx
 // nginxConfig is the same for nginx. Its workers keep the capability that
 // transparent needs, whatever user they run as.
 const nginxConfig = `load_module /usr/lib/nginx/modules/ngx_stream_module.so;
-worker_processes 2;
+worker_processes %[5]d;
 user nobody nogroup;
 error_log stderr crit;
 events { worker_connections 12288; }
@@ -45,38 +45,45 @@ stream {
 }
 `
 
-func startHAProxy(ctx context.Context, s *stage) (*serving, error) {
-	format := haproxyConfig
-	if s.secure {
-		format = strings.NewReplacer(" transparent\n", " transparent ssl crt %[4]s.both\n", "server origin %[3]s:%[2]d", "server origin %[3]s:%[2]d ssl verify none").Replace(format)
+// startHAProxy returns a subject: HAProxy with so many threads.
+func startHAProxy(threads int) subject {
+	return func(ctx context.Context, s *stage) (*serving, error) {
+		format := haproxyConfig
+		if s.secure {
+			format = strings.NewReplacer(" transparent\n", " transparent ssl crt %[4]s.both\n", "server origin %[3]s:%[2]d", "server origin %[3]s:%[2]d ssl verify none").Replace(format)
+		}
+		file, err := s.writeConfig("haproxy.cfg", format, threads)
+		if err != nil {
+			return nil, err
+		}
+		return s.startProxy(ctx, "haproxy", s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-db", "-f", file))
 	}
-	file, err := s.writeConfig("haproxy.cfg", format)
-	if err != nil {
-		return nil, err
-	}
-	return s.startProxy(ctx, "haproxy", s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-db", "-f", file))
 }
 
-func startNginx(ctx context.Context, s *stage) (*serving, error) {
-	format := nginxConfig
-	if s.secure {
-		format = strings.NewReplacer("backlog=4096;", "backlog=4096 ssl;\n\t\tssl_certificate %[4]s.pem;\n\t\tssl_certificate_key %[4]s.key;\n\t\tproxy_ssl on;").Replace(format)
+// startNginx returns a subject: nginx with so many workers.
+func startNginx(workers int) subject {
+	return func(ctx context.Context, s *stage) (*serving, error) {
+		format := nginxConfig
+		if s.secure {
+			format = strings.NewReplacer("backlog=4096;", "backlog=4096 ssl;\n\t\tssl_certificate %[4]s.pem;\n\t\tssl_certificate_key %[4]s.key;\n\t\tproxy_ssl on;").Replace(format)
+		}
+		file, err := s.writeConfig("nginx.conf", format, workers)
+		if err != nil {
+			return nil, err
+		}
+		return s.startProxy(ctx, "nginx", s.unpacked(s.env.Gateway, "nginx", "nginx", "-c", file, "-g", "daemon off;"))
 	}
-	file, err := s.writeConfig("nginx.conf", format)
-	if err != nil {
-		return nil, err
-	}
-	return s.startProxy(ctx, "nginx", s.unpacked(s.env.Gateway, "nginx", "nginx", "-c", file, "-g", "daemon off;"))
 }
 
-// writeConfig writes a proxy's configuration file.
-func (s *stage) writeConfig(name, format string) (file string, err error) {
+// writeConfig writes a subject's configuration file. workers is for those that have a
+// number of them.
+func (s *stage) writeConfig(name, format string, workers int) (file string, err error) {
 	file = filepath.Join(s.env.Dir, name)
 	pair, err := s.pair()
 	if err != nil {
 		return "", err
 	}
-	text := fmt.Sprintf(format+"%[5]s", s.env.Gateway4, smtpPort, s.env.Origin4, pair, "")
+	text := fmt.Sprintf(format+"%[6]s", s.env.Gateway4, smtpPort, s.env.Origin4, pair, workers, "")
 	return file, os.WriteFile(file, []byte(text), 0o644)
 }
 
@@ -88,7 +95,7 @@ func (s *stage) startProxy(ctx context.Context, name string, cmd *exec.Cmd) (*se
 			return nil, err
 		}
 	}
-	proxy, err := s.serve(name, cmd)
+	proxy, err := s.serve(s.accounts.subject, name, cmd)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,9 @@ type Results struct {
 	Idle     *Idle      `json:"idle,omitempty"`
 	TLSIdle  *Idle      `json:"tls_idle,omitempty"`
 	Latency  *Latency   `json:"latency,omitempty"`
+	Crowd    *Latency   `json:"crowd,omitempty"`
 	Connect  *Connect   `json:"connect,omitempty"`
+	Counts   []Counts   `json:"counts,omitempty"`
 	Packets  []Packets  `json:"packets,omitempty"`
 	Aims     []Aim      `json:"aims,omitempty"`
 }
@@ -57,9 +59,11 @@ type Load struct {
 type Measurement struct {
 	Sessions int     `json:"sessions"`
 	Rate     float64 `json:"sessions_per_second"`
-	Machine  float64 `json:"machine_us"`   // of the whole machine, by /proc/stat
-	Own      float64 `json:"processes_us"` // of the benchmark's processes alone
-	Subject  float64 `json:"subject_us"`   // of the subject's processes alone
+	Own      float64 `json:"own_us"` // of load, subject and origin, which follow, by their control groups
+	Load     float64 `json:"load_us"`
+	Subject  float64 `json:"subject_us"`
+	Origin   float64 `json:"origin_us"`
+	Machine  float64 `json:"machine_us"` // of the whole machine, by /proc/stat, which knows hundredths of a second
 }
 
 // newMeasurement tells what happened between two views.
@@ -68,33 +72,39 @@ func newMeasurement(before, after view, sessions int) Measurement {
 	return Measurement{
 		Sessions: sessions,
 		Rate:     float64(sessions) / after.at.Sub(before.at).Seconds(),
-		Machine:  per(after.machine - before.machine),
-		Own:      per(after.own - before.own),
+		Own:      per(after.load - before.load + after.subject - before.subject + after.origin - before.origin),
+		Load:     per(after.load - before.load),
 		Subject:  per(after.subject - before.subject),
+		Origin:   per(after.origin - before.origin),
+		Machine:  per(after.machine - before.machine),
 	}
 }
 
 // others is the part of the machine's work that was not the benchmark's: other
 // programs, and what the kernel did on nobody's account.
-func (m Measurement) others() float64 { return max(0, m.Machine-m.Own) / m.Machine }
+func (m Measurement) others() float64 {
+	if m.Machine <= m.Own {
+		return 0
+	}
+	return (m.Machine - m.Own) / m.Machine
+}
 
 // Series is all that was measured of one subject.
 type Series struct {
 	Name   string        `json:"name"`
 	Rounds []Measurement `json:"rounds"`
 	Median Measurement   `json:"median"` // of each figure by itself
+	CPU    Spread        `json:"cpu_us"` // of load, subject and origin together
+	Others float64       `json:"others"` // greatest part of the CPU that other programs used
 }
 
-// Ratio compares two subjects' CPU of the whole machine per session, round by
-// round, and how many sessions they carried in a second.
+// Ratio compares two subjects' CPU per session, of load, subject and origin together,
+// round by round, and how many sessions they carried in a second.
 type Ratio struct {
-	Subject string  `json:"subject"`
-	To      string  `json:"to"`
-	Median  float64 `json:"median"`
-	Least   float64 `json:"least"`
-	Most    float64 `json:"most"`
-	Own     float64 `json:"processes"` // median, of the benchmark's processes alone
-	Rate    Spread  `json:"rate"`
+	Subject string `json:"subject"`
+	To      string `json:"to"`
+	CPU     Spread `json:"cpu"`
+	Rate    Spread `json:"rate"`
 }
 
 // Spread is a figure of several rounds.
@@ -137,18 +147,25 @@ func (c *Section) find(name string) *Series {
 	return nil
 }
 
+// bases are the subjects that the others are compared with.
+var bases = []string{"floor", "haproxy", otherBuild}
+
 // compare computes medians and ratios.
 func (c *Section) compare() {
 	for _, s := range c.Subjects {
 		s.Median = Measurement{
 			Sessions: s.Rounds[0].Sessions,
 			Rate:     s.median(func(m Measurement) float64 { return m.Rate }),
-			Machine:  s.median(func(m Measurement) float64 { return m.Machine }),
 			Own:      s.median(func(m Measurement) float64 { return m.Own }),
+			Load:     s.median(func(m Measurement) float64 { return m.Load }),
 			Subject:  s.median(func(m Measurement) float64 { return m.Subject }),
+			Origin:   s.median(func(m Measurement) float64 { return m.Origin }),
+			Machine:  s.median(func(m Measurement) float64 { return m.Machine }),
 		}
+		s.CPU = spread(s.figures(func(m Measurement) float64 { return m.Own }))
+		s.Others = slices.Max(s.figures(Measurement.others))
 	}
-	for _, to := range []string{"haproxy", "direct"} {
+	for _, to := range bases {
 		base := c.find(to)
 		if base == nil {
 			continue
@@ -160,26 +177,27 @@ func (c *Section) compare() {
 }
 
 // median returns the median of one figure over the rounds.
-func (s *Series) median(of func(Measurement) float64) float64 {
+func (s *Series) median(of func(Measurement) float64) float64 { return median(s.figures(of)) }
+
+// figures returns one figure of each round.
+func (s *Series) figures(of func(Measurement) float64) []float64 {
 	figures := make([]float64, len(s.Rounds))
 	for i, m := range s.Rounds {
 		figures[i] = of(m)
 	}
-	return median(figures)
+	return figures
 }
 
 // ratio compares a subject with another, each round with the same round: what
 // disturbs the machine for minutes disturbs both.
 func ratio(s, base *Series) Ratio {
-	ratios := make([]float64, len(s.Rounds))
-	own := make([]float64, len(s.Rounds))
+	cpu := make([]float64, len(s.Rounds))
 	rates := make([]float64, len(s.Rounds))
 	for i, m := range s.Rounds {
-		ratios[i] = m.Machine / base.Rounds[i].Machine
-		own[i] = m.Own / base.Rounds[i].Own
+		cpu[i] = m.Own / base.Rounds[i].Own
 		rates[i] = m.Rate / base.Rounds[i].Rate
 	}
-	return Ratio{s.Name, base.Name, median(ratios), slices.Min(ratios), slices.Max(ratios), median(own), spread(rates)}
+	return Ratio{s.Name, base.Name, spread(cpu), spread(rates)}
 }
 
 // median returns the middle figure, or what is between the two in the middle.

@@ -21,12 +21,15 @@ func TestMedian(t *testing.T) {
 
 func TestMeasurementIsPerSession(t *testing.T) {
 	start := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	before := view{start, 10 * time.Second, 5 * time.Second, time.Second}
-	after := view{start.Add(2 * time.Second), 13 * time.Second, 7 * time.Second, 2 * time.Second}
+	before := view{start, 10 * time.Second, 5 * time.Second, time.Second, 0}
+	after := view{start.Add(2 * time.Second), 13 * time.Second, 6 * time.Second, 2 * time.Second, 200 * time.Millisecond}
 	got := newMeasurement(before, after, 1000)
-	want := Measurement{Sessions: 1000, Rate: 500, Machine: 3000, Own: 2000, Subject: 1000}
+	want := Measurement{Sessions: 1000, Rate: 500, Own: 2200, Load: 1000, Subject: 1000, Origin: 200, Machine: 3000}
 	if got != want {
 		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := got.others(); got < 0.266 || got > 0.267 {
+		t.Errorf("others used %v", got)
 	}
 }
 
@@ -34,20 +37,20 @@ func TestMeasurementIsPerSession(t *testing.T) {
 func TestRatiosAreOfTheSameRound(t *testing.T) {
 	r := &Section{}
 	for _, slow := range []float64{1, 10, 2} {
-		r.add("haproxy", Measurement{Machine: 100 * slow, Own: 90 * slow, Rate: 10 / slow})
-		r.add("portreeve", Measurement{Machine: 120 * slow, Own: 108 * slow, Rate: 5 / slow})
+		r.add("haproxy", Measurement{Own: 100 * slow, Rate: 10 / slow})
+		r.add("portreeve", Measurement{Own: 120 * slow, Rate: 5 / slow})
 	}
-	r.Subjects[1].Rounds[2].Machine = 260
+	r.Subjects[1].Rounds[2].Own = 260
 	r.compare()
 	want := []Ratio{
-		{"haproxy", "haproxy", 1, 1, 1, 1, Spread{1, 1, 1}},
-		{"portreeve", "haproxy", 1.2, 1.2, 1.3, 1.2, Spread{0.5, 0.5, 0.5}},
+		{"haproxy", "haproxy", Spread{1, 1, 1}, Spread{1, 1, 1}},
+		{"portreeve", "haproxy", Spread{1.2, 1.2, 1.3}, Spread{0.5, 0.5, 0.5}},
 	}
 	if !slices.Equal(r.Ratios, want) {
 		t.Errorf("%+v, want %+v", r.Ratios, want)
 	}
-	if got := r.find("portreeve").Median.Machine; got != 260 {
-		t.Errorf("median %v, want 260", got)
+	if got := r.find("portreeve"); got.Median.Own != 260 || got.CPU != (Spread{260, 120, 1200}) {
+		t.Errorf("%+v", got)
 	}
 }
 
@@ -75,8 +78,8 @@ func TestTableWarnsOfOthers(t *testing.T) {
 // sample has something of everything.
 func sample() *Results {
 	small := &Section{Name: "sessions", Load: Load{Sessions: 1600, Parallel: 32, Rounds: 1, Messages: 1, Octets: 4096, Sources: 16}}
-	small.add("direct", Measurement{Rate: 4000, Machine: 400, Own: 400})
-	small.add("haproxy", Measurement{Rate: 2000, Machine: 800, Own: 800, Subject: 200})
+	small.add("direct", Measurement{Rate: 4000, Machine: 440, Own: 400, Load: 250, Origin: 150})
+	small.add("haproxy", Measurement{Rate: 2000, Machine: 800, Own: 800, Load: 350, Subject: 200, Origin: 250})
 	large := &Section{Name: "large", Load: Load{Sessions: 100, Parallel: 8, Rounds: 1, Messages: 1, Octets: tenMegabytes, Sources: 16}}
 	large.add("haproxy", Measurement{Rate: 50, Machine: 20000, Own: 20000, Subject: 5000})
 	large.add("portreeve", Measurement{Rate: 60, Machine: 15000, Own: 15000, Subject: 6000})
@@ -86,7 +89,7 @@ func sample() *Results {
 	idle.add("direct", Memory{Kernel: 10240})
 	idle.add("haproxy", Memory{Resident: 4096, All: 40 << 20, Kernel: 20480})
 	idle.add("portreeve", Memory{Resident: 6144, All: 45 << 20, Kernel: 20992})
-	latency := &Latency{Sessions: 2, Rounds: 1, Octets: 4096}
+	latency := &Latency{Sessions: 2, Parallel: 1, Rounds: 1, Octets: 4096}
 	latency.find("direct").times = []ends.Times{{1000, 1000, 1000, 1000, 1000, 1000, 1000}, {2000, 2000, 2000, 2000, 2000, 2000, 2000}}
 	latency.find("portreeve").times = []ends.Times{{2000, 2000, 2000, 2000, 2000, 2000, 9000}}
 	for _, c := range []*Section{small, large, groups} {
@@ -103,6 +106,7 @@ func sample() *Results {
 	r := &Results{
 		Machine:  Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
 		Sections: []*Section{small, large, groups}, Idle: idle, Latency: latency, Connect: connect,
+		Counts:  []Counts{{"direct", 0, 0, 44, 0}, {"portreeve", 101.64, 26, 43.7, 75}},
 		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6, 79.6}, {"forwarded", false, counting, 2000, 20, 0}},
 	}
 	r.judge()
@@ -119,23 +123,24 @@ Linux 6.12, 2 × a processor
 
 1 × 1600 sessions with one message of 4096 octets, 32 at once, from 16 addresses
 
-         sessions/s  × haproxy               CPU µs/session  of it its own  × haproxy               × direct  
-direct   4000        2.00       (2.00–2.00)  400             0              0.50       (0.50–0.50)            
-haproxy  2000                                800             200                                    2.00      (2.00–2.00)
+         sessions/s  CPU µs/session             load  subject  origin  machine  others  × haproxy  
+direct   4000        400             (400–400)  250   0        150     440      9 %     0.50       (0.50–0.50)
+haproxy  2000        800             (800–800)  350   200      250     800      0 %                
 
 1 × 100 sessions with one message of 10000000 octets, 8 at once, from 16 addresses
 
-           MB/s  × haproxy               CPU ms/GB  of it its own  × haproxy               × direct  
-haproxy    500                           2000       500                                              
-portreeve  600   1.20       (1.20–1.20)  1500       600            0.75       (0.75–0.75)            
+           MB/s  CPU ms/GB               load  subject  origin  machine  others  × haproxy  
+haproxy    500   2000       (2000–2000)  0     500      0       2000     0 %                
+portreeve  600   1500       (1500–1500)  0     600      0       1500     0 %     0.75       (0.75–0.75)
 
 1 × 1 session with 5 messages of 4096 octets, pipelined, 1 at once, from 16 addresses
 
-        messages/s  × haproxy    CPU µs/message  of it its own  × haproxy    × direct  
-direct  500                      200             0                                     
+        messages/s  CPU µs/message             load  subject  origin  machine  others
+direct  500         200             (200–200)  0     0        0       200      0 %
 
-Medians; behind the ratios the least and the most of all rounds. CPU is that of the whole
-machine, with load and origin. portreeve's records go to a file.
+Medians; in parentheses the least and the most of all rounds. CPU is that of load, subject and
+origin by their control groups; machine is what /proc/stat says of everything, and others the
+greatest part of that which is nobody's of the three. portreeve's records go to a file.
 
 1 × 5000 sessions that are idle after EHLO
 
@@ -146,7 +151,7 @@ portreeve  6.0                   1.50       (1.50–1.50)  45.0                 
 
 The kernel's memory is that of all slabs of the machine.
 
-1 × 2 sessions with one message of 4096 octets, one at a time: µs, median / 99 %
+1 × 2 sessions with one message of 4096 octets, 1 at once: µs, median / 99 %
 
            session  added  greeting  EHLO   MAIL   RCPT   DATA   content  QUIT
 direct     10 / 14  +0     2 / 2     2 / 2  2 / 2  2 / 2  2 / 2  2 / 2    2 / 2
@@ -162,6 +167,10 @@ portreeve, tracked              19.0  20.0    21.0
 
 Differences are of the medians of the same round; behind them the least and the most of all rounds.
 Tracked: the gateway has a rule -m conntrack --ctstate INVALID -j DROP in FORWARD.
+
+per session, one at a time  system calls  context switches  packets  allocations
+direct                      0.0           0.0               44.0     
+portreeve                   101.6         26.0              43.7     75.0
 
 packets              program       runs  ns/run  of it its own
 ours: transit        steer_client  1000  100     80

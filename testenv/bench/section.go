@@ -16,6 +16,7 @@ type work struct {
 	pipelined bool
 	ours      bool // client and origin are ours instead of Postfix's
 	secure    bool // TLS from the first octet on, anew on both sides of the subject
+	counted   bool // portreeve serves metrics, which tell what it allocates
 	connect   bool // nothing is said: connections to the origin's own address that end as soon as they are there
 }
 
@@ -73,13 +74,25 @@ func allSections() []section {
 			name:    "latency",
 			full:    work{rounds: 4, sessions: 2000, parallel: 1, messages: 1, octets: 4096, ours: true},
 			short:   work{rounds: 1, sessions: 500, parallel: 1, messages: 1, octets: 4096, ours: true},
-			measure: measureLatency,
+			measure: measureLatency("latency", func(r *Results) **Latency { return &r.Latency }),
+		},
+		{
+			name:    "crowd",
+			full:    work{rounds: 4, sessions: 4000, parallel: 500, messages: 1, octets: 4096, ours: true},
+			short:   work{rounds: 1, sessions: 1000, parallel: 500, messages: 1, octets: 4096, ours: true},
+			measure: measureLatency("crowd", func(r *Results) **Latency { return &r.Crowd }),
 		},
 		{
 			name:    "connect",
 			full:    work{rounds: 8, sessions: 3000, parallel: 1, ours: true, connect: true},
 			short:   work{rounds: 1, sessions: 1000, parallel: 1, ours: true, connect: true},
 			measure: measureConnect,
+		},
+		{
+			name:    "counts",
+			full:    work{rounds: 1, sessions: 3000, parallel: 1, messages: 1, octets: 4096, ours: true, counted: true},
+			short:   work{rounds: 1, sessions: 1500, parallel: 1, messages: 1, octets: 4096, ours: true, counted: true},
+			measure: measureCounts,
 		},
 		{
 			name:    "packets",
@@ -131,18 +144,4 @@ func (o *options) work(s section) work {
 		}
 	}
 	return w
-}
-
-// takeTurns does something with every subject once per round, each on a stage
-// of its own.
-func (o *options) takeTurns(ctx context.Context, w work, do func(s *stage, name string, round int) error) error {
-	for round := range w.rounds {
-		for _, name := range o.inRound(round) {
-			err := o.onStage(ctx, w, func(s *stage) error { return do(s, name, round) })
-			if err != nil {
-				return fmt.Errorf("round %d, %s: %w", round+1, name, err)
-			}
-		}
-	}
-	return nil
 }

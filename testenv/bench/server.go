@@ -23,9 +23,10 @@ type server struct {
 	said  string        // file of what it wrote to standard error
 }
 
-// serve starts a server. Its standard output is that of cmd, or else goes with
-// standard error.
-func (s *stage) serve(name string, cmd *exec.Cmd) (*server, error) {
+// serve starts a server, whose work is charged to a party. Its standard output is that
+// of cmd, or else goes with standard error.
+func (s *stage) serve(party *testenv.Account, name string, cmd *exec.Cmd) (*server, error) {
+	party.Charge(cmd)
 	v := &server{name: name, cmd: cmd, ended: make(chan struct{}), said: filepath.Join(s.env.Dir, name+".said")}
 	said, err := os.Create(v.said)
 	if err != nil {

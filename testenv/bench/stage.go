@@ -21,15 +21,19 @@ const (
 	foreignPort = 2525 // that nobody bound
 )
 
-// stage is a network with an origin and a load, for one measurement. Each has a
-// new one: connections that one subject leaves half closed would take packets
-// of the next one's, which have the same forged addresses.
+// stage is a network with an origin and a load, for one subject. Each has its own:
+// connections that one subject leaves half closed would take packets of the next
+// one's, which have the same forged addresses.
 type stage struct {
 	*options
 	work
-	env   *testenv.Env
-	load  load
-	sinks []*server
+	env      *testenv.Env
+	accounts accounts
+	load     load
+	sinks    []*server
+	running  *serving // once it is started
+	binary   string   // of the portreeve that runs here
+	sent     int      // sessions, warming included
 }
 
 // load is what sends mail.
@@ -43,21 +47,64 @@ type load interface {
 
 // onStage builds a stage for a function and removes it.
 func (o *options) onStage(ctx context.Context, w work, do func(*stage) error) (err error) {
-	env, err := testenv.New(ctx, testenv.Options{})
+	s, err := o.newStage(ctx, w)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, env.Close()) }()
-	s := &stage{options: o, work: w, env: env}
 	defer func() { err = errors.Join(err, s.close()) }()
-	if err := s.prepare(ctx); err != nil {
-		return err
-	}
 	return do(s)
 }
 
+// newStage builds a stage with an origin and a load, which wait for a subject.
+func (o *options) newStage(ctx context.Context, w work) (*stage, error) {
+	env, err := testenv.New(ctx, testenv.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s := &stage{options: o, work: w, env: env}
+	if err := s.prepare(ctx); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// begin starts the stage's subject.
+func (s *stage) begin(ctx context.Context, start subject) (err error) {
+	s.running, err = start(ctx, s)
+	return err
+}
+
+// end ends the subject, and makes sure that it did its work.
+func (s *stage) end() error {
+	running := s.running
+	s.running = nil
+	if err := running.stop(); err != nil {
+		return err
+	}
+	return running.verify(s.sent * s.messages)
+}
+
+// carry lets sessions run through the subject.
+func (s *stage) carry(ctx context.Context, sessions int) error {
+	err := s.load.run(ctx, s.running.target, sessions, s.parallel)
+	if err == nil {
+		s.sent += s.load.total(sessions)
+	}
+	return err
+}
+
+// warm lets a few sessions run before those that count: caches, pools and neighbour
+// tables are filled then.
+func (s *stage) warm(ctx context.Context) error { return s.carry(ctx, max(1, s.sessions/warming)) }
+
+// warming is the part of the sessions that these are.
+const warming = 10
+
 // prepare starts the origin and the load's driver.
-func (s *stage) prepare(ctx context.Context) error {
+func (s *stage) prepare(ctx context.Context) (err error) {
+	if s.accounts, err = newAccounts(s.env); err != nil {
+		return err
+	}
 	at := netip.AddrPortFrom(s.env.Origin4, smtpPort)
 	if s.ours {
 		if err := s.origin(ctx, at); err != nil {
@@ -79,22 +126,26 @@ func (s *stage) prepare(ctx context.Context) error {
 	return err
 }
 
-// close ends the origin and the load.
+// close ends the subject, the load and the origin, and removes the stage.
 func (s *stage) close() error {
 	var failures []error
+	if s.running != nil {
+		failures = append(failures, s.running.stop())
+	}
 	if s.load != nil {
 		failures = append(failures, s.load.kill())
 	}
 	for _, sink := range s.sinks {
 		failures = append(failures, sink.kill())
 	}
-	return errors.Join(failures...)
+	s.accounts.close()
+	return errors.Join(append(failures, s.env.Close())...)
 }
 
 // sink starts smtp-sink, which takes any mail and throws it away, on a node.
 func (s *stage) sink(ctx context.Context, n *testenv.Node, at netip.AddrPort) error {
 	cmd := s.unpacked(n, "postfix", "smtp-sink", "-u", "nobody", at.String(), "4096")
-	sink, err := s.serve(fmt.Sprintf("smtp-sink-%s-%d", n.Role, at.Port()), cmd)
+	sink, err := s.serve(s.accounts.origin, fmt.Sprintf("smtp-sink-%s-%d", n.Role, at.Port()), cmd)
 	if err != nil {
 		return err
 	}

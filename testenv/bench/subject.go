@@ -36,18 +36,31 @@ func (r *serving) verify(messages int) error {
 // subjects are what can be compared.
 var subjects = map[string]subject{
 	"direct":    startDirect,
-	"haproxy":   startHAProxy,
-	"nginx":     startNginx,
+	"haproxy":   startHAProxy(2),
+	"haproxy-1": startHAProxy(1),
+	"nginx":     startNginx(2),
+	"nginx-1":   startNginx(1),
 	"portreeve": startPortreeve,
+	otherBuild:  startOtherBuild,
 }
+
+// otherBuild names the portreeve that is to be compared with.
+const otherBuild = "before"
 
 // versions prepare commands whose first line names a subject's version.
 var versions = map[string]func(context.Context, *stage) *exec.Cmd{
 	"haproxy": func(_ context.Context, s *stage) *exec.Cmd {
 		return s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-v")
 	},
-	"nginx":     func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
-	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd { return s.portreeve(ctx, "version") },
+	"nginx": func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
+	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd {
+		s.binary = s.options.binary
+		return s.portreeve(ctx, "version")
+	},
+	otherBuild: func(ctx context.Context, s *stage) *exec.Cmd {
+		s.binary = s.options.before
+		return s.portreeve(ctx, "version")
+	},
 }
 
 // names returns the names of all subjects.

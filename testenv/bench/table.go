@@ -21,12 +21,14 @@ func (r *Results) print(out io.Writer) error {
 		s.print(w)
 	}
 	if len(r.Sections) > 0 {
-		fmt.Fprintln(w, "\nMedians; behind the ratios the least and the most of all rounds. CPU is that of the whole\nmachine, with load and origin. portreeve's records go to a file.")
+		fmt.Fprintln(w, "\nMedians; in parentheses the least and the most of all rounds. CPU is that of load, subject and\norigin by their control groups; machine is what /proc/stat says of everything, and others the\ngreatest part of that which is nobody's of the three. portreeve's records go to a file.")
 	}
 	r.Idle.print(w)
 	r.TLSIdle.print(w)
 	r.Latency.print(w)
+	r.Crowd.print(w)
 	r.Connect.print(w)
+	r.printCounts(w)
 	r.printPackets(w)
 	r.printAims(w)
 	r.warn(w)
@@ -57,12 +59,26 @@ func (c *Section) unit() unit {
 func (c *Section) print(w io.Writer) {
 	u := c.unit()
 	fmt.Fprintf(w, "\n%s\n\n", c.Load)
-	fmt.Fprintf(w, "\t%s\t× haproxy\t\tCPU %s\tof it its own\t× haproxy\t\t× direct\t\n", u.rateName, u.costName)
-	for _, s := range c.Subjects {
-		to := c.ratio(s.Name, "haproxy")
-		fmt.Fprintf(w, "%s\t%.0f\t%s\t%.0f\t%.0f\t%s\t%s\n", s.Name, s.Median.Rate*u.rate, to.rate(),
-			s.Median.Machine*u.cost, s.Median.Subject*u.cost, to.cost(), c.ratio(s.Name, "direct").cost())
+	fmt.Fprintf(w, "\t%s\tCPU %s\t\tload\tsubject\torigin\tmachine\tothers", u.rateName, u.costName)
+	compared := c.compared()
+	for _, to := range compared {
+		fmt.Fprintf(w, "\t× %s\t", to)
 	}
+	fmt.Fprintln(w)
+	for _, s := range c.Subjects {
+		m := s.Median
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t(%.0f–%.0f)\t%.0f\t%.0f\t%.0f\t%.0f\t%.0f %%", s.Name, m.Rate*u.rate,
+			m.Own*u.cost, s.CPU.Least*u.cost, s.CPU.Most*u.cost, m.Load*u.cost, m.Subject*u.cost, m.Origin*u.cost, m.Machine*u.cost, 100*s.Others)
+		for _, to := range compared {
+			fmt.Fprintf(w, "\t%s", c.ratio(s.Name, to).cost())
+		}
+		fmt.Fprintln(w)
+	}
+}
+
+// compared returns the bases that are among the subjects.
+func (c *Section) compared() []string {
+	return slices.DeleteFunc(slices.Clone(bases), func(name string) bool { return c.find(name) == nil })
 }
 
 // String describes the load in a line.
@@ -93,20 +109,12 @@ func (c *Section) ratio(name, to string) *Ratio {
 	return &c.Ratios[i]
 }
 
-// rate returns the columns of a comparison of what is carried in a second.
-func (q *Ratio) rate() string {
-	if q == nil {
-		return "\t"
-	}
-	return q.Rate.String()
-}
-
 // cost returns the columns of a comparison of CPU.
 func (q *Ratio) cost() string {
 	if q == nil {
 		return "\t"
 	}
-	return Spread{q.Median, q.Least, q.Most}.String()
+	return q.CPU.String()
 }
 
 // String returns two columns.
@@ -143,7 +151,7 @@ func (l *Latency) print(w io.Writer) {
 	if l == nil {
 		return
 	}
-	fmt.Fprintf(w, "\n%d × %d sessions with one message of %d octets, one at a time: µs, median / 99 %%\n\n", l.Rounds, l.Sessions, l.Octets)
+	fmt.Fprintf(w, "\n%d × %d sessions with one message of %d octets, %d at once: µs, median / 99 %%\n\n", l.Rounds, l.Sessions, l.Octets, l.Parallel)
 	fmt.Fprint(w, "\tsession\tadded")
 	for n := range ends.Steps {
 		fmt.Fprintf(w, "\t%s", ends.Step(n))
@@ -188,13 +196,14 @@ func (s *Spread) beyond() string {
 func (r *Results) others() (worst float64) {
 	for _, c := range r.Sections {
 		for _, s := range c.Subjects {
-			for _, m := range s.Rounds {
-				worst = max(worst, m.others())
-			}
+			worst = max(worst, s.Others)
 		}
 	}
-	if r.Latency != nil {
-		for _, s := range r.Latency.Subjects {
+	for _, l := range []*Latency{r.Latency, r.Crowd} {
+		if l == nil {
+			continue
+		}
+		for _, s := range l.Subjects {
 			worst = max(worst, s.Others)
 		}
 	}
@@ -206,19 +215,25 @@ func (r *Results) others() (worst float64) {
 	return worst
 }
 
-// warn says when others were at work too, and what the ratios are without them.
+// warn says when others were at work too.
 func (r *Results) warn(w io.Writer) {
-	worst := r.others()
-	if worst <= noticeable {
+	if worst := r.others(); worst > noticeable {
+		fmt.Fprintf(w, "\nSomething else used up to %.0f %% of the CPU meanwhile: measure again on a machine at rest.\n", 100*worst)
+	}
+}
+
+// printCounts writes what can be counted.
+func (r *Results) printCounts(w io.Writer) {
+	if len(r.Counts) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\nSomething else used up to %.0f %% of the CPU meanwhile: measure again on a machine at rest.\n", 100*worst)
-	for _, c := range r.Sections {
-		for _, q := range c.Ratios {
-			if q.To == "haproxy" && q.Subject != q.To {
-				fmt.Fprintf(w, "%s: counting the benchmark's processes alone, %s takes %.2f × %s.\n", c.Name, q.Subject, q.Own, q.To)
-			}
+	fmt.Fprintln(w, "\nper session, one at a time\tsystem calls\tcontext switches\tpackets\tallocations")
+	for _, c := range r.Counts {
+		allocations := ""
+		if c.Allocations > 0 {
+			allocations = fmt.Sprintf("%.1f", c.Allocations)
 		}
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%.1f\t%s\n", c.Subject, c.SystemCalls, c.ContextSwitches, c.Packets, allocations)
 	}
 }
 
