@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
 // buildNetwork turns interfaces and services into what they mean and judges
@@ -90,7 +92,7 @@ type parsedService struct {
 	origins   []located[netip.AddrPort]
 	forge     Forge
 	fail      Fail
-	smtp      SMTP
+	smtp      protocol.Rules
 	tls       TLS
 
 	raw, common []scalar // extensions that are allowed, here and for all services

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
 // Config is a validated configuration.
@@ -21,8 +22,8 @@ type Config struct {
 	Interfaces Interfaces
 	Services   []Service
 	Zones      []Zone
-	SMTP       SMTP // what a service has that says nothing else
-	TLS        TLS  // the same; its mode may be TLSAuto
+	SMTP       protocol.Rules // what a service has that says nothing else
+	TLS        TLS            // the same; its mode may be TLSAuto
 	Kernel     Kernel
 	Timeouts   Timeouts
 	Limits     Limits
@@ -47,8 +48,8 @@ type Service struct {
 	Origins   []netip.AddrPort // tried in order; empty: the address that the client chose (transparent)
 	Forge     Forge
 	Fail      Fail
-	SMTP      SMTP // complete: what the service leaves out is Config.SMTP's
-	TLS       TLS  // complete: what the service leaves out is Config.TLS's
+	SMTP      protocol.Rules // complete: what the service leaves out is Config.SMTP's
+	TLS       TLS            // complete: what the service leaves out is Config.TLS's
 }
 
 // Target is an address prefix and a port that clients connect to. A single

@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/protocol"
+)
 
 // Default returns a configuration without interfaces and services, with every
 // other value as it is when the file does not mention it. reference.yaml gives
@@ -8,7 +12,7 @@ import "time"
 // and Fail: forge always, any port, fail closed; its SMTP is that of the whole.
 func Default() Config {
 	return Config{
-		SMTP: defaultSMTP(),
+		SMTP: protocol.Default(),
 		Kernel: Kernel{
 			BPFFS:      "/sys/fs/bpf",
 			RunDir:     "/run/portreeve",

@@ -6,10 +6,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -134,47 +136,70 @@ func writeTLS(t TLS) map[string]any {
 }
 
 // writeSMTP returns the section that makes s of what is in force without it.
-func writeSMTP(s, before SMTP) map[string]any {
-	type m = map[string]any
-	commands := []m{}
-	for _, c := range s.Commands {
-		entry := m{"name": c.Verb.String(), "verdict": c.Verdict.String()}
-		if c.Verdict != Accept {
-			entry["code"], entry["text"] = uint16(c.Code), c.Text
+func writeSMTP(s, before protocol.Rules) map[string]any {
+	section := map[string]any{}
+	for _, setting := range protocol.Settings {
+		w := writer{before: before}
+		setting.Visit(&s, &w)
+		in, key := section, setting.Key
+		if outer, inner, nested := strings.Cut(key, "."); nested {
+			if section[outer] == nil {
+				section[outer] = map[string]any{}
+			}
+			in, key = section[outer].(map[string]any), inner
 		}
-		commands = append(commands, entry)
+		in[key] = w.written
 	}
-	forward := []string{}
-	for _, v := range forwardable {
-		if s.Forward.Has(v) {
-			forward = append(forward, v.String())
-		}
-	}
-	l := s.Limits
-	section := m{
-		"extensions": m{"allow": names(s.Extensions &^ before.Extensions), "remove": names(before.Extensions &^ s.Extensions)},
-		"mechanisms": append([]string{}, s.Mechanisms...), "forward": forward, "commands": commands,
-		"bare_address": s.BareAddress, "append_domain": s.AppendDomain,
-		"refuse_routes": s.RefuseRoutes, "refuse_percent": s.RefusePercent, "refuse_bang": s.RefuseBang,
-		"strict_helo": s.StrictHELO, "strict_pipelining": s.StrictPipelining,
-		"unoffered_parameters": s.Unoffered.String(), "reply_id": s.ReplyID,
-		"early_talkers": s.EarlyTalkers.String(), "nul": s.NUL.String(), "malformed_replies": s.MalformedReplies.String(),
-		"bare_newlines": s.BareNewlines.String(), "eight_bit": s.EightBit.String(), "received": s.Received,
-		"limits": m{
-			"command": l.Command, "parameter": l.Parameter, "auth_line": l.AuthLine, "reply_line": l.ReplyLine, "reply_lines": l.ReplyLines,
-			"reply_size": l.Reply, "idle": l.Idle, "tiny_chunks": l.TinyChunks, "line": l.Line, "size": l.Size, "drain": l.Drain, "recipients": l.Recipients, "messages": l.Messages,
-			"errors": l.Errors, "rate": l.Rate, "session": l.Session.String(),
-		},
-	}
-	if s.AuthInClear != before.AuthInClear { // a service may take AUTH away from what is inherited
-		section["auth_in_clear"] = s.AuthInClear
+	if s.AuthInClear == before.AuthInClear { // a service may take AUTH away from what is inherited
+		delete(section, "auth_in_clear")
 	}
 	return section
 }
 
+// writer writes one key.
+type writer struct {
+	before  protocol.Rules
+	written any
+}
+
+func (w *writer) Truth(v *bool)                          { w.written = *v }
+func (w *writer) Word(n *uint8, words []string)          { w.written = words[*n] }
+func (w *writer) Number(n *int, _, _ uint64)             { w.written = *n }
+func (w *writer) Octets(n *int64, _, _ uint64)           { w.written = *n }
+func (w *writer) Time(d *time.Duration, _ time.Duration) { w.written = d.String() }
+func (w *writer) Host(name *string, _ bool)              { w.written = *name }
+func (w *writer) Mechanisms(list *[]string)              { w.written = append([]string{}, *list...) }
+
+func (w *writer) Extensions(set *smtp.Extensions) {
+	before := w.before.Keywords
+	w.written = map[string]any{"allow": names(*set &^ before), "remove": names(before &^ *set)}
+}
+
+func (w *writer) Forward(verbs *smtp.Verbs) {
+	all := []string{}
+	for _, v := range protocol.Forwardable {
+		if verbs.Has(v) {
+			all = append(all, v.String())
+		}
+	}
+	w.written = all
+}
+
+func (w *writer) Commands(list *[]protocol.Command) {
+	all := []map[string]any{}
+	for _, c := range *list {
+		entry := map[string]any{"name": c.Verb.String(), "verdict": verdictWords[slices.Index(verdicts, c.Action)]}
+		if c.Action != protocol.Accept {
+			entry["code"], entry["text"] = uint16(c.Reply.Code), c.Reply.Text
+		}
+		all = append(all, entry)
+	}
+	w.written = all
+}
+
 func names(set smtp.Extensions) []string {
 	all := []string{}
-	for _, e := range carried {
+	for _, e := range protocol.Carried {
 		if set.Has(e) {
 			all = append(all, e.String())
 		}

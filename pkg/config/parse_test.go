@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/portreeve/portreeve/pkg/finding"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -147,25 +148,26 @@ metrics: {listen: "[::1]:9125"}
 `
 
 // everySMTP is what everything says for all services.
-func everySMTP() SMTP {
-	return SMTP{
-		Extensions: Default().SMTP.Extensions.With(smtp.ExtAuth).With(smtp.ExtETRN).Without(smtp.ExtBinaryMIME),
-		Forward:    smtp.VerbsOf(smtp.VRFY, smtp.HELP), Mechanisms: []string{"PLAIN", "SCRAM-SHA-256"}, AuthInClear: true,
-		Commands: []Command{
-			{smtp.ETRN, Reject, 502, "Command not available here"},
-			{smtp.HELO, Disconnect, 421, "Closing connection, command not available here"},
-			{smtp.EXPN, Reject, 450, "Not now"},
-			{smtp.NOOP, Disconnect, 421, "Enough"},
-			{smtp.VRFY, Accept, 0, ""},
+func everySMTP() protocol.Rules {
+	reply := func(code smtp.Code, text string) smtp.Reply {
+		return smtp.Reply{Code: code, Enhanced: smtp.Enhanced{Class: uint8(code.Class()), Subject: 7}, Text: text}
+	}
+	return protocol.Rules{
+		Keywords: Default().SMTP.Keywords.With(smtp.ExtAuth).With(smtp.ExtETRN).Without(smtp.ExtBinaryMIME),
+		Forward:  smtp.VerbsOf(smtp.VRFY, smtp.HELP), Mechanisms: []string{"PLAIN", "SCRAM-SHA-256"}, AuthInClear: true,
+		Commands: []protocol.Command{
+			{Verb: smtp.ETRN, Action: protocol.Reject, Reply: reply(502, "Command not available here")},
+			{Verb: smtp.HELO, Action: protocol.Disconnect, Reply: reply(421, "Closing connection, command not available here")},
+			{Verb: smtp.EXPN, Action: protocol.Reject, Reply: reply(450, "Not now")},
+			{Verb: smtp.NOOP, Action: protocol.Disconnect, Reply: reply(421, "Enough")},
+			{Verb: smtp.VRFY},
 		},
 		BareAddress: true, AppendDomain: "example.org", RefuseRoutes: true, RefusePercent: true, RefuseBang: true,
-		StrictHELO: true, StrictPipelining: true, BareNewlines: NormalizeNewlines, EightBit: RejectEightBit,
-		Unoffered: RefuseUnoffered, EarlyTalkers: PassEarly, NUL: RemoveNUL, MalformedReplies: CloseReplies,
-		Received: "mx.example.org",
-		Limits: SMTPLimits{
-			Command: 512, AuthLine: 1024, ReplyLine: 513, ReplyLines: 20, Reply: 3000,
-			Line: 998, Size: 50 << 20, Drain: 1 << 30, Recipients: 100, Messages: 10, Errors: 1, Session: time.Hour,
-		},
+		StrictHello: true, StrictPipelining: true, Newlines: protocol.NormalizeNewlines, EightBit: protocol.RejectEightBit,
+		Unoffered: protocol.RefuseUnoffered, EarlyTalkers: protocol.PassEarly, NUL: protocol.RemoveNUL, Malformed: protocol.CloseReplies,
+		Received:    "mx.example.org",
+		CommandLine: 512, AuthLine: 1024, Replies: smtp.ReplyLimits{Line: 513, Lines: 20, Octets: 3000},
+		TextLine: 998, Size: 50 << 20, Drain: 1 << 30, Recipients: 100, Messages: 10, Errors: 1, Session: time.Hour,
 	}
 }
 
@@ -230,10 +232,10 @@ func TestEverything(t *testing.T) {
 	pfx, addr := netip.MustParsePrefix, netip.MustParseAddrPort
 	common := everySMTP()
 	relaxed := common
-	relaxed.Extensions = Default().SMTP.Extensions.With(smtp.ExtETRN)
+	relaxed.Keywords = Default().SMTP.Keywords.With(smtp.ExtETRN)
 	relaxed.AuthInClear, relaxed.Mechanisms, relaxed.Forward, relaxed.Commands = false, nil, 0, nil
-	relaxed.AppendDomain, relaxed.RefuseBang, relaxed.BareNewlines, relaxed.Received = "", false, RejectNewlines, ""
-	relaxed.Limits.Size, relaxed.Limits.Session = 0, 0
+	relaxed.AppendDomain, relaxed.RefuseBang, relaxed.Newlines, relaxed.Received = "", false, protocol.RejectNewlines, ""
+	relaxed.Size, relaxed.Session = 0, 0
 	want := &Config{
 		File:       "test.yaml",
 		Interfaces: Interfaces{Client: []string{"ext0", "wan1"}, Origin: []string{"ext0"}},
@@ -318,12 +320,12 @@ func TestEnvironmentWithinSMTP(t *testing.T) {
 smtp: {limits: {errors: 5, messages: 3}, forward: [HELP]}
 `, "PORTREEVE_SMTP_LIMITS_ERRORS=6", "PORTREEVE_SMTP_LIMITS_SIZE=1KiB", "PORTREEVE_SMTP_STRICT_HELO=true")
 	want := Default().SMTP
-	want.Limits.Errors, want.Limits.Size, want.Limits.Messages = 6, 1024, 3
-	want.StrictHELO, want.Forward = true, smtp.VerbsOf(smtp.HELP)
+	want.Errors, want.Size, want.Messages = 6, 1024, 3
+	want.StrictHello, want.Forward = true, smtp.VerbsOf(smtp.HELP)
 	if diff := cmp.Diff(want, c.SMTP); diff != "" {
 		t.Error(diff)
 	}
-	want.Limits.Errors = 7
+	want.Errors = 7
 	if diff := cmp.Diff(want, c.Services[0].SMTP); diff != "" {
 		t.Error(diff)
 	}

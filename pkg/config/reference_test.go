@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
 // commented matches a key that the reference file shows but does not set.
@@ -74,5 +76,30 @@ func TestReferenceNamesVariables(t *testing.T) {
 		if n := len(line.FindAll(Reference, -1)); n != 1 {
 			t.Errorf("%s stands behind %q %d times", v.Name, key, n)
 		}
+	}
+}
+
+// TestEverySettingCanBeRead: each rule of package protocol has a field in the raw section,
+// and each of these is a rule.
+func TestEverySettingCanBeRead(t *testing.T) {
+	missing := map[path]bool{}
+	for _, f := range schema() {
+		if path("smtp").holds(f.at) {
+			missing[f.at] = true
+		}
+	}
+	for _, s := range protocol.Settings {
+		at := path("smtp." + s.Key)
+		if !missing[at] {
+			t.Errorf("%s: add it to rawSMTP or rawSMTPLimits in raw.go", at)
+		}
+		for inside := range missing {
+			if inside == at || at.holds(inside) || inside.holds(at) {
+				delete(missing, inside)
+			}
+		}
+	}
+	for at := range missing {
+		t.Errorf("%s: raw.go reads it, and it is no rule: add it to Settings of package protocol", at)
 	}
 }

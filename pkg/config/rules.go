@@ -2,56 +2,63 @@ package config
 
 import (
 	"fmt"
-	"math"
+	"reflect"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
-// carried are the extensions that a session can speak; all others are left out
-// of the reply to EHLO whatever a file says.
-var carried = []smtp.Extension{
-	smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME, smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8,
-	smtp.ExtChunking, smtp.ExtBinaryMIME, smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease,
-	smtp.ExtRequireTLS, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN,
-}
-
-// forwardable are the verbs that can be left to the origin or not.
-var forwardable = []smtp.Verb{smtp.VRFY, smtp.EXPN, smtp.HELP}
-
-// refusable are the verbs that a service can do without: the others end a
-// session in order, or are refused anyway.
-var refusable = []smtp.Verb{
-	smtp.HELO, smtp.EHLO, smtp.MAIL, smtp.RCPT, smtp.DATA, smtp.BDAT, smtp.NOOP,
-	smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN, smtp.AUTH,
-}
-
 // rules puts what a section smtp says over what is in s.
-func rules(r *report, at path, raw rawSMTP, s *SMTP) {
-	extensions(r, at.key("extensions"), raw.Extensions, &s.Extensions)
-	truth(r, at.key("auth_in_clear"), raw.AuthInClear, &s.AuthInClear)
-	mechanisms(r, at.key("mechanisms"), raw.Mechanisms, &s.Mechanisms)
-	forward(r, at.key("forward"), raw.Forward, &s.Forward)
-	commands(r, at.key("commands"), raw.Commands, &s.Commands)
-	truth(r, at.key("bare_address"), raw.BareAddress, &s.BareAddress)
-	host(r, at.key("append_domain"), raw.AppendDomain, isDomain, "a domain", &s.AppendDomain)
-	truth(r, at.key("refuse_routes"), raw.RefuseRoutes, &s.RefuseRoutes)
-	truth(r, at.key("refuse_percent"), raw.RefusePercent, &s.RefusePercent)
-	truth(r, at.key("refuse_bang"), raw.RefuseBang, &s.RefuseBang)
-	truth(r, at.key("strict_helo"), raw.StrictHELO, &s.StrictHELO)
-	truth(r, at.key("strict_pipelining"), raw.StrictPipelining, &s.StrictPipelining)
-	word(r, at.key("unoffered_parameters"), raw.Unoffered, unofferedWords, &s.Unoffered)
-	word(r, at.key("early_talkers"), raw.EarlyTalkers, earlyTalkersWords, &s.EarlyTalkers)
-	word(r, at.key("bare_newlines"), raw.BareNewlines, bareNewlinesWords, &s.BareNewlines)
-	word(r, at.key("nul"), raw.NUL, nulWords, &s.NUL)
-	word(r, at.key("eight_bit"), raw.EightBit, eightBitWords, &s.EightBit)
-	host(r, at.key("received"), raw.Received, isHost, "a domain or an address literal", &s.Received)
-	word(r, at.key("malformed_replies"), raw.MalformedReplies, malformedWords, &s.MalformedReplies)
-	truth(r, at.key("reply_id"), raw.ReplyID, &s.ReplyID)
-	limits(r, at.key("limits"), raw.Limits, &s.Limits)
+func rules(r *report, at path, raw rawSMTP, s *protocol.Rules) {
+	for _, setting := range protocol.Settings {
+		here, given := at, reflect.ValueOf(raw)
+		for key := range strings.SplitSeq(setting.Key, ".") {
+			here, given = here.key(key), given.FieldByIndex(rawFields(given.Type())[key].Index)
+		}
+		setting.Visit(s, reader{r, here, given.Interface()})
+	}
 	judgeAuth(r, at, raw, s)
+}
+
+// reader reads one key of a section smtp; what is given for it is nil where it is
+// absent.
+type reader struct {
+	r     *report
+	at    path
+	given any
+}
+
+func (d reader) Truth(dst *bool) { truth(d.r, d.at, d.given, dst) }
+
+func (d reader) Word(dst *uint8, words []string) { word(d.r, d.at, d.given, words, dst) }
+
+func (d reader) Number(dst *int, least, most uint64) { number(d.r, d.at, d.given, least, most, dst) }
+
+func (d reader) Octets(dst *int64, least, most uint64) { octets(d.r, d.at, d.given, least, most, dst) }
+
+func (d reader) Time(dst *time.Duration, most time.Duration) {
+	d.r.duration(d.at, d.given, 0, most, dst)
+}
+
+func (d reader) Host(dst *string, literal bool) {
+	if literal {
+		host(d.r, d.at, d.given, isHost, "a domain or an address literal", dst)
+	} else {
+		host(d.r, d.at, d.given, isDomain, "a domain", dst)
+	}
+}
+
+func (d reader) Extensions(dst *smtp.Extensions) { extensions(d.r, d.at, d.given.(rawExtensions), dst) }
+
+func (d reader) Mechanisms(dst *[]string) { mechanisms(d.r, d.at, d.given.([]scalar), dst) }
+
+func (d reader) Forward(dst *smtp.Verbs) { forward(d.r, d.at, d.given.([]scalar), dst) }
+
+func (d reader) Commands(dst *[]protocol.Command) {
+	commands(d.r, d.at, d.given.([]rawCommand), dst)
 }
 
 // extensions adds to the set and takes from it.
@@ -72,7 +79,7 @@ func extensions(r *report, at path, raw rawExtensions, set *smtp.Extensions) {
 }
 
 func parseExtension(s string) (smtp.Extension, *fault) {
-	return member(s, carried, "an extension that can be carried")
+	return member(s, protocol.Carried, "an extension that can be carried")
 }
 
 // member finds the value with a name, in any letter case as in the protocol.
@@ -113,15 +120,15 @@ func forward(r *report, at path, raw []scalar, dst *smtp.Verbs) {
 }
 
 func parseForward(s string) (smtp.Verb, *fault) {
-	return member(s, forwardable, "a command that can be left to the origin")
+	return member(s, protocol.Forwardable, "a command that can be left to the origin")
 }
 
 // commands reads the list of verdicts on commands.
-func commands(r *report, at path, raw []rawCommand, dst *[]Command) {
+func commands(r *report, at path, raw []rawCommand, dst *[]protocol.Command) {
 	if raw == nil || r.reported[at] {
 		return
 	}
-	var all []Command
+	var all []protocol.Command
 	seen := map[smtp.Verb]path{}
 	for i, c := range raw {
 		here := at.item(i)
@@ -147,7 +154,7 @@ func verb(r *report, at path, name scalar) (smtp.Verb, bool) {
 		}
 		return smtp.Unknown, false
 	}
-	v, wrong := member(s, refusable, "a command that can be refused")
+	v, wrong := member(s, protocol.Refusable, "a command that can be refused")
 	if wrong != nil {
 		r.refuse(at.key("name"), wrong.remedy, "%s", wrong.text)
 		return smtp.Unknown, false
@@ -155,26 +162,35 @@ func verb(r *report, at path, name scalar) (smtp.Verb, bool) {
 	return v, true
 }
 
-// command reads what an entry says about its command.
-func command(r *report, at path, v smtp.Verb, raw rawCommand) Command {
-	c := Command{Verb: v, Code: 502, Text: "Command not available here"}
-	word(r, at.key("verdict"), raw.Verdict, verdictWords, &c.Verdict)
-	if c.Verdict == Accept {
-		return accepted(r, at, v, raw)
-	}
-	if c.Verdict == Disconnect {
-		c.Code, c.Text = closing, "Closing connection, command not available here"
+// verdicts are what verdictWords stand for.
+var verdicts = []protocol.Action{protocol.Reject, protocol.Disconnect, protocol.Accept}
+
+// command reads what an entry says about its command. The enhanced code of the reply is
+// X.7.0, "other or undefined security status" (RFC 3463 section 3.8).
+func command(r *report, at path, v smtp.Verb, raw rawCommand) protocol.Command {
+	var verdict uint8
+	word(r, at.key("verdict"), raw.Verdict, verdictWords, &verdict)
+	c := protocol.Command{Verb: v, Action: verdicts[verdict]}
+	reply := smtp.Reply{Code: 502, Text: "Command not available here"}
+	switch c.Action {
+	case protocol.Accept:
+		accepted(r, at, raw)
+		return c
+	case protocol.Disconnect:
+		reply.Code, reply.Text = closing, "Closing connection, command not available here"
 	}
 	if r.clean(at.key("verdict")) {
-		replyCode(r, at.key("code"), raw.Code, &c)
+		replyCode(r, at.key("code"), raw.Code, c.Action, &reply.Code)
 	}
-	replyText(r, at.key("text"), raw.Text, &c.Text)
+	replyText(r, at.key("text"), raw.Text, &reply.Text)
+	reply.Enhanced = smtp.Enhanced{Class: uint8(reply.Code.Class()), Subject: 7}
+	c.Reply = reply
 	return c
 }
 
-// accepted reads the rest of an entry about a command that is let through: there
-// is none.
-func accepted(r *report, at path, v smtp.Verb, raw rawCommand) Command {
+// accepted judges the rest of an entry about a command that is let through: there is
+// none.
+func accepted(r *report, at path, raw rawCommand) {
 	for _, k := range []struct {
 		key   string
 		value scalar
@@ -183,7 +199,6 @@ func accepted(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 			r.refuse(at.key(k.key), "remove it", "has no effect, since the command is accepted")
 		}
 	}
-	return Command{Verb: v, Verdict: Accept}
 }
 
 // closing is the code that says that the connection ends, and no other does,
@@ -191,22 +206,22 @@ func accepted(r *report, at path, v smtp.Verb, raw rawCommand) Command {
 const closing = 421
 
 // replyCode reads the code of a refusal, RFC 5321 section 4.2.
-func replyCode(r *report, at path, v scalar, c *Command) {
+func replyCode(r *report, at path, v scalar, action protocol.Action, dst *smtp.Code) {
 	if r.absent(at, v) {
 		return
 	}
-	code := uint16(c.Code)
+	code := uint16(*dst)
 	number(r, at, v, 400, 559, &code)
 	switch {
 	case !r.clean(at):
 	case code > 459 && code < 500:
 		r.refuse(at, "write one from 400 to 459 or from 500 to 559", "%d is not a code of SMTP", code)
-	case c.Verdict == Disconnect && code != closing:
+	case action == protocol.Disconnect && code != closing:
 		r.refuse(at, "leave it out", "%d does not tell the client that the connection ends, as 421 does", code)
-	case c.Verdict == Reject && code == closing:
+	case action == protocol.Reject && code == closing:
 		r.refuse(at, `write "verdict: disconnect", or another code`, "421 tells the client that the connection ends, which it does not by reject")
 	default:
-		c.Code = smtp.Code(code)
+		*dst = smtp.Code(code)
 	}
 }
 
@@ -253,52 +268,14 @@ func isHost(s string) bool { return smtp.IsHost([]byte(s)) }
 // isDomain: a domain that is no address literal.
 func isDomain(s string) bool { return isHost(s) && s[0] != '[' }
 
-// maxAmount bounds counts; RFC 9422 section 4 has six digits for them.
-const maxAmount = 999_999
-
-// maxSession is the longest limit for a session.
-const maxSession = 30 * 24 * time.Hour
-
-func limits(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
-	lines(r, at, raw, l)
-	octets(r, at.key("line"), raw.Line, 998, gib, &l.Line) // RFC 5321 section 4.5.3.1.6
-	octets(r, at.key("size"), raw.Size, 0, 1024*gib, &l.Size)
-	octets(r, at.key("drain"), raw.Drain, 0, 1024*gib, &l.Drain)
-	number(r, at.key("recipients"), raw.Recipients, 100, maxAmount, &l.Recipients) // RFC 5321 section 4.5.3.1.8
-	number(r, at.key("messages"), raw.Messages, 0, maxAmount, &l.Messages)
-	number(r, at.key("idle"), raw.Idle, 0, maxAmount, &l.Idle)
-	number(r, at.key("tiny_chunks"), raw.TinyChunks, 0, maxAmount, &l.TinyChunks)
-	number(r, at.key("errors"), raw.Errors, 1, maxAmount, &l.Errors)
-	number(r, at.key("rate"), raw.Rate, 0, math.MaxInt32, &l.Rate)
-	r.duration(at.key("session"), raw.Session, 0, maxSession, &l.Session)
-}
-
-// The most that a session has room for, in octets.
-const (
-	maxCommand   = 3000 // of a command line, and of a line of a reply
-	maxParameter = maxCommand
-	maxAuthLine  = 32 << 10
-	maxReply     = 60 << 10
-)
-
-// lines reads the limits of commands and replies.
-func lines(r *report, at path, raw rawSMTPLimits, l *SMTPLimits) {
-	number(r, at.key("command"), raw.Command, 512, maxCommand, &l.Command) // RFC 5321 section 4.5.3.1.4
-	number(r, at.key("parameter"), raw.Parameter, 0, maxParameter, &l.Parameter)
-	number(r, at.key("auth_line"), raw.AuthLine, 512, maxAuthLine, &l.AuthLine)
-	number(r, at.key("reply_line"), raw.ReplyLine, 512, maxCommand, &l.ReplyLine) // RFC 5321 section 4.5.3.1.5
-	number(r, at.key("reply_lines"), raw.ReplyLines, 20, maxAmount, &l.ReplyLines)
-	number(r, at.key("reply_size"), raw.Reply, maxCommand, maxReply, &l.Reply)
-}
-
 // judgeAuth refuses a section that asks for AUTH by half: it would have no
 // effect.
-func judgeAuth(r *report, at path, raw rawSMTP, s *SMTP) {
+func judgeAuth(r *report, at path, raw rawSMTP, s *protocol.Rules) {
 	clear := at.key("auth_in_clear")
 	if !r.clean(clear, at.key("extensions")) {
 		return
 	}
-	if raw.AuthInClear != nil && s.AuthInClear && !s.Extensions.Has(smtp.ExtAuth) {
+	if raw.AuthInClear != nil && s.AuthInClear && !s.Keywords.Has(smtp.ExtAuth) {
 		r.refuse(clear, `add "extensions: {allow: [AUTH]}", or remove it`, "has no effect, since AUTH is not among the extensions")
 	}
 }

@@ -312,7 +312,7 @@ func together(key string, missing bool) string {
 
 // judgeClearAUTH refuses a service that may offer AUTH and never would.
 func judgeClearAUTH(r *report, s *parsedService) {
-	if !s.smtp.Extensions.Has(smtp.ExtAuth) || s.smtp.AuthInClear || s.tls.Mode == TLSMirror || !r.clean("smtp", s.at.key("smtp")) {
+	if !s.smtp.Keywords.Has(smtp.ExtAuth) || s.smtp.AuthInClear || s.tls.Mode == TLSMirror || !r.clean("smtp", s.at.key("smtp")) {
 		return
 	}
 	at := s.at.key("smtp").key("extensions").key("allow")

@@ -87,14 +87,14 @@ const gib = 1 << 30
 
 // octets reads 0 or an amount from lo to some GiB, in octets or with one of the
 // units KiB, MiB and GiB.
-func octets[T int | int64](r *report, at path, v scalar, lo, hi uint64, dst *T) {
+func octets(r *report, at path, v scalar, lo, hi uint64, dst *int64) {
 	if r.absent(at, v) {
 		return
 	}
 	n, ok := parseOctets(digits(v))
 	switch {
 	case ok && n <= hi && (n == 0 || n >= lo):
-		*dst = T(n)
+		*dst = int64(n)
 	case lo > 1:
 		r.refuse(at, defaultRemedy(*dst), "%s is neither 0 nor a number of octets from %d to %dGiB", r.show(at, v), lo, hi/gib)
 	default:

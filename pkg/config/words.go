@@ -16,17 +16,11 @@ var (
 	netfilterWords    = []string{"auto", "nft", "legacy", "off"}
 	forwardRulesWords = []string{"honour", "skip"}
 	verdictWords      = []string{"reject", "disconnect", "accept"}
-	bareNewlinesWords = []string{"reject", "normalize"}
-	nulWords          = []string{"reject", "remove"}
-	eightBitWords     = []string{"pass", "reject"}
 	tlsModeWords      = []string{"auto", "mirror", "passthrough", "client", "origin", "off"}
 	tlsVersionWords   = []string{"TLS1.2", "TLS1.3"}
 	rsaWords          = []string{"allow", "refuse"}
 	clientVerifyWords = []string{"none", "optional", "always"}
 	originVerifyWords = []string{"none", "system", "ca", "pin", "dane"}
-	unofferedWords    = []string{"drop", "refuse"}
-	earlyTalkersWords = []string{"refuse", "pass"}
-	malformedWords    = []string{"replace", "close"}
 	logFormatWords    = []string{"json", "text"}
 )
 
@@ -65,15 +59,6 @@ func (n Netfilter) String() string { return wordOf(netfilterWords, n) }
 func (f ForwardRules) String() string { return wordOf(forwardRulesWords, f) }
 
 // String returns the word used in the file.
-func (v Verdict) String() string { return wordOf(verdictWords, v) }
-
-// String returns the word used in the file.
-func (b BareNewlines) String() string { return wordOf(bareNewlinesWords, b) }
-
-// String returns the word used in the file.
-func (e EightBit) String() string { return wordOf(eightBitWords, e) }
-
-// String returns the word used in the file.
 func (m TLSMode) String() string { return wordOf(tlsModeWords, m) }
 
 // String returns the word used in the file.
@@ -87,18 +72,6 @@ func (v ClientVerify) String() string { return wordOf(clientVerifyWords, v) }
 
 // String returns the word used in the file.
 func (v OriginVerify) String() string { return wordOf(originVerifyWords, v) }
-
-// String returns the word used in the file.
-func (n NUL) String() string { return wordOf(nulWords, n) }
-
-// String returns the word used in the file.
-func (u Unoffered) String() string { return wordOf(unofferedWords, u) }
-
-// String returns the word used in the file.
-func (e EarlyTalkers) String() string { return wordOf(earlyTalkersWords, e) }
-
-// String returns the word used in the file.
-func (m MalformedReplies) String() string { return wordOf(malformedWords, m) }
 
 // wordOf returns the word of a choice, its number when it is none of them.
 func wordOf[T ~uint8](words []string, v T) string {

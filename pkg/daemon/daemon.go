@@ -222,7 +222,7 @@ func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
-		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(protocol(s.SMTP)), TLS: t}
+		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(s.SMTP), TLS: t}
 	}
 	return services, nil
 }

@@ -1,8 +1,8 @@
 // Package inspect is the policy of a conversation: it sees the envelope, and
 // answers with a verdict that is also a reply.
 //
-// It owns the rules and their limits. It never reads or writes a connection and
-// never changes what it sees: the session asks, and carries the verdict out.
+// It owns no rule: package protocol declares them. It never reads or writes a connection
+// and never changes what it sees: the session asks, and carries the verdict out.
 // One Inspector serves any number of sessions at once.
 package inspect
 
@@ -11,6 +11,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -19,7 +20,7 @@ import (
 type Inspector interface {
 	// Protocol returns the rules of the protocol. The session asks once, at its
 	// start, and keeps the answer; it must not change afterwards.
-	Protocol() *Protocol
+	Protocol() *protocol.Rules
 	// Command judges a command whose grammar and sequence are in order, before
 	// it is forwarded. The command is valid during the call only.
 	Command(e *Envelope, c *smtp.Command) Verdict
@@ -39,32 +40,38 @@ type Envelope struct {
 	Size       int64  // octets of content
 }
 
-// Action is what a verdict does with a command.
-type Action uint8
-
-const (
-	Pass       Action = iota
-	Refuse            // answer with Reply, the session goes on
-	Disconnect        // answer with Reply and close
-)
-
 // Verdict is a judgement with its reason.
 type Verdict struct {
-	Action Action
-	Reply  *smtp.Reply // for Refuse and Disconnect; for Disconnect its code is 421
+	Action protocol.Action
+	Reply  *smtp.Reply // for Reject and Disconnect; for Disconnect its code is 421
 	Reason event.Reason
 }
 
 // New returns the Inspector that applies rules and nothing else.
-func New(rules Protocol) Inspector { return &plain{rules} }
+func New(rules protocol.Rules) Inspector {
+	p := &plain{rules: rules}
+	for i, c := range rules.Commands {
+		if c.Action == protocol.Accept {
+			continue
+		}
+		if p.commands == nil {
+			p.commands = make(map[smtp.Verb]Verdict, len(rules.Commands))
+		}
+		p.commands[c.Verb] = Verdict{c.Action, &rules.Commands[i].Reply, event.ReasonCommandPolicy}
+	}
+	return p
+}
 
-type plain struct{ rules Protocol }
+type plain struct {
+	rules    protocol.Rules
+	commands map[smtp.Verb]Verdict // those that are not let through
+}
 
-func (p *plain) Protocol() *Protocol { return &p.rules }
+func (p *plain) Protocol() *protocol.Rules { return &p.rules }
 
 // Command applies the rules that are about commands and addresses.
 func (p *plain) Command(e *Envelope, c *smtp.Command) Verdict {
-	if v, ok := p.rules.Commands[c.Verb]; ok && v.Action != Pass {
+	if v, ok := p.commands[c.Verb]; ok {
 		return v
 	}
 	switch c.Verb {
@@ -118,7 +125,7 @@ func (p *plain) End(e *Envelope) Verdict {
 }
 
 // refuse makes a verdict of a text.
-func refuse(w *wording.Reply) Verdict { return Verdict{Refuse, &w.Reply, w.Why} }
+func refuse(w *wording.Reply) Verdict { return Verdict{protocol.Reject, &w.Reply, w.Why} }
 
 var (
 	tooLarge = refuse(wording.TooLarge)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/trust"
 	"github.com/portreeve/portreeve/testenv/odd"
 	"github.com/portreeve/portreeve/testenv/peer"
@@ -23,12 +24,12 @@ type secrecy struct {
 
 // inspecting gives the service a policy for octets that are none of text's.
 func inspecting(p odd.Policy) func(*Options) {
-	rules := inspect.Default()
+	rules := protocol.Default()
 	if p.Normalize {
-		rules.Newlines = inspect.NormalizeNewlines
+		rules.Newlines = protocol.NormalizeNewlines
 	}
 	if p.Remove {
-		rules.NUL = inspect.RemoveNUL
+		rules.NUL = protocol.RemoveNUL
 	}
 	return func(o *Options) {
 		mx := o.Services["mx"]

@@ -20,6 +20,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/testenv/descriptors"
 	"github.com/portreeve/portreeve/testenv/peer"
@@ -286,7 +287,7 @@ func (trap) Command(*inspect.Envelope, *smtp.Command) inspect.Verdict { panic("t
 
 func TestFaultEndsOneSessionOnly(t *testing.T) {
 	g := start(t, peer.Behaviour{}, func(o *Options) {
-		o.Services["trap"] = Service{Dialer: o.Services["mx"].Dialer, Inspector: trap{inspect.New(inspect.Default())}}
+		o.Services["trap"] = Service{Dialer: o.Services["mx"].Dialer, Inspector: trap{inspect.New(protocol.Default())}}
 	})
 	other := g.open()
 	services := *g.relay.services.Load()

@@ -2,7 +2,7 @@ package session
 
 import (
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -141,7 +141,7 @@ func (x *session) judgeChunk() refusal {
 		return refusal{oversize.reply, oversize.why}
 	}
 	if x.tx.state == opened {
-		if v := x.o.Inspector.Command(&x.env, &x.cmd); v.Action != inspect.Pass {
+		if v := x.o.Inspector.Command(&x.env, &x.cmd); v.Action != protocol.Accept {
 			return refusal{v.Reply, v.Reason}
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -33,7 +34,7 @@ func (s *claimSink) Session(r *event.Session) { s.session = string(r.XClient) }
 func claiming(t *testing.T, says string, replies ...string) (*claimSink, Outcome) {
 	t.Helper()
 	sink := &claimSink{Sink: event.Discard}
-	rules := inspect.Default()
+	rules := protocol.Default()
 	rules.Size = 1000
 	o := Options{Sink: sink, Inspector: inspect.New(rules), Flow: flow.Flow{Service: "mx", Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}}}
 	client := &floodLeg{next: firstThen(says, func() string { return "" }), limit: 1 << 20}
@@ -217,7 +218,7 @@ func FuzzClaims(f *testing.F) {
 		origin := &believer{replies: []byte("220 mx\r\n")}
 		client := newMemoryLeg()
 		client.atMost = int(size)
-		rules := inspect.Default()
+		rules := protocol.Default()
 		rules.Errors, rules.Idle = 1000, 0
 		sent := false
 		o := Options{Inspector: inspect.New(rules), Flow: flow.Flow{Zone: zone.Zone{Trust: zone.XCLIENT | zone.XFORWARD}}}

@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -114,7 +114,7 @@ func (x *session) next() bool {
 	x.refusal = x.cmd.Parse(line, smtp.Grammar{
 		Offered: x.offered, XClient: x.xclient, XForward: x.xforward, UTF8: x.tx.utf8,
 		BareAddress: x.rules.BareAddress, Parameter: x.rules.Parameter,
-		Drop: x.rules.Unoffered == inspect.DropUnoffered})
+		Drop: x.rules.Unoffered == protocol.DropUnoffered})
 	x.secretive = x.secretive || x.cmd.Verb == smtp.AUTH
 	if x.idles() {
 		x.broken = tooMany
@@ -327,11 +327,11 @@ func (x *session) judge() (refusal, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
 	r := refusal{v.Reply, v.Reason}
 	switch {
-	case v.Action == inspect.Pass:
+	case v.Action == protocol.Accept:
 		return refusal{}, proceed
-	case v.Action == inspect.Refuse && x.overflows(v.Reason):
+	case v.Action == protocol.Reject && x.overflows(v.Reason):
 		return r, x.excuse(r)
-	case v.Action == inspect.Refuse:
+	case v.Action == protocol.Reject:
 		s := x.refuse(r)
 		return x.told, s
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -23,7 +24,7 @@ func TestNormalizedBeyondPiece(t *testing.T) {
 	for _, size := range []int{maxPiece - 2, maxPiece - 1, maxPiece, maxPiece + 1, blockSize - 5, blockSize, 3 * blockSize} {
 		content := strings.Repeat(strings.Repeat("a", 98)+"\r\n", size/100) + strings.Repeat("b", size%100) + "\r\n"
 		p := newPlay(conversation{"x", fullEHLO, []turn{{"EHLO c\r\n", 1}, envelope, {content + ".\r\n", 1}, {"QUIT\r\n", 1}}, nil, nil})
-		p.rules.Newlines = inspect.NormalizeNewlines
+		p.rules.Newlines = protocol.NormalizeNewlines
 		p.run()
 		if p.outcome.End != event.EndQuit || len(p.origin.messages) != 1 || p.origin.messages[0].content != content {
 			t.Errorf("%d octets: %s, the origin has %d messages", size, p.outcome.End, len(p.origin.messages))
@@ -84,7 +85,7 @@ func TestRecipientLimitInGroup(t *testing.T) {
 // TestDisconnectAtChunk: 421 is said exactly when the session ends.
 func TestDisconnectAtChunk(t *testing.T) {
 	p := newPlay(conversation{"x", chunkEHLO, []turn{{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nBDAT 3 LAST\r\nabcNOOP\r\n", 4}}, nil, nil})
-	p.rules.Commands = map[smtp.Verb]inspect.Verdict{smtp.BDAT: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "No"}, Reason: event.ReasonPolicy}}
+	p.rules.Commands = []protocol.Command{{Verb: smtp.BDAT, Action: protocol.Disconnect, Reply: smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "No"}}}
 	p.run()
 	if got := fmt.Sprint(codes(p.client.replies)); got != "[220 250 250 250 421]" || p.outcome.End != event.EndPolicy {
 		t.Errorf("%s: the client reads %s", p.outcome.End, got)

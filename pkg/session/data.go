@@ -5,6 +5,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -128,15 +129,15 @@ func (x *session) contentPiece() (f *failure, committed bool) {
 
 // normalizes reports whether the rules let content pass that has to be changed.
 func (x *session) normalizes() bool {
-	return x.rules.Newlines == inspect.NormalizeNewlines || x.rules.NUL == inspect.RemoveNUL
+	return x.rules.Newlines == protocol.NormalizeNewlines || x.rules.NUL == protocol.RemoveNUL
 }
 
 // normalizer returns the one that the rules ask for.
 func (x *session) normalizer(dotted bool) smtp.Normalizer {
 	return smtp.Normalizer{
 		Dotted:     dotted,
-		RefuseBare: x.rules.Newlines != inspect.NormalizeNewlines,
-		RemoveNUL:  x.rules.NUL == inspect.RemoveNUL,
+		RefuseBare: x.rules.Newlines != protocol.NormalizeNewlines,
+		RemoveNUL:  x.rules.NUL == protocol.RemoveNUL,
 		MaxLine:    x.rules.TextLine,
 	}
 }
@@ -189,7 +190,7 @@ func (x *session) handContent(out []byte, ev smtp.BodyEvent, fault smtp.Fault) (
 
 // unannounced reports whether content has octets above 127 against the rules.
 func (x *session) unannounced(out []byte) bool {
-	if x.rules.EightBit == inspect.PassEightBit || x.tx.body != smtp.Body7Bit {
+	if x.rules.EightBit == protocol.PassEightBit || x.tx.body != smtp.Body7Bit {
 		return false
 	}
 	for _, c := range out {
@@ -205,7 +206,7 @@ func (x *session) unannounced(out []byte) bool {
 func (x *session) complete(tail []byte) *failure {
 	x.msg.Content = x.now.Sub(x.msg.Start)
 	x.env.Size = x.msg.Size
-	if v := x.o.Inspector.End(&x.env); v.Action != inspect.Pass {
+	if v := x.o.Inspector.End(&x.env); v.Action != protocol.Accept {
 		return judged(v)
 	}
 	if e := x.commit(tail); e != nil {
@@ -456,7 +457,7 @@ func faulty(f smtp.Fault) *failure {
 // judged refuses a complete message by policy.
 func judged(v inspect.Verdict) *failure {
 	f := &failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), why: v.Reason, then: afterContent}
-	if v.Action == inspect.Disconnect {
+	if v.Action == protocol.Disconnect {
 		f.then, f.at = policyEnding(v), atOnce
 	}
 	return f

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
 // dialect is how a server reads its stream.
@@ -207,11 +207,11 @@ func TestNoDifferential(t *testing.T) {
 }
 
 // lenientRules are the ways in which content may be changed on its way.
-var lenientRules = []func(*inspect.Protocol){
+var lenientRules = []func(*protocol.Rules){
 	nil,
-	func(p *inspect.Protocol) { p.Newlines = inspect.NormalizeNewlines },
-	func(p *inspect.Protocol) { p.NUL = inspect.RemoveNUL },
-	func(p *inspect.Protocol) { p.Newlines, p.NUL = inspect.NormalizeNewlines, inspect.RemoveNUL },
+	func(p *protocol.Rules) { p.Newlines = protocol.NormalizeNewlines },
+	func(p *protocol.Rules) { p.NUL = protocol.RemoveNUL },
+	func(p *protocol.Rules) { p.Newlines, p.NUL = protocol.NormalizeNewlines, protocol.RemoveNUL },
 }
 
 func checkDialects(t *testing.T, c conversation, atMost int) {

@@ -17,6 +17,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -241,7 +242,7 @@ func (d dialogue) play(t *testing.T, atMost, cut int) {
 // stage is a session with a script for its peers.
 type stage struct {
 	client, origin *memoryLeg
-	rules          inspect.Protocol
+	rules          protocol.Rules
 	tls            TLS
 	trust          zone.Trust
 	draining       bool
@@ -261,7 +262,7 @@ type stage struct {
 func newStage(atMost int) *stage {
 	s := &stage{
 		client: newMemoryLeg(), origin: newMemoryLeg(),
-		rules:   plainTexts(inspect.Default()),
+		rules:   plainTexts(protocol.Default()),
 		outcome: make(chan Outcome, 1),
 		heard:   map[string][]byte{},
 	}
@@ -270,7 +271,7 @@ func newStage(atMost int) *stage {
 }
 
 // plainTexts are rules without what is different in each session.
-func plainTexts(p inspect.Protocol) inspect.Protocol {
+func plainTexts(p protocol.Rules) protocol.Rules {
 	p.ReplyID = false
 	return p
 }
@@ -438,7 +439,7 @@ func (s *stage) step(line string) error {
 	return fmt.Errorf("unknown step %q", word)
 }
 
-// setRules reads a rules step: names as in inspect.Protocol, in small letters.
+// setRules reads a rules step: names as in protocol.Rules, in small letters.
 func (s *stage) setRules(arg string) error {
 	for _, f := range strings.Fields(arg) {
 		name, text, _ := strings.Cut(f, "=")
@@ -482,17 +483,17 @@ func (s *stage) setWord(name, text string) bool {
 	case flag != nil:
 		*flag = true
 	case name == "normalize":
-		s.rules.Newlines = inspect.NormalizeNewlines
+		s.rules.Newlines = protocol.NormalizeNewlines
 	case name == "removenul":
-		s.rules.NUL = inspect.RemoveNUL
+		s.rules.NUL = protocol.RemoveNUL
 	case name == "passearly":
-		s.rules.EarlyTalkers = inspect.PassEarly
+		s.rules.EarlyTalkers = protocol.PassEarly
 	case name == "closemalformed":
-		s.rules.Malformed = inspect.CloseReplies
+		s.rules.Malformed = protocol.CloseReplies
 	case name == "refuseunoffered":
-		s.rules.Unoffered = inspect.RefuseUnoffered
+		s.rules.Unoffered = protocol.RefuseUnoffered
 	case name == "rejecteightbit":
-		s.rules.EightBit = inspect.RejectEightBit
+		s.rules.EightBit = protocol.RejectEightBit
 	case name == "received":
 		s.rules.Received = text
 	case name == "domain":
@@ -510,9 +511,9 @@ func (s *stage) setWord(name, text string) bool {
 	case name == "forward":
 		s.rules.Forward = smtp.VerbsOf(smtp.VRFY, smtp.EXPN, smtp.HELP)
 	case name == "refuse":
-		s.rules.Commands = map[smtp.Verb]inspect.Verdict{
-			smtp.NOOP: {Action: inspect.Refuse, Reply: &smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}, Reason: event.ReasonPolicy},
-			smtp.HELP: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}, Reason: event.ReasonPolicy},
+		s.rules.Commands = []protocol.Command{
+			{Verb: smtp.NOOP, Action: protocol.Reject, Reply: smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}},
+			{Verb: smtp.HELP, Action: protocol.Disconnect, Reply: smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}},
 		}
 	default:
 		return false

@@ -5,7 +5,7 @@ import (
 	"strconv"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -26,7 +26,7 @@ func (x *session) greet() *ending {
 	case len(x.origin.window()) > 0:
 		return x.surprise()
 	}
-	if n, _ := x.client.leg.Pending(); n > 0 && x.rules.EarlyTalkers == inspect.RefuseEarly {
+	if n, _ := x.client.leg.Pending(); n > 0 && x.rules.EarlyTalkers == protocol.RefuseEarly {
 		return x.tooEarly()
 	}
 	return x.pass(r)
@@ -187,11 +187,6 @@ func (x *session) mayOffer() smtp.Extensions {
 	return s | x.theirs&x.trusted()
 }
 
-// carried are the extensions that this package can speak on both sides.
-var carried = smtp.SetOf(smtp.ExtPipelining, smtp.ExtSize, smtp.Ext8BitMIME,
-	smtp.ExtEnhancedCodes, smtp.ExtDSN, smtp.ExtSMTPUTF8, smtp.ExtChunking, smtp.ExtBinaryMIME,
-	smtp.ExtDeliverBy, smtp.ExtMTPriority, smtp.ExtFutureRelease, smtp.ExtRequireTLS, smtp.ExtLimits, smtp.ExtAuth, smtp.ExtETRN)
-
-// Carried returns the extensions that a session can speak on both sides; what
-// the rules allow beyond them is never offered.
-func Carried() smtp.Extensions { return carried }
+// carried are the extensions that this package can speak on both sides; what the rules
+// allow beyond them is never offered.
+var carried = smtp.SetOf(protocol.Carried...)

@@ -13,6 +13,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
 // This file plays whole conversations without a script: a model client that
@@ -416,7 +417,7 @@ type conversation struct {
 type chunked struct {
 	end     string // when the session has read this, the message is complete
 	content string // as the origin must have it
-	rules   func(p *inspect.Protocol)
+	rules   func(p *protocol.Rules)
 }
 
 const fullEHLO = "250-mx\r\n250-PIPELINING\r\n250-SIZE 0\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
@@ -429,7 +430,7 @@ type play struct {
 	struck  *modelOrigin // whose leg faults are about
 	first   *modelOrigin // whose leg another one took the place of
 	tls     TLS
-	rules   inspect.Protocol
+	rules   protocol.Rules
 	outcome Outcome
 	session event.Session
 	ends    int // session records
@@ -461,7 +462,7 @@ func newPlay(c conversation) *play {
 	cl := &modelLeg{cutIn: -1, cutOut: -1, strikeAt: -1}
 	p := &play{
 		conversation: c,
-		rules:        inspect.Default(),
+		rules:        protocol.Default(),
 		client:       &modelClient{leg: cl, turns: c.turns, waiting: 1},
 		origin:       newModelOrigin(c.ehlo, c.answers),
 	}
@@ -531,11 +532,11 @@ var conversations = []conversation{
 	}, nil, &chunked{"LAST\r\n\nQUIT\n", "\nabc\x00\n.\nQUIT\n", nil}},
 	{"normalized", fullEHLO, []turn{
 		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3}, {"a\nb\rc\n.\r\n\r\n.\r\nQUIT\r\n", 2},
-	}, nil, &chunked{"\n.\r\n\r\n.\r\n", "a\r\nb c\r\n..\r\n\r\n", func(p *inspect.Protocol) { p.Newlines = inspect.NormalizeNewlines }}},
+	}, nil, &chunked{"\n.\r\n\r\n.\r\n", "a\r\nb c\r\n..\r\n\r\n", func(p *protocol.Rules) { p.Newlines = protocol.NormalizeNewlines }}},
 	{"authenticated", "250-mx\r\n250-PIPELINING\r\n250 AUTH LOGIN\r\n", []turn{
 		{"EHLO c\r\n", 1}, {"AUTH LOGIN\r\n", 1}, {"QUIT\r\n", 1}, {"DATA\r\n", 1}, {"MAIL FROM:<a@c> AUTH=<>\r\nRCPT TO:<b@d>\r\nDATA\r\n", 3},
 		{"a\r\n.\r\nQUIT\r\n", 2},
-	}, nil, &chunked{"\r\na\r\n.\r\n", "a\r\n", func(p *inspect.Protocol) { p.AuthInClear, p.Keywords = true, carried }}},
+	}, nil, &chunked{"\r\na\r\n.\r\n", "a\r\n", func(p *protocol.Rules) { p.AuthInClear, p.Keywords = true, carried }}},
 }
 
 const chunkEHLO = "250-mx\r\n250-PIPELINING\r\n250-8BITMIME\r\n250-BINARYMIME\r\n250 CHUNKING\r\n"

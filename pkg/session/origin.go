@@ -4,7 +4,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -184,7 +184,7 @@ func (x *session) damaged(until time.Time) (smtp.WireReply, *ending) {
 	x.now = time.Now()
 	for {
 		in := x.origin.window()
-		if x.rules.Malformed == inspect.CloseReplies {
+		if x.rules.Malformed == protocol.CloseReplies {
 			x.noteOffence(in)
 			return smtp.WireReply{}, brokenReply("malformed reply")
 		}
@@ -216,7 +216,7 @@ const mending = 10 * time.Second
 // lost, why is how.
 func (x *session) unfinished(why *ending) (smtp.WireReply, *ending) {
 	d := smtp.DamagedReply{Limits: x.rules.Replies}
-	if len(x.origin.window()) == 0 || x.rules.Malformed == inspect.CloseReplies {
+	if len(x.origin.window()) == 0 || x.rules.Malformed == protocol.CloseReplies {
 		return smtp.WireReply{}, why
 	}
 	n, _, f := d.Next(x.origin.window())
@@ -256,7 +256,7 @@ func (x *session) inspect(r smtp.WireReply) *ending {
 	switch {
 	case r.Faithful():
 		return nil
-	case r.Odd && x.rules.Malformed == inspect.CloseReplies:
+	case r.Odd && x.rules.Malformed == protocol.CloseReplies:
 		return x.wrongReply(r, "malformed reply")
 	}
 	x.noteRewritten(r.Raw(), r.Code)

@@ -26,6 +26,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
@@ -40,7 +41,7 @@ type Options struct {
 	Timeouts  Timeouts
 	TLS       TLS
 	Sink      event.Sink        // default event.Discard
-	Inspector inspect.Inspector // default inspect.Default
+	Inspector inspect.Inspector // default: rules that carry ordinary mail
 
 	// Draining says that the daemon wants to stop. The session then ends with
 	// 421 as soon as no transaction is open. To end a wait for the client's next
@@ -122,7 +123,7 @@ type Outcome struct {
 // session is the state of one conversation.
 type session struct {
 	o     Options
-	rules *inspect.Protocol
+	rules *protocol.Rules
 	now   time.Time // when the last read returned
 	limit time.Time // when the session must be over; zero: any time
 	until time.Time // when the client must have sent its command
@@ -219,7 +220,7 @@ func open(o Options, client Leg) *session {
 	return x
 }
 
-var ordinary = inspect.New(inspect.Default())
+var ordinary = inspect.New(protocol.Default())
 
 func never() bool { return false }
 

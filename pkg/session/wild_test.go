@@ -13,6 +13,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -35,7 +36,7 @@ type wild struct {
 	script  []byte // what origins answer, an octet for each write
 	writes  int    // to all origins together
 	commits []commit
-	rules   inspect.Protocol
+	rules   protocol.Rules
 	o       Options
 	started int // handshakes so far
 	failing byte
@@ -372,7 +373,7 @@ func (w *wild) Start(leg Leg, by time.Time) (Leg, event.TLS) {
 
 // newWild makes a run from what a fuzzer has made up.
 func newWild(toggles, client, origin []byte) *wild {
-	w := &wild{script: origin, rules: inspect.Default()}
+	w := &wild{script: origin, rules: protocol.Default()}
 	at := func(i int) byte {
 		if i < len(toggles) {
 			return toggles[i]
@@ -400,11 +401,11 @@ func (w *wild) setRules(a, b, c byte) {
 	p := &w.rules
 	p.Errors = 3
 	for i, set := range []func(){
-		func() { p.Newlines = inspect.NormalizeNewlines },
-		func() { p.NUL = inspect.RemoveNUL },
-		func() { p.EarlyTalkers = inspect.PassEarly },
-		func() { p.Malformed = inspect.CloseReplies },
-		func() { p.EightBit = inspect.RejectEightBit },
+		func() { p.Newlines = protocol.NormalizeNewlines },
+		func() { p.NUL = protocol.RemoveNUL },
+		func() { p.EarlyTalkers = protocol.PassEarly },
+		func() { p.Malformed = protocol.CloseReplies },
+		func() { p.EightBit = protocol.RejectEightBit },
 		func() { p.BareAddress = true },
 		func() { p.RefuseRoutes, p.RefusePercent, p.RefuseBang = true, true, true },
 		func() { p.StrictHello = true },
@@ -424,9 +425,9 @@ func (w *wild) setRules(a, b, c byte) {
 		func() { p.Drain = 30 },
 		func() { p.Recipients = 2 },
 		func() {
-			p.Commands = map[smtp.Verb]inspect.Verdict{
-				smtp.NOOP: {Action: inspect.Refuse, Reply: &smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}, Reason: event.ReasonPolicy},
-				smtp.HELP: {Action: inspect.Disconnect, Reply: &smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}, Reason: event.ReasonPolicy},
+			p.Commands = []protocol.Command{
+				{Verb: smtp.NOOP, Action: protocol.Reject, Reply: smtp.Reply{Code: 502, Enhanced: smtp.Enhanced{Class: 5, Subject: 5, Detail: 1}, Text: "No"}},
+				{Verb: smtp.HELP, Action: protocol.Disconnect, Reply: smtp.Reply{Code: 421, Enhanced: smtp.Enhanced{Class: 4, Subject: 7}, Text: "Go away"}},
 			}
 		},
 	} {

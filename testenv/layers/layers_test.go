@@ -25,7 +25,7 @@ const (
 // layers are the packages below pkg, from the words to the assembly. Within a
 // layer, a package imports only those before it.
 var layers = [][]string{
-	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
+	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice", "protocol"},
 	{"config", "event", "wording", "inspect", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
@@ -37,6 +37,7 @@ var sideways = map[string][]string{
 	"descriptors": {"config"},
 	"flow":        {"zone"},
 	"inspect":     {"event", "wording"},
+	"protocol":    {"smtp"},
 	"wording":     {"event"},
 	"plan":        {"config"},
 	"relay":       {"session"},

@@ -21,7 +21,7 @@ var makers = map[string]struct{ code, class, subject, text, reason int }{
 
 // authors are the packages in which texts for clients are written: the one for all of
 // them, the one for what breaks the grammar, and the one for what the operator writes.
-var authors = map[string]bool{"pkg/wording": true, "pkg/smtp": true, "pkg/daemon": true}
+var authors = map[string]bool{"pkg/wording": true, "pkg/smtp": true, "pkg/config": true}
 
 // TestTextsHaveOnePlace: nobody else writes a reply of the gateway's own, so the manual
 // has them all.
