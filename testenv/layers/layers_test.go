@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "wording", "inspect", "plan", "descriptors"},
-	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
+	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "metrics"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
 }
@@ -58,7 +58,7 @@ var doors = map[string][]string{
 	"github.com/miekg/dns":             {"pkg/resolve"},
 	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
-	"github.com/prometheus":            {"pkg/event"},
+	"github.com/prometheus":            {"pkg/metrics"},
 }
 
 // source is one Go file that is part of the product.
