@@ -1,10 +1,10 @@
-// Package event is what can happen to a flow: one method of Sink per event, and the
-// sink that writes events down (Log).
+// Package event is what can happen to a flow, in words and records: one method of
+// Sink per event, what the session hands to it, and the fixed words in that.
 //
-// It owns the records' schema, their encoding and the escaping of everything in
-// them that a peer chose: no control octet reaches a log. It never decides anything.
-// The session fills the records in; the sink reads them before it returns and keeps
-// nothing of them, so the session may use their memory again.
+// It never writes, counts or decides anything: record.Log and metrics.Counters are
+// sinks. The session fills the records in; a sink reads them before it returns and
+// keeps nothing of them, so the session may use their memory again. The words are
+// those of records, counters and the manual; policy, TLS and dialling give them.
 package event
 
 import (

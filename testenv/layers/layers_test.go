@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice"},
 	{"config", "event", "wording", "inspect", "plan", "descriptors"},
-	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "metrics"},
+	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "record", "metrics"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
 }
