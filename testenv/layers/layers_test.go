@@ -1,6 +1,6 @@
 // Package layers holds the house to its plan: a package imports lower layers
-// only, and each library behind which a part of the kernel or of the
-// configuration lies has one door.
+// only, each library behind which a part of the kernel or of the configuration
+// lies has one door, and a session has no library below it at all.
 //
 // The sources are parsed here rather than listed by the go tool, whose result
 // the test cache does not see.
@@ -165,6 +165,44 @@ func TestLibrariesHaveOneDoor(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSessionIsLight: a session has no HTTP below it, and no library of others,
+// which might have it and is not looked into here.
+func TestSessionIsLight(t *testing.T) {
+	reached := below(t, "pkg/session")
+	if reached[module+"pkg/event"] == "" {
+		t.Fatal("a session without events: are these its imports?")
+	}
+	for i, source := range reached {
+		http := i == "net/http" || strings.HasPrefix(i, "net/http/")
+		if http || strings.Contains(i, ".") && !strings.HasPrefix(i, module) {
+			t.Errorf("%s imports %s, so a session has it below it", source, i)
+		}
+	}
+}
+
+// below returns what a package imports, and what ours among that import, each with
+// a source that does.
+func below(t *testing.T, pkg string) map[string]string {
+	t.Helper()
+	of := map[string][]source{}
+	for _, s := range sources(t, "pkg") {
+		of[s.pkg] = append(of[s.pkg], s)
+	}
+	reached := map[string]string{}
+	todo := of[pkg]
+	for len(todo) > 0 {
+		s := todo[0]
+		todo = todo[1:]
+		for _, i := range s.imports {
+			if reached[i] == "" {
+				reached[i] = s.path
+				todo = append(todo, of[strings.TrimPrefix(i, module)]...)
+			}
+		}
+	}
+	return reached
 }
 
 // Raw setsockopt belongs to sockopt alone.
