@@ -5,7 +5,7 @@ import (
 	"log/slog"
 
 	"github.com/portreeve/portreeve/pkg/config"
-	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/record"
 )
 
 // notices returns the daemon's own log: text for a terminal and for journald,
@@ -23,12 +23,12 @@ func notices(w io.Writer) *slog.Logger {
 
 // records returns the log of messages and sessions in the configured form.
 // Its Close writes out the last of them.
-func records(l config.Log, out io.Writer, log *slog.Logger) *event.Log {
+func records(l config.Log, out io.Writer, log *slog.Logger) *record.Log {
 	w := &outlet{out: out, log: log}
 	if l.Format == "text" {
-		return event.NewText(w)
+		return record.NewText(w)
 	}
-	return event.NewJSON(w)
+	return record.NewJSON(w)
 }
 
 // outlet is where records go. It tells when they can no longer be written,

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/portreeve/portreeve/pkg/daemon"
-	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/record"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
@@ -103,7 +103,7 @@ func (e *env) serve(ctx context.Context, h *handover) (err error) {
 	defer func() { err = errors.Join(err, sink.Close()) }()
 	o.Sink, o.Lost = sink, sink.Lost
 	if !c.Log.SilentVisitors {
-		o.Sink = event.WithoutSilent(sink)
+		o.Sink = record.WithoutSilent(sink)
 	}
 	ctx, stop := untilHangup(ctx)
 	defer stop()

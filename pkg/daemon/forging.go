@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/config"
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/metrics"
 	"github.com/portreeve/portreeve/pkg/plan"
 	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -94,13 +94,13 @@ func (i *inspector) keepForging(ctx context.Context) {
 }
 
 // forging returns how the origins are dialled of services that prefer forging.
-func (i *inspector) forging() []event.OriginForging {
+func (i *inspector) forging() []metrics.OriginForging {
 	if i.returns == nil {
 		return nil
 	}
-	var all []event.OriginForging
+	var all []metrics.OriginForging
 	for _, s := range i.returns.States() {
-		all = append(all, event.OriginForging(s))
+		all = append(all, metrics.OriginForging(s))
 	}
 	return all
 }

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/metrics"
 	"github.com/portreeve/portreeve/pkg/route"
 )
 
@@ -42,7 +42,7 @@ func TestForgingOfServices(t *testing.T) {
 	if !i.networks.has(near) || i.networks.has(far) {
 		t.Error("an address of a network of the gateway is anybody's")
 	}
-	want := []event.OriginForging{{Origin: netip.MustParseAddrPort("172.16.20.2:25")}, {Origin: netip.MustParseAddrPort("172.16.20.3:25")}, {Origin: netip.MustParseAddrPort("172.16.20.5:25")}}
+	want := []metrics.OriginForging{{Origin: netip.MustParseAddrPort("172.16.20.2:25")}, {Origin: netip.MustParseAddrPort("172.16.20.3:25")}, {Origin: netip.MustParseAddrPort("172.16.20.5:25")}}
 	if got := i.forging(); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the origins of services that prefer forging are %v, not %v", got, want)
 	}

@@ -14,16 +14,17 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/descriptors"
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/metrics"
 	"github.com/portreeve/portreeve/pkg/steer"
 )
 
 // count makes the counters, where the configuration asks for metrics, and puts
 // them beside the records.
-func (i *inspector) count() *event.Counters {
+func (i *inspector) count() *metrics.Counters {
 	if !i.Config.Metrics.Listen.IsValid() {
 		return nil
 	}
-	c := event.NewCounters(counted(i.Config.Services))
+	c := metrics.NewCounters(counted(i.Config.Services))
 	c.CountKernel(kernelCounts(i.Steer))
 	c.CountRepairs(kernelWatch(i.Steer))
 	c.CountForging(i.forging)
@@ -35,36 +36,36 @@ func (i *inspector) count() *event.Counters {
 }
 
 // counted are the services as the counters know them.
-func counted(services []config.Service) []event.Served {
-	list := make([]event.Served, len(services))
+func counted(services []config.Service) []metrics.Served {
+	list := make([]metrics.Served, len(services))
 	for n, s := range services {
-		list[n] = event.Served{Name: s.Name, Origins: s.Origins}
+		list[n] = metrics.Served{Name: s.Name, Origins: s.Origins}
 	}
 	return list
 }
 
 // kernelCounts reads what the programs count. Their reasons begin with the
 // program's name. One scrape after the other reads, since each opens all pins.
-func kernelCounts(s *steer.Steer) event.Kernel {
+func kernelCounts(s *steer.Steer) metrics.Kernel {
 	var turn sync.Mutex
-	return func() ([]event.KernelCount, error) {
+	return func() ([]metrics.KernelCount, error) {
 		turn.Lock()
 		defer turn.Unlock()
 		counters, err := s.Counters()
-		list := make([]event.KernelCount, len(counters))
+		list := make([]metrics.KernelCount, len(counters))
 		for n, c := range counters {
 			program, _, _ := strings.Cut(c.Reason.String(), "-")
-			list[n] = event.KernelCount{Program: program, Reason: c.Reason.String(), Count: c.Count}
+			list[n] = metrics.KernelCount{Program: program, Reason: c.Reason.String(), Count: c.Count}
 		}
 		return list, err
 	}
 }
 
 // kernelWatch reads what the watcher has left.
-func kernelWatch(s *steer.Steer) func() (event.KernelWatch, error) {
-	return func() (event.KernelWatch, error) {
+func kernelWatch(s *steer.Steer) func() (metrics.KernelWatch, error) {
+	return func() (metrics.KernelWatch, error) {
 		w, err := s.Watcher()
-		return event.KernelWatch{Repairs: w.Repairs, Findings: len(w.Findings), Watched: w.Ever && !w.Silent()}, err
+		return metrics.KernelWatch{Repairs: w.Repairs, Findings: len(w.Findings), Watched: w.Ever && !w.Silent()}, err
 	}
 }
 
@@ -151,7 +152,7 @@ func (e *exporter) await(ctx context.Context) net.Listener {
 
 // export begins to serve the counters, if there are any, and returns what ends
 // that.
-func (i *inspector) export(c *event.Counters) (stop func()) {
+func (i *inspector) export(c *metrics.Counters) (stop func()) {
 	if c == nil {
 		return func() {}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/descriptors"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/record"
 )
 
 // notes is a log that can be waited for.
@@ -186,7 +187,7 @@ func TestCountersOnlyWhenAsked(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records := event.NewJSON(io.Discard)
+	records := record.NewJSON(io.Discard)
 	defer records.Close()
 	i = &inspector{Options: Options{Config: asked, Sink: records}}
 	if i.count() == nil {

@@ -1,12 +1,10 @@
-// Package event is what can happen to a flow: one method of Sink per event, the
-// sink that writes events down (Log) and the one that counts them (Counters).
+// Package event is what can happen to a flow, in words and records: one method of
+// Sink per event, what the session hands to it, and the fixed words in that.
 //
-// It owns the records' schema, their encoding and the escaping of everything in
-// them that a peer chose: no control octet reaches a log. It owns the counters'
-// names and words, and the HTTP handler that Prometheus reads them from; it never
-// listens, which the daemon does. It never decides anything. The session fills
-// the records in; the sink reads them before it returns and keeps nothing of
-// them, so the session may use their memory again.
+// It never writes, counts or decides anything: record.Log and metrics.Counters are
+// sinks. The session fills the records in; a sink reads them before it returns and
+// keeps nothing of them, so the session may use their memory again. The words are
+// those of records, counters and the manual; policy, TLS and dialling give them.
 package event
 
 import (
@@ -130,10 +128,11 @@ const (
 	EndOpaque                    // after STARTTLS the session was carried without being looked at
 	EndProxyHeader               // no PROXY header came from where there must be one
 	EndCut                       // the gateway was stopped, and did not wait for the session's end
-	ends
+
+	Ends // how many there are
 )
 
-var endWords = [ends]string{
+var endWords = [Ends]string{
 	EndQuit:           "quit",
 	EndClientGone:     "client-gone",
 	EndClientTimeout:  "client-timeout",
@@ -212,10 +211,11 @@ const (
 	Deferred                 // for now, by the origin or because of trouble
 	Aborted                  // the connection broke before the end of data: not delivered
 	Unknown                  // the origin was lost after the end of data: perhaps delivered
-	outcomes
+
+	Outcomes // how many there are
 )
 
-var outcomeWords = [outcomes]string{
+var outcomeWords = [Outcomes]string{
 	Abandoned: "abandoned",
 	Accepted:  "accepted",
 	Refused:   "refused",

@@ -28,10 +28,11 @@ const (
 	Verified                       // the chain leads to a root that is trusted, and the name fits
 	Pinned                         // its key is one of those configured
 	DANE                           // it matches a TLSA record that DNSSEC vouches for
-	verifications
+
+	Verifications // how many there are
 )
 
-var verificationWords = [verifications]string{
+var verificationWords = [Verifications]string{
 	Unverified: "unverified",
 	Anonymous:  "anonymous",
 	Verified:   "verified",
@@ -69,10 +70,11 @@ const (
 	FailureResolver            // DNS gave no trustworthy answer
 	FailureKey                 // our own key could not be used
 	FailureProtocol            // the peer broke the rules of TLS
-	tlsFailures
+
+	Failures // how many there are
 )
 
-var failureWords = [tlsFailures]string{
+var failureWords = [Failures]string{
 	NoFailure:          "",
 	FailureNotOffered:  "not-offered",
 	FailureRefused:     "refused",

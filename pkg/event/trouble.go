@@ -21,10 +21,11 @@ const (
 	TroubleOnLink                     // it would answer the client past the gateway
 	TroubleFamily                     // it is not of the client's family
 	TroubleLinkLocal                  // the client's address is link-local
-	troubles
+
+	Troubles // how many there are
 )
 
-var troubleWords = [troubles]string{
+var troubleWords = [Troubles]string{
 	TroubleRefused:     "refused",
 	TroubleTimeout:     "timeout",
 	TroubleUnreachable: "unreachable",

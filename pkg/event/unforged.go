@@ -11,10 +11,11 @@ const (
 	NoReturn                   // its replies to clients' addresses do not come back here
 	OtherFamily                // no origin of the service is of the client's family
 	UnforgedLinkLocal          // the client's address is link-local
-	unforgeds
+
+	Unforgeds // how many there are
 )
 
-var unforgedWords = [unforgeds]string{
+var unforgedWords = [Unforgeds]string{
 	UnforgedOnLink: "on-link",
 	NoReturn:       "no-return",
 	OtherFamily:    "family",

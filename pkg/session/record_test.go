@@ -10,15 +10,15 @@ import (
 	"testing/synctest"
 	"weak"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/record"
 )
 
 // recordsOf plays a conversation and returns its records as JSON.
 func recordsOf(t *testing.T, c conversation, prepare func(p *play)) (list []map[string]any, text string) {
 	t.Helper()
 	var out bytes.Buffer
-	l := event.NewJSON(&out)
+	l := record.NewJSON(&out)
 	p := newPlay(c)
 	prepare(p)
 	Run(Options{Sink: l, Inspector: inspect.New(p.rules)}, p.client.leg, p.origin.leg)

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -182,13 +181,4 @@ func (s *stage) allocations(ctx context.Context) (uint64, error) {
 		}
 	}
 	return 0, errors.New("read metrics: no go_memstats_mallocs_total")
-}
-
-// counts returns those of a subject, nil where they were not taken.
-func (r *Results) counts(name string) *Counts {
-	n := slices.IndexFunc(r.Counts, func(c Counts) bool { return c.Subject == name })
-	if n < 0 {
-		return nil
-	}
-	return &r.Counts[n]
 }

@@ -1,6 +1,6 @@
 // Package layers holds the house to its plan: a package imports lower layers
-// only, and each library behind which a part of the kernel or of the
-// configuration lies has one door.
+// only, each library behind which a part of the kernel or of the configuration
+// lies has one door, and a session has no library below it at all.
 //
 // The sources are parsed here rather than listed by the go tool, whose result
 // the test cache does not see.
@@ -27,7 +27,7 @@ const (
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice", "protocol"},
 	{"config", "event", "wording", "inspect", "plan", "descriptors"},
-	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve"},
+	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "record", "metrics"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
 }
@@ -59,7 +59,7 @@ var doors = map[string][]string{
 	"github.com/miekg/dns":             {"pkg/resolve"},
 	"github.com/pires/go-proxyproto":   {"pkg/proxy"},
 	"github.com/coreos/go-systemd/v22": {"pkg/daemon"},
-	"github.com/prometheus":            {"pkg/event"},
+	"github.com/prometheus":            {"pkg/metrics"},
 }
 
 // source is one Go file that is part of the product.
@@ -166,6 +166,44 @@ func TestLibrariesHaveOneDoor(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestSessionIsLight: a session has no HTTP below it, and no library of others,
+// which might have it and is not looked into here.
+func TestSessionIsLight(t *testing.T) {
+	reached := below(t, "pkg/session")
+	if reached[module+"pkg/event"] == "" {
+		t.Fatal("a session without events: are these its imports?")
+	}
+	for i, source := range reached {
+		http := i == "net/http" || strings.HasPrefix(i, "net/http/")
+		if http || strings.Contains(i, ".") && !strings.HasPrefix(i, module) {
+			t.Errorf("%s imports %s, so a session has it below it", source, i)
+		}
+	}
+}
+
+// below returns what a package imports, and what ours among that import, each with
+// a source that does.
+func below(t *testing.T, pkg string) map[string]string {
+	t.Helper()
+	of := map[string][]source{}
+	for _, s := range sources(t, "pkg") {
+		of[s.pkg] = append(of[s.pkg], s)
+	}
+	reached := map[string]string{}
+	todo := of[pkg]
+	for len(todo) > 0 {
+		s := todo[0]
+		todo = todo[1:]
+		for _, i := range s.imports {
+			if reached[i] == "" {
+				reached[i] = s.path
+				todo = append(todo, of[strings.TrimPrefix(i, module)]...)
+			}
+		}
+	}
+	return reached
 }
 
 // Raw setsockopt belongs to sockopt alone.

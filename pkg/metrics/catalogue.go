@@ -1,4 +1,4 @@
-package event
+package metrics
 
 import (
 	"slices"
@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -56,21 +57,21 @@ type family struct {
 }
 
 // families are all of them. Each has the label service and one for its words.
-// Nothing is refused for the reasons from ReasonQuit on: they are the client's.
+// Nothing is refused for the reasons from event.ReasonQuit on: they are the client's.
 var families = slices.Concat(ofServices, ofTLS("client", func(n *counts) *tlsCounts { return &n.clientTLS }),
 	ofTLS("origin", func(n *counts) *tlsCounts { return &n.originTLS }))
 
 var ofServices = []family{
 	{counter("sessions_total", "Sessions that are over, by why they ended.", "service", "end"),
-		endWords[:], func(n *counts) []atomic.Uint64 { return n.ended[:] }},
+		event.Words(event.Ends), func(n *counts) []atomic.Uint64 { return n.ended[:] }},
 	{counter("messages_total", "Messages that met their end, by what became of them.", "service", "outcome"),
-		outcomeWords[:], func(n *counts) []atomic.Uint64 { return n.messages[:] }},
+		event.Words(event.Outcomes), func(n *counts) []atomic.Uint64 { return n.messages[:] }},
 	{counter("origin_verdicts_total", "What origins said last about a message, by class of the reply.", "service", "class"),
 		classWords[:], func(n *counts) []atomic.Uint64 { return n.said[:] }},
 	{counter("refusals_total", "Replies of portreeve itself that refused something, by reason.", "service", "reason"),
-		reasonWords[:ReasonQuit], func(n *counts) []atomic.Uint64 { return n.refused[:] }},
+		event.Words(event.ReasonQuit), func(n *counts) []atomic.Uint64 { return n.refused[:] }},
 	{counter("sessions_unforged_total", "Sessions that are over and came to an origin from the gateway's own address although the service forges, by why.", "service", "unforged"),
-		unforgedWords[:], func(n *counts) []atomic.Uint64 { return n.unforged[:] }},
+		event.Words(event.Unforgeds), func(n *counts) []atomic.Uint64 { return n.unforged[:] }},
 	{counter("recipients_total", "Recipients of messages, by the reply to RCPT.", "service", "verdict"),
 		fateWords[:], func(n *counts) []atomic.Uint64 { return n.rcpts[:] }},
 	{counter("keywords_removed_total", "EHLO keywords of origins that clients were not offered.", "service", "keyword"),

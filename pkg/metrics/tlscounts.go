@@ -1,6 +1,10 @@
-package event
+package metrics
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/portreeve/portreeve/pkg/event"
+)
 
 // tlsCounts are those of one side of a service. Version, cipher, group and the
 // rest are counted each by itself: a product of them all would have thousands of
@@ -11,7 +15,7 @@ type tlsCounts struct {
 	// Of these, the ones that had TLS.
 	cipher  [len(cipherWords)]atomic.Uint64
 	group   [len(groupWords)]atomic.Uint64
-	peer    [verifications]atomic.Uint64
+	peer    [event.Verifications]atomic.Uint64
 	resumed [1]atomic.Uint64
 }
 
@@ -28,9 +32,9 @@ func (n *tlsCounts) once(numbers []atomic.Uint64) []atomic.Uint64 {
 
 // What became of TLS on one side: a failure, a version, or neither.
 const (
-	noTLS       = int(NoFailure)                  // none was begun
-	tlsVersions = int(tlsFailures)                // the first of versionWords
-	tlsOpaque   = tlsVersions + len(versionWords) // the peers had the session to themselves, see Opaque
+	noTLS       = int(event.NoFailure)            // none was begun
+	tlsVersions = int(event.Failures)             // the first of versionWords
+	tlsOpaque   = tlsVersions + len(versionWords) // the peers had the session to themselves, see event.Opaque
 	tlsOutcomes = tlsOpaque + 1                   // how many there are
 )
 
@@ -71,7 +75,7 @@ var (
 
 // tlsWords are those of the failures, and what there is without one.
 var tlsWords = func() (words [tlsOutcomes]string) {
-	copy(words[:], failureWords[:])
+	copy(words[:], event.Words(event.Failures))
 	copy(words[tlsVersions:], versionWords[:])
 	words[noTLS], words[tlsOpaque] = "none", "opaque"
 	return words
@@ -90,7 +94,7 @@ func wordOf(words []string, word string) int {
 
 // count counts a session by its record of the side. What was opaque counts as that,
 // also when an earlier STARTTLS had failed.
-func (n *tlsCounts) count(t *TLS, opaque bool) {
+func (n *tlsCounts) count(t *event.TLS, opaque bool) {
 	switch {
 	case opaque:
 		n.outcome[tlsOpaque].Add(1)
@@ -104,7 +108,7 @@ func (n *tlsCounts) count(t *TLS, opaque bool) {
 }
 
 // active counts a session that had TLS.
-func (n *tlsCounts) active(t *TLS) {
+func (n *tlsCounts) active(t *event.TLS) {
 	n.outcome[tlsVersions+wordOf(versionWords[:], t.Version)].Add(1)
 	n.cipher[wordOf(cipherWords[:], t.Cipher)].Add(1)
 	n.group[wordOf(groupWords[:], t.Group)].Add(1)
@@ -125,7 +129,7 @@ func ofTLS(side string, of func(*counts) *tlsCounts) []family {
 		{counter(name+"_groups_total", with+", by key exchange group.", "service", "group"),
 			groupWords[:], func(n *counts) []atomic.Uint64 { return of(n).once(of(n).group[:]) }},
 		{counter(name+"_peers_total", with+", by what was found out about its certificate.", "service", "peer"),
-			verificationWords[:], func(n *counts) []atomic.Uint64 { return of(n).once(of(n).peer[:]) }},
+			event.Words(event.Verifications), func(n *counts) []atomic.Uint64 { return of(n).once(of(n).peer[:]) }},
 		{counter(name+"_resumed_total", "Sessions that are over and took up an earlier TLS session with the "+side+".", "service"),
 			nil, func(n *counts) []atomic.Uint64 { return of(n).once(of(n).resumed[:]) }},
 	}

@@ -1,8 +1,9 @@
-package event
+package record
 
 import (
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -11,7 +12,7 @@ import (
 // renamed; new ones may be added; those without a value are left out.
 
 // message appends the record of a message.
-func (f form) message(b []byte, m *Message) []byte {
+func (f form) message(b []byte, m *event.Message) []byte {
 	l := f.begin(b, "message", m.Start.Add(m.Total))
 	l.flow(&m.Flow)
 	l.addr("origin", m.Origin)
@@ -42,7 +43,7 @@ func (f form) message(b []byte, m *Message) []byte {
 }
 
 // session appends the record of a session.
-func (f form) session(b []byte, s *Session) []byte {
+func (f form) session(b []byte, s *event.Session) []byte {
 	l := f.begin(b, "session", s.Start.Add(s.Duration))
 	l.flow(&s.Flow)
 	l.addr("origin", s.Origin)
@@ -107,7 +108,7 @@ func (l *line) extensions(name string, s smtp.Extensions) {
 	}
 }
 
-func (l *line) answer(name string, a Answer) {
+func (l *line) answer(name string, a event.Answer) {
 	if a.Code == 0 {
 		return
 	}
@@ -117,7 +118,7 @@ func (l *line) answer(name string, a Answer) {
 	l.shut()
 }
 
-func (l *line) tls(name string, t *TLS) {
+func (l *line) tls(name string, t *event.TLS) {
 	if t == nil {
 		return
 	}
@@ -136,7 +137,7 @@ func (l *line) tls(name string, t *TLS) {
 	l.shut()
 }
 
-func (l *line) opaque(o *Opaque) {
+func (l *line) opaque(o *event.Opaque) {
 	if o == nil {
 		return
 	}
@@ -147,7 +148,7 @@ func (l *line) opaque(o *Opaque) {
 	l.shut()
 }
 
-func (l *line) slip(s Slip) {
+func (l *line) slip(s event.Slip) {
 	if len(s.Said) == 0 {
 		return
 	}
@@ -159,7 +160,7 @@ func (l *line) slip(s Slip) {
 	l.shut()
 }
 
-func (l *line) tallies(list []Tally) {
+func (l *line) tallies(list []event.Tally) {
 	if len(list) == 0 {
 		return
 	}
@@ -170,7 +171,7 @@ func (l *line) tallies(list []Tally) {
 	l.shut()
 }
 
-func (l *line) rewritten(list []Rewrite) {
+func (l *line) rewritten(list []event.Rewrite) {
 	if len(list) == 0 {
 		return
 	}
@@ -184,7 +185,7 @@ func (l *line) rewritten(list []Rewrite) {
 	l.shutList()
 }
 
-func (l *line) unreached(list []Unreached) {
+func (l *line) unreached(list []event.Unreached) {
 	if len(list) == 0 {
 		return
 	}
@@ -198,7 +199,7 @@ func (l *line) unreached(list []Unreached) {
 	l.shutList()
 }
 
-func (l *line) recipients(list []Recipient) {
+func (l *line) recipients(list []event.Recipient) {
 	l.openList("to")
 	for i := range list {
 		l.openItem("to", i)

@@ -1,28 +1,32 @@
-package event
+package record
 
-import "time"
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+)
 
 // WithoutSilent returns a sink that hands on every event but the sessions of silent
 // visitors: port scans, and the health checks of load balancers and monitors.
-func WithoutSilent(to Sink) Sink { return withoutSilent{to} }
+func WithoutSilent(to event.Sink) event.Sink { return withoutSilent{to} }
 
-type withoutSilent struct{ Sink }
+type withoutSilent struct{ event.Sink }
 
-func (w withoutSilent) Session(s *Session) {
-	if !s.Silent() {
+func (w withoutSilent) Session(s *event.Session) {
+	if !silent(s) {
 		w.Sink.Session(s)
 	}
 }
 
-// Silent reports whether the client came and went without a word, and nothing went
+// silent reports whether the client came and went without a word, and nothing went
 // wrong meanwhile. It would not be silent if we had refused it something, if TLS had
 // begun, or if an origin had given trouble.
-func (s *Session) Silent() bool {
-	return s.End == EndClientGone && s.Detail == "" && s.unspoken() && s.untroubled()
+func silent(s *event.Session) bool {
+	return s.End == event.EndClientGone && s.Detail == "" && unspoken(s) && untroubled(s)
 }
 
 // unspoken: nothing came from the client, and it was refused nothing.
-func (s *Session) unspoken() bool {
+func unspoken(s *event.Session) bool {
 	return s.ClientIn == 0 && s.Commands == 0 && s.Errors == 0 && s.Messages == 0 &&
 		s.ClientTLS == nil && s.Opaque == nil &&
 		len(s.Refusals) == 0 && len(s.Slip.Said) == 0 && s.Last.Code == 0
@@ -30,9 +34,9 @@ func (s *Session) unspoken() bool {
 
 // untroubled: the origin was there at once, and greeted the client, or had no time
 // to.
-func (s *Session) untroubled() bool {
+func untroubled(s *event.Session) bool {
 	greeted := s.Greeting.Code.Class() == 2 || s.Greeting.Code == 0 && s.Duration < waitedInVain
-	return greeted && len(s.Unreached) == 0 && (s.OriginTLS == nil || s.OriginTLS.Failure == NoFailure) &&
+	return greeted && len(s.Unreached) == 0 && (s.OriginTLS == nil || s.OriginTLS.Failure == event.NoFailure) &&
 		len(s.Offence) == 0 && len(s.Rewritten) == 0 && s.Closing.Code == 0
 }
 

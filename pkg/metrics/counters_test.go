@@ -1,4 +1,4 @@
-package event
+package metrics
 
 import (
 	"crypto/tls"
@@ -9,17 +9,36 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
-var configured = netip.MustParseAddrPort("198.51.100.1:25")
+var (
+	configured = netip.MustParseAddrPort("198.51.100.1:25")
+	someFlow   = flow.Flow{Service: "mx"}
+
+	someMessage = event.Message{
+		Flow: someFlow, Size: 1234, Refused: 1, Accepted: 1, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
+		Recipients: []event.Recipient{{Answer: event.Answer{Code: 250}}, {Answer: event.Answer{Code: 550}, Reason: event.ReasonIndirect}},
+		Outcome:    event.Unknown, Reason: event.ReasonOriginGone, Client: event.Answer{Code: 421}, Reply: event.Answer{Code: 250},
+	}
+	someSession = event.Session{
+		Flow: someFlow, Duration: time.Second, Greeted: time.Millisecond, Removed: event.Text("STARTTLS X-EXPS"),
+		Unreached: []event.Unreached{{Origin: netip.MustParseAddrPort("198.51.100.9:25"), Trouble: event.TroubleTimeout}},
+		Commands:  5, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4, End: event.EndOriginGone, Rewritten: make([]event.Rewrite, 2),
+		ClientTLS: &event.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Resumed: true, Peer: event.Verified},
+		OriginTLS: &event.TLS{Version: "TLS1.2", Cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", Group: "CurveP256", Peer: event.DANE},
+	}
+)
 
 func someCounters() *Counters {
 	return NewCounters([]Served{{Name: "mx", Origins: []netip.AddrPort{configured}}, {Name: "idle"}})
@@ -57,18 +76,18 @@ func TestCounters(t *testing.T) {
 	c.Opened(&someFlow)
 	c.Opened(&someFlow)
 	m := someMessage
-	m.Refused, m.Recipients = 4, append(m.Recipients[:2:2], Recipient{Answer: Answer{Code: 452}}) // one refused recipient was not kept
+	m.Refused, m.Recipients = 4, append(m.Recipients[:2:2], event.Recipient{Answer: event.Answer{Code: 452}}) // one refused recipient was not kept
 	c.Message(&m)
 	for _, code := range []smtp.Code{0, 451, 550, 554} {
-		c.Message(&Message{Flow: someFlow, Reply: Answer{Code: code}, Outcome: Deferred})
+		c.Message(&event.Message{Flow: someFlow, Reply: event.Answer{Code: code}, Outcome: event.Deferred})
 	}
-	c.Refused(&someFlow, ReasonIndirect)
-	c.Refused(&someFlow, ReasonIndirect)
-	c.Refused(&someFlow, NoReason)
+	c.Refused(&someFlow, event.ReasonIndirect)
+	c.Refused(&someFlow, event.ReasonIndirect)
+	c.Refused(&someFlow, event.NoReason)
 	s := someSession
-	s.Unreached = append(s.Unreached, Unreached{configured, TroubleRefused})
-	s.Removed = Text("STARTTLS X-EXPS starttls !")
-	s.Unforged = NoReturn
+	s.Unreached = append(s.Unreached, event.Unreached{Origin: configured, Trouble: event.TroubleRefused})
+	s.Removed = event.Text("STARTTLS X-EXPS starttls !")
+	s.Unforged = event.NoReturn
 	c.Session(&s)
 	expect(t, scrape(t, c),
 		`sessions_opened_total{service="mx"} 2`,
@@ -111,13 +130,13 @@ func TestCounters(t *testing.T) {
 // rest for those that had TLS.
 func TestCountersOfTLS(t *testing.T) {
 	c := someCounters()
-	session := func(client, origin *TLS, o *Opaque) {
+	session := func(client, origin *event.TLS, o *event.Opaque) {
 		c.Opened(&someFlow)
-		c.Session(&Session{Flow: someFlow, ClientTLS: client, OriginTLS: origin, Opaque: o})
+		c.Session(&event.Session{Flow: someFlow, ClientTLS: client, OriginTLS: origin, Opaque: o})
 	}
-	session(nil, &TLS{Failure: FailureDANE, Peer: Pinned}, nil)
+	session(nil, &event.TLS{Failure: event.FailureDANE, Peer: event.Pinned}, nil)
 	session(nil, nil, nil)
-	session(nil, &TLS{Failure: FailureRefused}, &Opaque{FromClient: 3, FromOrigin: 5})
+	session(nil, &event.TLS{Failure: event.FailureRefused}, &event.Opaque{FromClient: 3, FromOrigin: 5})
 	expect(t, scrape(t, c),
 		`client_tls_total{outcome="none",service="mx"} 2`,
 		`client_tls_total{outcome="opaque",service="mx"} 1`,
@@ -136,7 +155,7 @@ func TestCountersOfTLS(t *testing.T) {
 		t.Errorf("not the side that had TLS:\n%s", page)
 	}
 	session(someSession.ClientTLS, someSession.OriginTLS, nil)
-	session(&TLS{Version: "TLS1.4", Cipher: "TLS_NEW", Peer: Anonymous}, nil, nil)
+	session(&event.TLS{Version: "TLS1.4", Cipher: "TLS_NEW", Peer: event.Anonymous}, nil, nil)
 	expect(t, scrape(t, c),
 		`client_tls_total{outcome="TLS1.2",service="mx"} 0`,
 		`client_tls_total{outcome="TLS1.3",service="mx"} 2`,
@@ -160,10 +179,10 @@ func TestCountersOfTLS(t *testing.T) {
 
 // TestFailuresOfTLSAreCounted, each by its own word.
 func TestFailuresOfTLSAreCounted(t *testing.T) {
-	for f := NoFailure + 1; f < tlsFailures; f++ {
+	for f := event.NoFailure + 1; f < event.Failures; f++ {
 		c := someCounters()
 		c.Opened(&someFlow)
-		c.Session(&Session{Flow: someFlow, ClientTLS: &TLS{Failure: f}, OriginTLS: &TLS{Failure: f}})
+		c.Session(&event.Session{Flow: someFlow, ClientTLS: &event.TLS{Failure: f}, OriginTLS: &event.TLS{Failure: f}})
 		page := scrape(t, c)
 		for _, side := range []string{"client", "origin"} {
 			expect(t, page, fmt.Sprintf(`%s_tls_total{outcome=%q,service="mx"} 1`, side, f))
@@ -175,7 +194,7 @@ func TestFailuresOfTLSAreCounted(t *testing.T) {
 }
 
 // TestWordsOfCryptoTLS: what crypto/tls agrees on with its defaults is never
-// counted as other, and has the word that schema.md gives it.
+// counted as other, and has the word that records give it.
 func TestWordsOfCryptoTLS(t *testing.T) {
 	var ciphers, groups, versions []string
 	for _, suite := range tls.CipherSuites() {
@@ -219,20 +238,20 @@ func TestPeersMakeNoSeries(t *testing.T) {
 	c := someCounters()
 	f := flow.Flow{Service: "idle"}
 	c.Opened(&f)
-	c.Session(&Session{Flow: f, ClientTLS: someSession.ClientTLS, OriginTLS: someSession.OriginTLS})
+	c.Session(&event.Session{Flow: f, ClientTLS: someSession.ClientTLS, OriginTLS: someSession.OriginTLS})
 	before := strings.Count(scrape(t, c), "\n")
 	for i := range 100 {
 		f.Client = netip.AddrPortFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), uint16(i+1))
-		odd := Text(fmt.Sprintf("X-ODD%d \x00\"%d", i, i))
+		odd := event.Text(fmt.Sprintf("X-ODD%d \x00\"%d", i, i))
 		c.Opened(&f)
-		c.Message(&Message{Flow: f, Hello: odd, Sender: odd, EnvID: odd, Outcome: Outcome(i % int(outcomes)), Recipients: []Recipient{{Address: odd}},
-			Content: 1, Total: 2, Reply: Answer{250, odd}})
-		c.Refused(&f, Reason(i%int(Reasons)))
-		peer := TLS{Version: string(odd), Cipher: string(odd), Group: string(odd), Name: odd, PeerName: odd, Detail: string(odd),
-			Resumed: true, Peer: Verification(i % int(verifications)), Failure: Failure(i % int(tlsFailures))}
-		c.Session(&Session{Flow: f, Hello: odd, Removed: odd, Offence: odd, End: End(i % int(ends)), Detail: string(odd), Greeted: 1,
+		c.Message(&event.Message{Flow: f, Hello: odd, Sender: odd, EnvID: odd, Outcome: event.Outcome(i % int(event.Outcomes)), Recipients: []event.Recipient{{Address: odd}},
+			Content: 1, Total: 2, Reply: event.Answer{Code: 250, Text: odd}})
+		c.Refused(&f, event.Reason(i%int(event.Reasons)))
+		peer := event.TLS{Version: string(odd), Cipher: string(odd), Group: string(odd), Name: odd, PeerName: odd, Detail: string(odd),
+			Resumed: true, Peer: event.Verification(i % int(event.Verifications)), Failure: event.Failure(i % int(event.Failures))}
+		c.Session(&event.Session{Flow: f, Hello: odd, Removed: odd, Offence: odd, End: event.End(i % int(event.Ends)), Detail: string(odd), Greeted: 1,
 			ClientTLS: &peer, OriginTLS: &peer, Mode: string(odd),
-			Unreached: []Unreached{{f.Client, TroubleLoop}}, Refusals: []Tally{{Reason(i % int(Reasons)), 1}}})
+			Unreached: []event.Unreached{{Origin: f.Client, Trouble: event.TroubleLoop}}, Refusals: []event.Tally{{Reason: event.Reason(i % int(event.Reasons)), Count: 1}}})
 	}
 	page := scrape(t, c)
 	if n := strings.Count(page, "\n"); n != before || strings.Contains(page, "ODD") {
@@ -253,7 +272,7 @@ func TestCountersAllocateNothing(t *testing.T) {
 	c := someCounters()
 	n := testing.AllocsPerRun(100, func() {
 		c.Opened(&someFlow)
-		c.Refused(&someFlow, ReasonIndirect)
+		c.Refused(&someFlow, event.ReasonIndirect)
 		c.Message(&someMessage)
 		c.Session(&someSession)
 	})
@@ -310,9 +329,9 @@ func TestMetricsDocumented(t *testing.T) {
 	}
 	for label, words := range map[string][]string{
 		"`verdict`": fateWords[:], "`way`": wayWords[:], "`class`": classWords[:], "`source`": opaqueWords[:],
-		"`cipher`": cipherWords[:], "`group`": groupWords[:], "`peer`": verificationWords[:],
-		"`trouble`":        troubleWords[:],
-		"`unforged`":       unforgedWords[NotUnforged+1:],
+		"`cipher`": cipherWords[:], "`group`": groupWords[:], "`peer`": event.Words(event.Verifications),
+		"`trouble`":        event.Words(event.Troubles),
+		"`unforged`":       event.Words(event.Unforgeds)[event.NotUnforged+1:],
 		"`outcome` of TLS": append([]string{tlsWords[noTLS], tlsWords[tlsOpaque]}, versionWords[:]...),
 	} {
 		same(t, label, wordsOf(t, string(page), label), words)
@@ -331,6 +350,19 @@ func wordsOf(t *testing.T, page, label string) (words []string) {
 		words = append(words, word[1])
 	}
 	return words
+}
+
+var quoted = regexp.MustCompile("`([^`]+)`")
+
+// same compares the words of a table with those that there are.
+func same(t *testing.T, of string, documented, real []string) {
+	t.Helper()
+	documented, real = slices.Clone(documented), slices.Clone(real)
+	slices.Sort(documented)
+	slices.Sort(real)
+	if !slices.Equal(documented, real) {
+		t.Errorf("%s: documented are\n%q, there are\n%q", of, documented, real)
+	}
 }
 
 func kindWord(m *metric) string {
@@ -354,7 +386,7 @@ func TestCollectIsConsistent(t *testing.T) {
 	c.CountRepairs(func() (KernelWatch, error) { return KernelWatch{}, nil })
 	c.CountForging(func() []OriginForging { return []OriginForging{{Origin: configured}} })
 	r := prometheus.NewPedanticRegistry()
-	r.MustRegister(c.metrics())
+	r.MustRegister(collector{c})
 	families, err := r.Gather()
 	if err != nil {
 		t.Fatal(err)

@@ -1,4 +1,4 @@
-package event
+package record
 
 import (
 	"bytes"
@@ -9,18 +9,20 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/portreeve/portreeve/pkg/event"
 )
 
 // hostile is what a peer may send to get into a log or a terminal.
-var hostile = Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202e\u2028\\x\"é")
+var hostile = event.Text("a\r\n{\"event\":\"fake\"}\x00\x1b[2J\x7f\xff\xc2\x9b31m\u202e\u2028\\x\"é")
 
 // TestHostileText: whatever peers say, it ends neither a string nor a line.
 func TestHostileText(t *testing.T) {
 	for _, f := range []form{asJSON, asText} {
-		var m Message
-		var s Session
-		fill(&m, func() Text { return hostile })
-		fill(&s, func() Text { return hostile })
+		var m event.Message
+		var s event.Session
+		fill(&m, func() event.Text { return hostile })
+		fill(&s, func() event.Text { return hostile })
 		for _, line := range [][]byte{f.message(nil, &m), f.session(nil, &s)} {
 			if n := bytes.Count(line, []byte("\n")); n != 1 {
 				t.Errorf("one record became %d lines: %s", n, line)
@@ -102,7 +104,7 @@ func FuzzEscape(f *testing.F) {
 		if bytes.Equal(a, b) != bytes.Equal(one, other) {
 			t.Fatalf("%q and %q both became %s", a, b, one)
 		}
-		m := Message{Flow: someFlow, Sender: a, Recipients: []Recipient{{Address: b, Answer: Answer{250, a}}}, Reply: Answer{550, b}}
+		m := event.Message{Flow: someFlow, Sender: a, Recipients: []event.Recipient{{Address: b, Answer: event.Answer{Code: 250, Text: a}}}, Reply: event.Answer{Code: 550, Text: b}}
 		m.Flow.Service = string(a)
 		for _, form := range []form{asJSON, asText} {
 			line := form.message(nil, &m)

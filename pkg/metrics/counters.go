@@ -1,15 +1,16 @@
-package event
+package metrics
 
 import (
 	"bytes"
 	"net/netip"
 	"sync/atomic"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
-// Counters is a Sink that counts, for monitoring; metrics.md lists what. An
+// Counters is an event.Sink that counts, for monitoring; metrics.md lists what. An
 // event costs a few additions in memory that nobody waits for and allocates
 // nothing. What is counted is told apart by words of ours and of the
 // configuration only: nothing that a peer chose can make it grow.
@@ -31,14 +32,14 @@ type Served struct {
 // counts are those of one service.
 type counts struct {
 	opened    atomic.Uint64
-	ended     [ends]atomic.Uint64
+	ended     [event.Ends]atomic.Uint64
 	commands  [1]atomic.Uint64
-	refused   [Reasons]atomic.Uint64
-	unforged  [unforgeds]atomic.Uint64
+	refused   [event.Reasons]atomic.Uint64
+	unforged  [event.Unforgeds]atomic.Uint64
 	octets    [ways]atomic.Uint64
 	rewritten [1]atomic.Uint64                      // replies
 	removed   [smtp.NumExtensions + 1]atomic.Uint64 // EHLO keywords; last: those that we do not know
-	messages  [outcomes]atomic.Uint64
+	messages  [event.Outcomes]atomic.Uint64
 	opaque    [opaqueWays]atomic.Uint64 // octets
 	said      [classes]atomic.Uint64    // by origins about messages
 	rcpts     [fates]atomic.Uint64
@@ -55,7 +56,7 @@ type counts struct {
 }
 
 // failures of one origin.
-type failures [troubles]atomic.Uint64
+type failures [event.Troubles]atomic.Uint64
 
 // ways of octets, from the gateway's point of view.
 const (
@@ -107,15 +108,15 @@ func (c *Counters) of(f *flow.Flow) *counts {
 func (c *Counters) Opened(f *flow.Flow) { c.of(f).opened.Add(1) }
 
 // Refused counts a reply of ours that refused something.
-func (c *Counters) Refused(f *flow.Flow, why Reason) {
-	if why == NoReason { // a rule that does not say its own
-		why = ReasonPolicy
+func (c *Counters) Refused(f *flow.Flow, why event.Reason) {
+	if why == event.NoReason { // a rule that does not say its own
+		why = event.ReasonPolicy
 	}
 	c.of(f).refused[why].Add(1)
 }
 
 // unreached counts an origin that could not be reached.
-func (n *counts) unreached(u Unreached) {
+func (n *counts) unreached(u event.Unreached) {
 	of, directed := n.origins[u.Origin]
 	if !directed {
 		of = &n.transparent
@@ -124,7 +125,7 @@ func (n *counts) unreached(u Unreached) {
 }
 
 // Message counts a message that met its end.
-func (c *Counters) Message(m *Message) {
+func (c *Counters) Message(m *event.Message) {
 	n := c.of(&m.Flow)
 	n.messages[m.Outcome].Add(1)
 	n.content[0].Add(uint64(m.Size))
@@ -149,7 +150,7 @@ func (n *counts) origin(code smtp.Code) {
 
 // recipients counts those of a message. Beyond the first ones, which the record
 // has, all that were not accepted count as refused for good.
-func (n *counts) recipients(m *Message) {
+func (n *counts) recipients(m *event.Message) {
 	deferred := 0
 	for i := range m.Recipients {
 		if m.Recipients[i].Answer.Code.Class() == 4 {
@@ -162,7 +163,7 @@ func (n *counts) recipients(m *Message) {
 }
 
 // Session counts a session that is over.
-func (c *Counters) Session(s *Session) {
+func (c *Counters) Session(s *event.Session) {
 	n := c.of(&s.Flow)
 	n.ended[s.End].Add(1)
 	n.unforged[s.Unforged].Add(1)
@@ -196,7 +197,7 @@ const (
 )
 
 // keywords counts those that were taken out of a reply to EHLO.
-func (n *counts) keywords(removed Text) {
+func (n *counts) keywords(removed event.Text) {
 	for len(removed) > 0 {
 		var word []byte
 		word, removed, _ = bytes.Cut(removed, space)

@@ -1,4 +1,13 @@
-package event
+// Package record writes down what happened: one line for each message and each
+// session, as JSON or as text.
+//
+// It owns the records' schema (schema.md), their encoding and the escaping of
+// everything in them that a peer chose: no control octet reaches a log. A Log is an
+// event.Sink with a goroutine that writes; WithoutSilent keeps port scans and health
+// checks out of it. It never fills a record in, keeps nothing of one, and makes no
+// session wait for a disk. run makes the Log; a session, which only knows a sink,
+// calls it.
+package record
 
 import (
 	"errors"
@@ -6,10 +15,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 )
 
-// Log is a Sink that writes one line per record. Sessions only append to memory;
+// Log is an event.Sink that writes one line per record. Sessions only append to memory;
 // a goroutine of the Log writes what has gathered in one go. A record is never
 // dropped in silence: when the writer falls too far behind or fails, records are
 // counted, and the count is written as soon as that is possible.
@@ -60,10 +70,10 @@ func newLog(w io.Writer, f form) *Log {
 func (l *Log) Opened(*flow.Flow) {}
 
 // Refused does nothing: the records have the reasons.
-func (l *Log) Refused(*flow.Flow, Reason) {}
+func (l *Log) Refused(*flow.Flow, event.Reason) {}
 
 // Message writes the record of a message.
-func (l *Log) Message(m *Message) {
+func (l *Log) Message(m *event.Message) {
 	l.mu.Lock()
 	if l.room() {
 		l.waiting = l.format.message(l.waiting, m)
@@ -73,7 +83,7 @@ func (l *Log) Message(m *Message) {
 }
 
 // Session writes the record of a session.
-func (l *Log) Session(s *Session) {
+func (l *Log) Session(s *event.Session) {
 	l.mu.Lock()
 	if l.room() {
 		l.waiting = l.format.session(l.waiting, s)

@@ -1,4 +1,4 @@
-package event
+package record
 
 import (
 	"bytes"
@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"pgregory.net/rapid"
+
+	"github.com/portreeve/portreeve/pkg/event"
 )
 
 // pair is a member of a record, named as in text: with the object or the array and
@@ -85,7 +87,7 @@ func parseText(t *testing.T, line []byte) (list []pair) {
 }
 
 // fill gives every field a value, and each text its own from a function.
-func fill(record any, next func() Text) {
+func fill(record any, next func() event.Text) {
 	var walk func(v reflect.Value)
 	walk = func(v reflect.Value) {
 		switch at := v.Addr().Interface().(type) {
@@ -95,7 +97,7 @@ func fill(record any, next func() Text) {
 		case *time.Time:
 			*at = someStart
 			return
-		case *Text:
+		case *event.Text:
 			*at = next()
 			return
 		}
@@ -132,7 +134,7 @@ func fill(record any, next func() Text) {
 // for each slice and pointer.
 func leaves(at string, v reflect.Value, do func(at string, v reflect.Value)) {
 	switch v.Interface().(type) {
-	case netip.AddrPort, time.Time, Text:
+	case netip.AddrPort, time.Time, event.Text:
 		do(at, v)
 		return
 	}
@@ -160,8 +162,8 @@ var unwritten = []string{".Flow.Zone.Trust"}
 // values of JSON, in its order, whatever has a value and whatever has none.
 func TestFormsSayTheSame(t *testing.T) {
 	count := 0
-	numbered := func() Text { count++; return fmt.Appendf(nil, "text %d", count) }
-	message, session := &Message{}, &Session{}
+	numbered := func() event.Text { count++; return fmt.Appendf(nil, "text %d", count) }
+	message, session := &event.Message{}, &event.Session{}
 	fill(message, numbered)
 	fill(session, numbered)
 	session.Refusals[1].Reason++ // one member for each
@@ -176,8 +178,8 @@ func TestFormsSayTheSame(t *testing.T) {
 			v.Set(before)
 		})
 	}
-	both(t, &Message{})
-	both(t, &Session{})
+	both(t, &event.Message{})
+	both(t, &event.Session{})
 	if json, text := parse(t, asJSON, asJSON.lost(nil, someStart, 7)), parse(t, asText, asText.lost(nil, someStart, 7)); !slices.Equal(json, text) {
 		t.Errorf("JSON has %v, text has %v", json, text)
 	}
@@ -187,10 +189,10 @@ func TestFormsSayTheSame(t *testing.T) {
 func both(t *testing.T, record any) []pair {
 	t.Helper()
 	write := func(f form) []byte {
-		if m, is := record.(*Message); is {
+		if m, is := record.(*event.Message); is {
 			return f.message(nil, m)
 		}
-		return f.session(nil, record.(*Session))
+		return f.session(nil, record.(*event.Session))
 	}
 	json, text := parse(t, asJSON, write(asJSON)), parse(t, asText, write(asText))
 	if !slices.Equal(json, text) {
@@ -204,14 +206,14 @@ func both(t *testing.T, record any) []pair {
 func TestFormsKeepOctets(t *testing.T) {
 	rapid.Check(t, func(r *rapid.T) {
 		var sent []string
-		draw := func() Text {
+		draw := func() event.Text {
 			s := rapid.OneOf(rapid.SliceOf(rapid.Byte()), rapid.Map(rapid.String(), func(s string) []byte { return []byte(s) }),
 				rapid.Map(rapid.StringOf(rapid.SampledFrom([]rune(`"\xuUn0 =`+"\n\r\u0301\u200b\U000E0041"))), func(s string) []byte { return []byte(s) })).Draw(r, "text")
 			s = append(s, fmt.Sprintf(" %d", len(sent))...)
 			sent = append(sent, string(s))
 			return s
 		}
-		message, session := &Message{}, &Session{}
+		message, session := &event.Message{}, &event.Session{}
 		fill(message, draw)
 		fill(session, draw)
 		session.Refusals[1].Reason++
@@ -234,10 +236,10 @@ func TestFormsKeepOctets(t *testing.T) {
 // TestFormsAllocateNothing: a record is written into memory that is there, whatever
 // peers have sent.
 func TestFormsAllocateNothing(t *testing.T) {
-	message, session := &Message{}, &Session{}
-	long := Text(strings.Repeat(hostileText, 20))
-	fill(message, func() Text { return long })
-	fill(session, func() Text { return long })
+	message, session := &event.Message{}, &event.Session{}
+	long := event.Text(strings.Repeat(hostileText, 20))
+	fill(message, func() event.Text { return long })
+	fill(session, func() event.Text { return long })
 	b := make([]byte, 0, 1<<20)
 	for _, f := range []form{asJSON, asText} {
 		if n := testing.AllocsPerRun(10, func() { b = f.session(f.message(b[:0], message), session) }); n != 0 {

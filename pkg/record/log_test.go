@@ -1,7 +1,8 @@
-package event
+package record
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
@@ -16,6 +17,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
@@ -28,49 +30,54 @@ var (
 		Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT}, Via: netip.MustParseAddrPort("10.0.0.1:41000"),
 	}
 	someStart   = time.Date(2026, 11, 22, 18, 9, 0, 123456000, time.UTC)
-	someMessage = Message{
+	someMessage = event.Message{
 		Flow: someFlow, Origin: netip.MustParseAddrPort("198.51.100.1:25"), Forged: netip.MustParseAddrPort("192.0.2.1:51000"),
-		Number: 2, Hello: Text("client.example"), Sender: Text("alice@example.com"), Declared: 1000, Used: smtp.SetOf(smtp.ExtSize, smtp.ExtDSN),
-		EnvID: Text("QQ314159"), Dropped: Text("X-ONE X-TWO=3"), XClient: Text("NAME=c.example"), XForward: Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
-		Recipients: []Recipient{
-			{Text("bob@example.net"), Answer{250, Text("2.1.5 Ok")}, NoReason, nil},
-			{Text("carol@example.net"), Answer{550, Text("5.1.1 no\nsuch user")}, ReasonIndirect, Text("NOTIFY=NEVER")},
+		Number: 2, Hello: event.Text("client.example"), Sender: event.Text("alice@example.com"), Declared: 1000, Used: smtp.SetOf(smtp.ExtSize, smtp.ExtDSN),
+		EnvID: event.Text("QQ314159"), Dropped: event.Text("X-ONE X-TWO=3"), XClient: event.Text("NAME=c.example"), XForward: event.Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
+		Recipients: []event.Recipient{
+			{Address: event.Text("bob@example.net"), Answer: answer(250, "2.1.5 Ok")},
+			{Address: event.Text("carol@example.net"), Answer: answer(550, "5.1.1 no\nsuch user"), Reason: event.ReasonIndirect, Dropped: event.Text("NOTIFY=NEVER")},
 		},
 		Enveloped: 5 * time.Millisecond, Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
-		Outcome: Unknown, Reason: ReasonOriginGone, Client: Answer{421, Text("4.4.2 lost")}, Reply: Answer{250, Text("hm")},
+		Outcome: event.Unknown, Reason: event.ReasonOriginGone, Client: answer(421, "4.4.2 lost"), Reply: answer(250, "hm"),
 	}
-	plainMessage = Message{ // from the gateway's own address
-		Flow: someFlow, Origin: someMessage.Origin, Unforged: UnforgedOnLink, Number: 1, Sender: Text("alice@example.com"), Start: someStart, Outcome: Abandoned, Reason: ReasonQuit,
+	plainMessage = event.Message{ // from the gateway's own address
+		Flow: someFlow, Origin: someMessage.Origin, Unforged: event.UnforgedOnLink, Number: 1, Sender: event.Text("alice@example.com"), Start: someStart, Outcome: event.Abandoned, Reason: event.ReasonQuit,
 	}
-	someSession = Session{
+	someSession = event.Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
-		Greeted: time.Millisecond, Greeting: Answer{220, Text("mx ESMTP")}, Hello: Text("client.example"), Extended: true, XClient: Text("NAME=c.example"),
-		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: Text("STARTTLS X-EXPS"),
-		Commands: 5, Errors: 1, Messages: 1, Unreached: []Unreached{{netip.MustParseAddrPort("198.51.100.9:25"), TroubleTimeout}}, Refusals: []Tally{{ReasonIndirect, 2}, {ReasonOriginGone, 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
-		End: EndOriginGone, Detail: "why", Offence: Text("25 x"), Last: Answer{421, Text("4.4.2 lost")},
-		Slip:    Slip{Text("FROB \\ \"x\""), Answer{500, Text("5.5.2 what?")}, ReasonUnknownCommand},
-		Closing: Answer{421, Text("bye")}, Rewritten: []Rewrite{{Text("571 no"), 554}, {Text("SIZE 9"), 250}},
+		Greeted: time.Millisecond, Greeting: answer(220, "mx ESMTP"), Hello: event.Text("client.example"), Extended: true, XClient: event.Text("NAME=c.example"),
+		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: event.Text("STARTTLS X-EXPS"),
+		Commands: 5, Errors: 1, Messages: 1, Unreached: []event.Unreached{{Origin: netip.MustParseAddrPort("198.51.100.9:25"), Trouble: event.TroubleTimeout}},
+		Refusals: []event.Tally{{Reason: event.ReasonIndirect, Count: 2}, {Reason: event.ReasonOriginGone, Count: 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
+		End: event.EndOriginGone, Detail: "why", Offence: event.Text("25 x"), Last: answer(421, "4.4.2 lost"),
+		Slip:    event.Slip{Said: event.Text("FROB \\ \"x\""), Answer: answer(500, "5.5.2 what?"), Reason: event.ReasonUnknownCommand},
+		Closing: answer(421, "bye"), Rewritten: []event.Rewrite{{Reply: event.Text("571 no"), Code: 554}, {Reply: event.Text("SIZE 9"), Code: 250}},
 		Mode: "mirror",
-		ClientTLS: &TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Name: Text("mx.example"), Resumed: true,
-			Peer: Verified, PeerName: Text("CN=client.example")},
-		OriginTLS: &TLS{Version: "TLS1.2", Cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", Group: "CurveP256", Name: Text("origin.example"),
-			Peer: DANE, PeerName: Text("CN=origin.example")},
+		ClientTLS: &event.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Name: event.Text("mx.example"), Resumed: true,
+			Peer: event.Verified, PeerName: event.Text("CN=client.example")},
+		OriginTLS: &event.TLS{Version: "TLS1.2", Cipher: "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", Group: "CurveP256", Name: event.Text("origin.example"),
+			Peer: event.DANE, PeerName: event.Text("CN=origin.example")},
 	}
 
 	// What else can become of TLS: it fails, it is carried unseen, it is off.
-	failedTLS = Session{
-		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOriginTLS, Mode: "mirror",
-		ClientTLS: &TLS{Failure: FailureRefused, Detail: "origin: dane"},
-		OriginTLS: &TLS{Name: Text("origin.example"), Failure: FailureDANE, Detail: "no record fits"},
-		Slip:      Slip{Text("\x16\x03\x01"), Answer{}, ReasonForeign},
+	failedTLS = event.Session{
+		Flow: someFlow, Start: someStart, Duration: time.Second, End: event.EndOriginTLS, Mode: "mirror",
+		ClientTLS: &event.TLS{Failure: event.FailureRefused, Detail: "origin: dane"},
+		OriginTLS: &event.TLS{Name: event.Text("origin.example"), Failure: event.FailureDANE, Detail: "no record fits"},
+		Slip:      event.Slip{Said: event.Text("\x16\x03\x01"), Reason: event.ReasonForeign},
 	}
-	unseenTLS = Session{
-		Flow: someFlow, Start: someStart, Duration: time.Second, End: EndOpaque, Detail: "reset", Mode: "passthrough",
-		Opaque: &Opaque{FromClient: 3000, FromOrigin: 5000, Detail: "reset"},
+	unseenTLS = event.Session{
+		Flow: someFlow, Start: someStart, Duration: time.Second, End: event.EndOpaque, Detail: "reset", Mode: "passthrough",
+		Opaque: &event.Opaque{FromClient: 3000, FromOrigin: 5000, Detail: "reset"},
 	}
-	noTLSAtAll  = Session{Flow: someFlow, Start: someStart, Duration: time.Second, Mode: "off", Unforged: NoReturn}
-	someRecords = []*Session{&someSession, &failedTLS, &unseenTLS, &noTLSAtAll}
+	noTLSAtAll  = event.Session{Flow: someFlow, Start: someStart, Duration: time.Second, Mode: "off", Unforged: event.NoReturn}
+	someRecords = []*event.Session{&someSession, &failedTLS, &unseenTLS, &noTLSAtAll}
 )
+
+func answer(code smtp.Code, text string) event.Answer {
+	return event.Answer{Code: code, Text: event.Text(text)}
+}
 
 // written returns what a log of some records has.
 func written(t *testing.T, format func(io.Writer) *Log) string {
@@ -109,14 +116,14 @@ func TestSchema(t *testing.T) {
 	}
 	page := string(file)
 	for of, words := range map[string][]string{
-		"outcome":  outcomeWords[:],
-		"end":      endWords[:],
-		"trouble":  troubleWords[:],
-		"unforged": unforgedWords[NotUnforged+1:],
-		"reason":   reasonWords[NoReason+1:],
-		"failure":  failureWords[NoFailure+1:],
-		"peer":     verificationWords[:],
-		"group":    groupWords[:len(groupWords)-1],
+		"outcome":  event.Words(event.Outcomes),
+		"end":      event.Words(event.Ends),
+		"trouble":  event.Words(event.Troubles),
+		"unforged": event.Words(event.Unforgeds)[event.NotUnforged+1:],
+		"reason":   event.Words(event.Reasons)[event.NoReason+1:],
+		"failure":  event.Words(event.Failures)[event.NoFailure+1:],
+		"peer":     event.Words(event.Verifications),
+		"group":    groups(),
 	} {
 		same(t, of, tableBelow(t, page, "\n| "+of+" | meaning |"), words)
 	}
@@ -142,6 +149,16 @@ func TestSchema(t *testing.T) {
 			}
 		}
 	}
+}
+
+// groups are those that crypto/tls knows.
+func groups() (names []string) {
+	for id := range 1 << 16 {
+		if name := tls.CurveID(id).String(); !strings.HasPrefix(name, "CurveID(") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // note notes the members of an object, and of those that are in it.

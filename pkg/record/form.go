@@ -1,10 +1,11 @@
-package event
+package record
 
 import (
 	"net/netip"
 	"strconv"
 	"time"
 
+	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 )
 
@@ -30,13 +31,13 @@ type line struct {
 const timeLayout = "2006-01-02T15:04:05.000000Z07:00"
 
 // begin begins a record with what every one has.
-func (f form) begin(b []byte, event string, at time.Time) line {
+func (f form) begin(b []byte, kind string, at time.Time) line {
 	l := line{b: b, form: f, comma: ' '}
 	if f == asJSON {
 		l.b = append(l.b, '{')
 		l.comma = ','
 	}
-	l.word("event", event)
+	l.word("event", kind)
 	l.time("time", at)
 	return l
 }
@@ -74,14 +75,14 @@ func (l *line) quote() {
 }
 
 // must writes a string, also an empty one, in quotation marks.
-func (l *line) must(n string, s Text) {
+func (l *line) must(n string, s event.Text) {
 	l.name(n)
 	l.b = append(l.b, '"')
 	l.b = appendEscaped(l.b, s)
 	l.b = append(l.b, '"', l.comma)
 }
 
-func (l *line) text(n string, s Text) {
+func (l *line) text(n string, s event.Text) {
 	if len(s) > 0 {
 		l.must(n, s)
 	}
