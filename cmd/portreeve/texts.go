@@ -30,7 +30,7 @@ session is found in the gateway's log. Texts of \fBsmtp.commands\fP are the oper
 .SH REPLIES
 `)
 	for _, r := range wording.All() {
-		why := r.Why.String()
+		why := r.Reason.String()
 		if why == "" {
 			why = "no refusal"
 		}

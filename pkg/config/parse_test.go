@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,9 +21,12 @@ import (
 
 // configDiff compares configurations, addresses by value.
 func configDiff(want, got *Config) string {
-	return cmp.Diff(want, got,
+	return cmp.Diff(want, got, anywhere,
 		cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}), cmpopts.EquateEmpty())
 }
+
+// anywhere compares rules wherever the file says them; TestPlaces is about that.
+var anywhere = cmp.Options{cmpopts.IgnoreFields(protocol.Rules{}, "Given"), cmpopts.IgnoreFields(protocol.Command{}, "Place")}
 
 func mustParse(t *testing.T, data string, environ ...string) *Config {
 	t.Helper()
@@ -313,6 +317,35 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
+// TestPlaces: each rule knows where it was set, that of a service where the service sets
+// it, else where all do; what nobody sets is nowhere.
+func TestPlaces(t *testing.T) {
+	c := mustParse(t, string(Minimal)+`    smtp: {limits: {errors: 7}}
+smtp:
+  limits: {errors: 5, messages: 3}
+  commands:
+    - {name: ETRN}
+    - name: NOOP
+`, "PORTREEVE_SMTP_LIMITS_SIZE=1KiB")
+	line := strings.Count(string(Minimal), "\n") + 1
+	file := func(plus int) string { return fmt.Sprintf("test.yaml:%d", line+plus) }
+	own := c.Services[0].SMTP
+	for key, want := range map[string][2]string{ // of all services, of the one
+		"smtp.limits.errors":   {file(2), file(0)},
+		"smtp.limits.messages": {file(2), file(2)},
+		"smtp.limits.size":     {"environment PORTREEVE_SMTP_LIMITS_SIZE", "environment PORTREEVE_SMTP_LIMITS_SIZE"},
+		"smtp.limits.rate":     {"", ""},
+	} {
+		rule := &protocol.Rule{Key: key}
+		if got := [2]string{c.SMTP.Placed(rule).Place, own.Placed(rule).Place}; got != want {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+	if got := []string{own.Commands[0].Place, own.Commands[1].Place}; got[0] != file(4) || got[1] != file(5) {
+		t.Errorf("commands at %q", got)
+	}
+}
+
 // TestEnvironmentWithinSMTP: a variable changes its own key of a section within
 // a section, for the services too, unless they say otherwise.
 func TestEnvironmentWithinSMTP(t *testing.T) {
@@ -322,11 +355,11 @@ smtp: {limits: {errors: 5, messages: 3}, forward: [HELP]}
 	want := Default().SMTP
 	want.Errors, want.Size, want.Messages = 6, 1024, 3
 	want.StrictHello, want.Forward = true, smtp.VerbsOf(smtp.HELP)
-	if diff := cmp.Diff(want, c.SMTP); diff != "" {
+	if diff := cmp.Diff(want, c.SMTP, anywhere); diff != "" {
 		t.Error(diff)
 	}
 	want.Errors = 7
-	if diff := cmp.Diff(want, c.Services[0].SMTP); diff != "" {
+	if diff := cmp.Diff(want, c.Services[0].SMTP, anywhere); diff != "" {
 		t.Error(diff)
 	}
 }

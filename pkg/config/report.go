@@ -150,6 +150,18 @@ func (r *report) object(at path, line int) string {
 	return b.String()
 }
 
+// place says where the value at a path was given: "portreeve.yaml:7", or a variable; ""
+// where it was not.
+func (r *report) place(at path) string {
+	if name, found := r.origin[at]; found {
+		return name
+	}
+	if line := r.lines[at]; line > 0 {
+		return fmt.Sprintf("%s:%d", r.file, line)
+	}
+	return ""
+}
+
 // err returns what was found as a finding.List in the order of the file, nil
 // when nothing was.
 func (r *report) err() error {

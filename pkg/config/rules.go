@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"reflect"
 	"regexp"
 	"strings"
@@ -19,6 +20,14 @@ func rules(r *report, at path, raw rawSMTP, s *protocol.Rules) {
 			here, given = here.key(key), given.FieldByIndex(rawFields(given.Type())[key].Index)
 		}
 		setting.Visit(s, reader{r, here, given.Interface()})
+		if place := r.place(here); place != "" {
+			s.Given = maps.Clone(s.Given) // that of all services stays as it is
+			if s.Given == nil {
+				s.Given = map[string]*protocol.Rule{}
+			}
+			rule := protocol.Rule{Key: "smtp." + setting.Key, Place: place}
+			s.Given[rule.Key] = &rule
+		}
 	}
 	judgeAuth(r, at, raw, s)
 }
@@ -170,7 +179,7 @@ var verdicts = []protocol.Action{protocol.Reject, protocol.Disconnect, protocol.
 func command(r *report, at path, v smtp.Verb, raw rawCommand) protocol.Command {
 	var verdict uint8
 	word(r, at.key("verdict"), raw.Verdict, verdictWords, &verdict)
-	c := protocol.Command{Verb: v, Action: verdicts[verdict]}
+	c := protocol.Command{Verb: v, Place: r.place(at), Action: verdicts[verdict]}
 	reply := smtp.Reply{Code: 502, Text: "Command not available here"}
 	switch c.Action {
 	case protocol.Accept:

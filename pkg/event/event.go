@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -66,12 +67,13 @@ type Session struct {
 	ClientIn, ClientOut int64 // octets read from and written to the client
 	OriginIn, OriginOut int64 // octets read from and written to the origin
 
-	End     End    // why it ended
-	Detail  string // what exactly, where End alone does not say
-	Offence Text   // the first octets of a reply that broke the rules
-	Slip    Slip   // the client's first words that we refused
-	Last    Answer // the reply that ended it, when it was ours
-	Closing Answer // the reply that ended it, when it was the origin's
+	End     End            // why it ended
+	Detail  string         // what exactly, where End alone does not say
+	Rule    *protocol.Rule // that ended it; nil: none that can be set
+	Offence Text           // the first octets of a reply that broke the rules
+	Slip    Slip           // the client's first words that we refused
+	Last    Answer         // the reply that ended it, when it was ours
+	Closing Answer         // the reply that ended it, when it was the origin's
 
 	Rewritten []Rewrite // replies of the origin of which the client read something else
 }
@@ -86,7 +88,13 @@ type Rewrite struct {
 type Slip struct {
 	Said   Text   // the first octets, without credentials; empty: nothing was refused
 	Answer Answer // what the client was told; Code 0: it was told nothing
+	Cause
+}
+
+// Cause is why something was refused, or came to nothing.
+type Cause struct {
 	Reason Reason
+	Rule   *protocol.Rule // that decided; nil: none that can be set
 }
 
 // Tally is how often something happened for one reason.
@@ -188,7 +196,7 @@ type Message struct {
 	Total     time.Duration // from Start to the verdict
 
 	Outcome Outcome
-	Reason  Reason // why, when it was not the origin's decision
+	Cause          // when it was not the origin's decision
 	Client  Answer // what the client was told last
 	Reply   Answer // what the origin said last
 }
@@ -197,7 +205,7 @@ type Message struct {
 type Recipient struct {
 	Address Text
 	Answer  Answer // what the client was told
-	Reason  Reason // why, when it was not the origin's decision
+	Cause          // when it was not the origin's decision
 	Dropped Text   // parameters of RCPT that the origin was not given, separated by spaces
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -22,11 +23,11 @@ type Inspector interface {
 	// start, and keeps the answer; it must not change afterwards.
 	Protocol() *protocol.Rules
 	// Command judges a command whose grammar and sequence are in order, before
-	// it is forwarded. The command is valid during the call only.
-	Command(e *Envelope, c *smtp.Command) Verdict
+	// it is forwarded. nil lets it pass. The command is valid during the call only.
+	Command(e *Envelope, c *smtp.Command) *verdict.V
 	// End judges a message whose content is complete, before the origin is told
-	// so. It is the last chance to refuse.
-	End(e *Envelope) Verdict
+	// so. nil lets it pass. It is the last chance to refuse.
+	End(e *Envelope) *verdict.V
 }
 
 // Envelope is what is known of the conversation so far. It is valid during the
@@ -40,98 +41,87 @@ type Envelope struct {
 	Size       int64  // octets of content
 }
 
-// Verdict is a judgement with its reason.
-type Verdict struct {
-	Action protocol.Action
-	Reply  *smtp.Reply // for Reject and Disconnect; for Disconnect its code is 421
-	Reason event.Reason
-}
-
 // New returns the Inspector that applies rules and nothing else.
 func New(rules protocol.Rules) Inspector {
 	p := &plain{rules: rules}
-	for i, c := range rules.Commands {
+	for _, c := range rules.Commands {
 		if c.Action == protocol.Accept {
 			continue
 		}
 		if p.commands == nil {
-			p.commands = make(map[smtp.Verb]Verdict, len(rules.Commands))
+			p.commands = make(map[smtp.Verb]*verdict.V, len(rules.Commands))
 		}
-		p.commands[c.Verb] = Verdict{c.Action, &rules.Commands[i].Reply, event.ReasonCommandPolicy}
+		p.commands[c.Verb] = &verdict.V{
+			Reply: c.Reply,
+			Cause: event.Cause{Reason: event.ReasonCommandPolicy, Rule: &protocol.Rule{Key: "smtp.commands", Place: c.Place}},
+		}
 	}
 	return p
 }
 
 type plain struct {
 	rules    protocol.Rules
-	commands map[smtp.Verb]Verdict // those that are not let through
+	commands map[smtp.Verb]*verdict.V // those that are not let through
 }
 
 func (p *plain) Protocol() *protocol.Rules { return &p.rules }
 
 // Command applies the rules that are about commands and addresses.
-func (p *plain) Command(e *Envelope, c *smtp.Command) Verdict {
+func (p *plain) Command(e *Envelope, c *smtp.Command) *verdict.V {
 	if v, ok := p.commands[c.Verb]; ok {
 		return v
 	}
 	switch c.Verb {
 	case smtp.HELO, smtp.EHLO:
 		if p.rules.StrictHello && !smtp.IsHost(c.Arg) {
-			return badHello
+			return wording.HelloName
 		}
 	case smtp.MAIL:
 		return p.mail(e, c)
 	case smtp.RCPT:
 		return p.rcpt(e, c)
 	}
-	return Verdict{}
+	return nil
 }
 
 // mail refuses a message whose declared size is over the limit (RFC 1870
 // section 6.1), and one message too many.
-func (p *plain) mail(e *Envelope, c *smtp.Command) Verdict {
+func (p *plain) mail(e *Envelope, c *smtp.Command) *verdict.V {
 	switch {
 	case p.rules.Size > 0 && c.Params.Number(smtp.ParamSize) > p.rules.Size:
-		return tooLarge
+		return wording.TooLarge
 	case p.rules.Messages > 0 && e.Messages >= p.rules.Messages:
-		return enough
+		return wording.TooManyMessages
 	case p.rules.RefuseRoutes && c.Path.Routed:
-		return routed
+		return wording.SourceRoute
 	}
-	return Verdict{}
+	return nil
 }
 
 // rcpt refuses addresses that ask for relaying in disguise, and recipients over
 // the limit.
-func (p *plain) rcpt(e *Envelope, c *smtp.Command) Verdict {
+func (p *plain) rcpt(e *Envelope, c *smtp.Command) *verdict.V {
 	switch {
 	case e.Recipients >= p.rules.Recipients:
-		return tooMany
+		return wording.TooManyRecipients
 	case p.rules.RefuseRoutes && c.Path.Routed:
-		return routed
+		return wording.SourceRoute
 	case p.rules.RefusePercent && bytes.IndexByte(c.Path.Local, '%') >= 0:
-		return indirect
+		return percent
 	case p.rules.RefuseBang && bytes.IndexByte(c.Path.Local, '!') >= 0:
-		return indirect
+		return bang
 	}
-	return Verdict{}
+	return nil
 }
 
-func (p *plain) End(e *Envelope) Verdict {
+func (p *plain) End(e *Envelope) *verdict.V {
 	if p.rules.Size > 0 && e.Size > p.rules.Size {
-		return tooLarge
+		return wording.TooLarge
 	}
-	return Verdict{}
+	return nil
 }
-
-// refuse makes a verdict of a text.
-func refuse(w *wording.Reply) Verdict { return Verdict{protocol.Reject, &w.Reply, w.Why} }
 
 var (
-	tooLarge = refuse(wording.TooLarge)
-	tooMany  = refuse(wording.TooManyRecipients)
-	enough   = refuse(wording.TooManyMessages)
-	badHello = refuse(wording.HelloName)
-	routed   = refuse(wording.SourceRoute)
-	indirect = refuse(wording.Indirect)
+	percent = wording.Indirect.By("smtp.refuse_percent")
+	bang    = wording.Indirect.By("smtp.refuse_bang")
 )

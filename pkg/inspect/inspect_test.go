@@ -7,12 +7,13 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 var everything = ^smtp.Extensions(0)
 
 // judge parses a line and asks the inspector about it.
-func judge(t *testing.T, i Inspector, e Envelope, line string) Verdict {
+func judge(t *testing.T, i Inspector, e Envelope, line string) *verdict.V {
 	t.Helper()
 	var c smtp.Command
 	if r := c.Parse([]byte(line), smtp.Grammar{Offered: everything}); r != nil {
@@ -28,11 +29,11 @@ func TestDefaultPassesOrdinaryMail(t *testing.T) {
 		"EHLO client", "EHLO [192.0.2.1]", "HELO localhost", "MAIL FROM:<> SIZE=50000000", "MAIL FROM:<@x:a@b>", "RCPT TO:<a%b!c@d>", "RCPT TO:<Postmaster>",
 		"DATA", "BDAT 1", "NOOP", "VRFY a", "AUTH PLAIN", "ETRN a",
 	} {
-		if v := judge(t, i, Envelope{Recipients: 999, Messages: 1000, Size: 1 << 40}, line); v.Action != protocol.Accept {
+		if v := judge(t, i, Envelope{Recipients: 999, Messages: 1000, Size: 1 << 40}, line); v != nil {
 			t.Errorf("%s: %v", line, v.Reply)
 		}
 	}
-	if v := i.End(&Envelope{Size: 1 << 40}); v.Action != protocol.Accept {
+	if v := i.End(&Envelope{Size: 1 << 40}); v != nil {
 		t.Errorf("end: %v", v.Reply)
 	}
 	if i.Protocol().Keywords.Has(smtp.ExtAuth) || i.Protocol().Keywords.Has(smtp.ExtMTPriority) || !i.Protocol().Keywords.Has(smtp.ExtChunking) {
@@ -74,15 +75,16 @@ func TestVerdicts(t *testing.T) {
 		c.rule(&rules)
 		v := judge(t, New(rules), c.e, c.line)
 		switch {
-		case c.reply == "" && v.Action != protocol.Accept:
+		case c.reply == "" && v == nil:
+		case c.reply == "":
 			t.Errorf("%s: %v", c.name, v.Reply)
-		case c.reply != "" && (v.Action != protocol.Reject || !strings.HasPrefix(v.Reply.Error(), c.reply+" ") || v.Reason == event.NoReason):
+		case v == nil || v.Ends() || !strings.HasPrefix(v.Error(), c.reply+" ") || v.Reason == event.NoReason || v.Rule == nil || !strings.HasPrefix(v.Rule.Key, "smtp."):
 			t.Errorf("%s: %+v", c.name, v)
 		}
 	}
 	rules := protocol.Default()
 	rules.Size = 10
-	if v := New(rules).End(&Envelope{Size: 11}); v.Reply == nil || v.Reply.Code != 552 {
+	if v := New(rules).End(&Envelope{Size: 11}); v == nil || v.Code != 552 {
 		t.Errorf("end: %+v", v)
 	}
 }

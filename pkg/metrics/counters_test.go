@@ -28,8 +28,8 @@ var (
 
 	someMessage = event.Message{
 		Flow: someFlow, Size: 1234, Refused: 1, Accepted: 1, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
-		Recipients: []event.Recipient{{Answer: event.Answer{Code: 250}}, {Answer: event.Answer{Code: 550}, Reason: event.ReasonIndirect}},
-		Outcome:    event.Unknown, Reason: event.ReasonOriginGone, Client: event.Answer{Code: 421}, Reply: event.Answer{Code: 250},
+		Recipients: []event.Recipient{{Answer: event.Answer{Code: 250}}, {Answer: event.Answer{Code: 550}, Cause: event.Cause{Reason: event.ReasonIndirect}}},
+		Outcome:    event.Unknown, Cause: event.Cause{Reason: event.ReasonOriginGone}, Client: event.Answer{Code: 421}, Reply: event.Answer{Code: 250},
 	}
 	someSession = event.Session{
 		Flow: someFlow, Duration: time.Second, Greeted: time.Millisecond, Removed: event.Text("STARTTLS X-EXPS"),

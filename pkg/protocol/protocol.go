@@ -59,6 +59,25 @@ type Rules struct {
 	Errors     int           // refused commands after which the client is sent away
 	Rate       int           // least octets per second of content, on average, after the first minute; 0 for any
 	Session    time.Duration // longest session, 0 for any
+
+	Given map[string]*Rule // those that the file says something of, by their keys
+}
+
+// Rule is something that can be set, as records name it.
+type Rule struct {
+	Key   string // in the file: smtp.limits.size
+	Place string // where that is said: a file and its line, or a variable; empty: nowhere, it is the default
+}
+
+// Placed returns a rule with its place. nil stays nil.
+func (r *Rules) Placed(of *Rule) *Rule {
+	if of == nil || of.Place != "" {
+		return of
+	}
+	if given := r.Given[of.Key]; given != nil {
+		return given
+	}
+	return of
 }
 
 // Default returns the rules that carry ordinary mail: every extension that does
@@ -103,6 +122,7 @@ var Refusable = []smtp.Verb{
 // Command is what becomes of a command whose grammar and place are in order.
 type Command struct {
 	Verb   smtp.Verb
+	Place  string // where the file says so, see Rule
 	Action Action
 	Reply  smtp.Reply // to Reject and Disconnect: its code is 421 exactly for the latter
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
@@ -36,7 +37,7 @@ func (f form) message(b []byte, m *event.Message) []byte {
 	l.seconds("content_after", m.Content)
 	l.seconds("duration", m.Total)
 	l.word("outcome", m.Outcome.String())
-	l.word("reason", m.Reason.String())
+	l.cause(m.Cause)
 	l.answer("reply", m.Client)
 	l.answer("origin_reply", m.Reply)
 	return l.end()
@@ -74,6 +75,7 @@ func (f form) session(b []byte, s *event.Session) []byte {
 	l.seconds("duration", s.Duration)
 	l.word("end", s.End.String())
 	l.text("detail", []byte(s.Detail))
+	l.rule(s.Rule)
 	l.text("offence", s.Offence)
 	l.slip(s.Slip)
 	l.answer("reply", s.Last)
@@ -156,8 +158,20 @@ func (l *line) slip(s event.Slip) {
 	l.must("said", s.Said)
 	l.option("code", int64(s.Answer.Code))
 	l.text("text", s.Answer.Text)
-	l.word("reason", s.Reason.String())
+	l.cause(s.Cause)
 	l.shut()
+}
+
+func (l *line) cause(c event.Cause) {
+	l.word("reason", c.Reason.String())
+	l.rule(c.Rule)
+}
+
+func (l *line) rule(r *protocol.Rule) {
+	if r != nil {
+		l.word("rule", r.Key)
+		l.word("place", r.Place)
+	}
 }
 
 func (l *line) tallies(list []event.Tally) {
@@ -206,7 +220,7 @@ func (l *line) recipients(list []event.Recipient) {
 		l.must("address", list[i].Address)
 		l.option("code", int64(list[i].Answer.Code))
 		l.text("text", list[i].Answer.Text)
-		l.word("reason", list[i].Reason.String())
+		l.cause(list[i].Cause)
 		l.text("dropped", list[i].Dropped)
 		l.shut()
 	}

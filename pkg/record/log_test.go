@@ -19,6 +19,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
 )
@@ -36,13 +37,13 @@ var (
 		EnvID: event.Text("QQ314159"), Dropped: event.Text("X-ONE X-TWO=3"), XClient: event.Text("NAME=c.example"), XForward: event.Text("IDENT=1"), Refused: 1, Accepted: 1, Size: 1234, Start: someStart,
 		Recipients: []event.Recipient{
 			{Address: event.Text("bob@example.net"), Answer: answer(250, "2.1.5 Ok")},
-			{Address: event.Text("carol@example.net"), Answer: answer(550, "5.1.1 no\nsuch user"), Reason: event.ReasonIndirect, Dropped: event.Text("NOTIFY=NEVER")},
+			{Address: event.Text("carol@example.net"), Answer: answer(550, "5.1.1 no\nsuch user"), Cause: event.Cause{Reason: event.ReasonIndirect, Rule: &protocol.Rule{Key: "smtp.refuse_percent", Place: "/etc/portreeve.yaml:7"}}, Dropped: event.Text("NOTIFY=NEVER")},
 		},
 		Enveloped: 5 * time.Millisecond, Opened: 10 * time.Millisecond, Content: 20 * time.Millisecond, Total: 30 * time.Millisecond,
-		Outcome: event.Unknown, Reason: event.ReasonOriginGone, Client: answer(421, "4.4.2 lost"), Reply: answer(250, "hm"),
+		Outcome: event.Unknown, Cause: event.Cause{Reason: event.ReasonOriginGone, Rule: &protocol.Rule{Key: "timeouts", Place: "my own.yaml:7"}}, Client: answer(421, "4.4.2 lost"), Reply: answer(250, "hm"),
 	}
 	plainMessage = event.Message{ // from the gateway's own address
-		Flow: someFlow, Origin: someMessage.Origin, Unforged: event.UnforgedOnLink, Number: 1, Sender: event.Text("alice@example.com"), Start: someStart, Outcome: event.Abandoned, Reason: event.ReasonQuit,
+		Flow: someFlow, Origin: someMessage.Origin, Unforged: event.UnforgedOnLink, Number: 1, Sender: event.Text("alice@example.com"), Start: someStart, Outcome: event.Abandoned, Cause: event.Cause{Reason: event.ReasonQuit},
 	}
 	someSession = event.Session{
 		Flow: someFlow, Origin: someMessage.Origin, Forged: someMessage.Forged, Start: someStart, Duration: time.Second,
@@ -50,8 +51,8 @@ var (
 		Offered: smtp.SetOf(smtp.ExtPipelining), Used: smtp.SetOf(smtp.ExtSize), Removed: event.Text("STARTTLS X-EXPS"),
 		Commands: 5, Errors: 1, Messages: 1, Unreached: []event.Unreached{{Origin: netip.MustParseAddrPort("198.51.100.9:25"), Trouble: event.TroubleTimeout}},
 		Refusals: []event.Tally{{Reason: event.ReasonIndirect, Count: 2}, {Reason: event.ReasonOriginGone, Count: 1}}, ClientIn: 1, ClientOut: 2, OriginIn: 3, OriginOut: 4,
-		End: event.EndOriginGone, Detail: "why", Offence: event.Text("25 x"), Last: answer(421, "4.4.2 lost"),
-		Slip:    event.Slip{Said: event.Text("FROB \\ \"x\""), Answer: answer(500, "5.5.2 what?"), Reason: event.ReasonUnknownCommand},
+		End: event.EndOriginGone, Detail: "why", Rule: &protocol.Rule{Key: "timeouts", Place: "portreeve.yaml:9"}, Offence: event.Text("25 x"), Last: answer(421, "4.4.2 lost"),
+		Slip:    event.Slip{Said: event.Text("FROB \\ \"x\""), Answer: answer(500, "5.5.2 what?"), Cause: event.Cause{Reason: event.ReasonUnknownCommand, Rule: &protocol.Rule{Key: "smtp.commands"}}},
 		Closing: answer(421, "bye"), Rewritten: []event.Rewrite{{Reply: event.Text("571 no"), Code: 554}, {Reply: event.Text("SIZE 9"), Code: 250}},
 		Mode: "mirror",
 		ClientTLS: &event.TLS{Version: "TLS1.3", Cipher: "TLS_AES_128_GCM_SHA256", Group: "X25519MLKEM768", Name: event.Text("mx.example"), Resumed: true,
@@ -65,7 +66,7 @@ var (
 		Flow: someFlow, Start: someStart, Duration: time.Second, End: event.EndOriginTLS, Mode: "mirror",
 		ClientTLS: &event.TLS{Failure: event.FailureRefused, Detail: "origin: dane"},
 		OriginTLS: &event.TLS{Name: event.Text("origin.example"), Failure: event.FailureDANE, Detail: "no record fits"},
-		Slip:      event.Slip{Said: event.Text("\x16\x03\x01"), Reason: event.ReasonForeign},
+		Slip:      event.Slip{Said: event.Text("\x16\x03\x01"), Cause: event.Cause{Reason: event.ReasonForeign}},
 	}
 	unseenTLS = event.Session{
 		Flow: someFlow, Start: someStart, Duration: time.Second, End: event.EndOpaque, Detail: "reset", Mode: "passthrough",

@@ -29,7 +29,7 @@ func silent(s *event.Session) bool {
 func unspoken(s *event.Session) bool {
 	return s.ClientIn == 0 && s.Commands == 0 && s.Errors == 0 && s.Messages == 0 &&
 		s.ClientTLS == nil && s.Opaque == nil &&
-		len(s.Refusals) == 0 && len(s.Slip.Said) == 0 && s.Last.Code == 0
+		len(s.Refusals) == 0 && len(s.Slip.Said) == 0 && s.Last.Code == 0 && s.Rule == nil
 }
 
 // untroubled: the origin was there at once, and greeted the client, or had no time

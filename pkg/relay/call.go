@@ -14,6 +14,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
 	"github.com/portreeve/portreeve/pkg/session"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -75,9 +76,9 @@ func (c *call) converse() {
 
 // turnAway is the life of a call that is one too many. It is told in clear, also
 // where clients begin with TLS: a handshake costs more than is to be spared.
-func (c *call) turnAway(r *wording.Reply) {
+func (c *call) turnAway(v *verdict.V) {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, r)
+	session.Refuse(c.options(), c.client, v)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -146,8 +147,8 @@ func (c *call) options() session.Options {
 }
 
 // refuse tells the client that there is no origin for it, and closes.
-func (c *call) refuse(r *wording.Reply) {
-	c.close(session.Refuse(c.options(), c.client, r))
+func (c *call) refuse(v *verdict.V) {
+	c.close(session.Refuse(c.options(), c.client, v))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes

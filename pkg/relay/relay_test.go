@@ -22,6 +22,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/testenv/descriptors"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
@@ -157,7 +158,7 @@ func TestRepliesToDialErrors(t *testing.T) {
 		{forward.Failures{refused, &forward.Error{Class: forward.ErrLoop}}, "421 4.4.6 "},
 	} {
 		r := refusalFor(c.err)
-		if got := r.Error(); !strings.HasPrefix(got, c.want) || r.Why == event.NoReason {
+		if got := r.Error(); !strings.HasPrefix(got, c.want) || r.Reason == event.NoReason {
 			t.Errorf("%v: %q, want %s", c.err, got, c.want)
 		}
 	}
@@ -283,7 +284,7 @@ func TestOriginResetNeverReadsAsSuccess(t *testing.T) {
 // trap is an inspector with a fault.
 type trap struct{ inspect.Inspector }
 
-func (trap) Command(*inspect.Envelope, *smtp.Command) inspect.Verdict { panic("trap") }
+func (trap) Command(*inspect.Envelope, *smtp.Command) *verdict.V { panic("trap") }
 
 func TestFaultEndsOneSessionOnly(t *testing.T) {
 	g := start(t, peer.Behaviour{}, func(o *Options) {

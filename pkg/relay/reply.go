@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -14,7 +15,7 @@ import (
 // is wrong here comes before what is wrong there.
 var unreached = []struct {
 	class error
-	told  *wording.Reply
+	told  *verdict.V
 }{
 	{context.Canceled, wording.Draining},
 	{forward.ErrResources, wording.Spent},
@@ -29,7 +30,7 @@ var unreached = []struct {
 }
 
 // refusalFor returns what a client is told when no origin could be reached.
-func refusalFor(err error) *wording.Reply {
+func refusalFor(err error) *verdict.V {
 	for _, u := range unreached {
 		if errors.Is(err, u.class) {
 			return u.told

@@ -14,9 +14,9 @@ import (
 const maxRounds = 16
 
 var (
-	authTwice   = deny(wording.AuthTwice)
-	authInMail  = deny(wording.AuthInMail)
-	noMechanism = deny(wording.NoMechanism)
+	authTwice   = wording.AuthTwice
+	authInMail  = wording.AuthInMail
+	noMechanism = wording.NoMechanism
 	giveUp      = []byte("*")
 )
 

@@ -68,9 +68,9 @@ func (x *session) gather(in []byte, last bool) (f *failure, committed bool) {
 	x.batch.holds(content)
 	switch {
 	case fault != smtp.NoFault:
-		return faulty(fault), false
+		return rejected(badContent[fault]), false
 	case x.unannounced(in):
-		return &eightBit, false
+		return eightBit, false
 	case last:
 		f = x.complete(x.gathered(true))
 		x.batch.free()

@@ -2,8 +2,8 @@ package session
 
 import (
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -18,15 +18,13 @@ import (
 const maxPiece = blockSize/2 - 16
 
 var (
-	chunkTaken  = &wording.ChunkTaken.Reply
-	okReply     = &wording.Ok.Reply
-	chunksOpen  = deny(wording.ChunksOpen)
-	spoiltChunk = deny(wording.Spoilt)
-	needChunks  = deny(wording.NeedsChunks)
+	chunksOpen  = wording.ChunksOpen
+	spoiltChunk = wording.Spoilt
+	needChunks  = wording.NeedsChunks
 
-	afterChunks = &ending{end: event.EndContent, why: event.ReasonUnfinished, reply: &wording.Unfinished.Reply, origin: Abort}
-	manyTiny    = &ending{end: event.EndErrors, why: event.ReasonTinyChunks, detail: "BDAT", reply: &wording.TinyChunks.Reply}
-	badChunk    = &ending{end: event.EndClientSyntax, why: event.ReasonChunkSyntax, detail: "BDAT", reply: &wording.BadChunk.Reply}
+	afterChunks = &ending{end: event.EndContent, verdict: wording.Unfinished, origin: Abort}
+	manyTiny    = &ending{end: event.EndErrors, verdict: wording.TinyChunks, detail: "BDAT"}
+	badChunk    = &ending{end: event.EndClientSyntax, verdict: wording.BadChunk, detail: "BDAT"}
 )
 
 // bdat handles BDAT: everything before it is settled, then its chunk is read.
@@ -48,7 +46,7 @@ func (x *session) bdat() step {
 func (x *session) amidChunks() step {
 	switch x.cmd.Verb {
 	case smtp.NOOP:
-		return x.local(okReply)
+		return x.local(wording.Ok)
 	case smtp.QUIT:
 		return x.stop(localQuit)
 	case smtp.RSET, smtp.HELO, smtp.EHLO:
@@ -73,13 +71,13 @@ func (x *session) takeChunk() *ending {
 	if e := x.petty(); e != nil {
 		return e
 	}
-	if r := x.strayChunk(); r.reply != nil {
-		x.slip(x.chunk.AppendTo(nil), r.reply, r.why)
+	if v := x.strayChunk(); v != nil {
+		x.slip(x.chunk.AppendTo(nil), v)
 		x.rec.Errors++
-		return x.refuseChunk(r)
+		return x.refuseChunk(v)
 	}
-	if r := x.judgeChunk(); r.reply != nil {
-		return x.spoil(r)
+	if v := x.judgeChunk(); v != nil {
+		return x.spoil(v)
 	}
 	if x.tx.state == opened {
 		if e := x.openChunks(); e != nil || x.tx.state != inChunks {
@@ -92,7 +90,7 @@ func (x *session) takeChunk() *ending {
 		}
 		if x.left == 0 {
 			x.tx.paused = x.now
-			return x.tell(chunkTaken, event.NoReason)
+			return x.tell(wording.ChunkTaken)
 		}
 	}
 }
@@ -122,7 +120,7 @@ func (x *session) petty() *ending {
 }
 
 // strayChunk refuses a chunk that belongs to no message.
-func (x *session) strayChunk() refusal {
+func (x *session) strayChunk() *verdict.V {
 	switch {
 	case x.dropped != nil || x.tx.state == spoilt:
 		return spoiltChunk
@@ -131,48 +129,46 @@ func (x *session) strayChunk() refusal {
 	case x.tx.recipients == 0:
 		return rcptFirst
 	}
-	return refusal{}
+	return nil
 }
 
 // judgeChunk asks the policy about a message's first chunk, and minds the size
 // with each one.
-func (x *session) judgeChunk() refusal {
+func (x *session) judgeChunk() *verdict.V {
 	if x.rules.Size > 0 && x.msg.Size+x.left > x.rules.Size {
-		return refusal{oversize.reply, oversize.why}
+		return wording.TooLarge
 	}
 	if x.tx.state == opened {
-		if v := x.o.Inspector.Command(&x.env, &x.cmd); v.Action != protocol.Accept {
-			return refusal{v.Reply, v.Reason}
-		}
+		return x.o.Inspector.Command(&x.env, &x.cmd)
 	}
-	return refusal{}
+	return nil
 }
 
 // refuseChunk consumes what is left of a chunk, and refuses it.
-func (x *session) refuseChunk(r refusal) *ending {
+func (x *session) refuseChunk(v *verdict.V) *ending {
 	switch e := x.discardChunk(); {
 	case e.isGone():
 		return e
 	case e != nil:
-		return &ending{end: e.end, why: r.why, detail: "BDAT", reply: r.reply}
+		return &ending{end: e.end, verdict: v, detail: "BDAT"}
 	case x.rec.Errors > x.rules.Errors:
 		return tooMany
-	case r.reply.Code == 421: // a verdict to disconnect
-		return &ending{end: event.EndPolicy, why: r.why, detail: "BDAT", reply: r.reply}
+	case v.Ends():
+		return &ending{end: event.EndPolicy, verdict: v, detail: "BDAT"}
 	}
-	return x.tell(r.reply, r.why)
+	return x.tell(v)
 }
 
 // spoil refuses a chunk, and with it the message. What the origin already has of
 // it can only be taken back by giving the leg up.
-func (x *session) spoil(r refusal) *ending {
+func (x *session) spoil(v *verdict.V) *ending {
 	if x.tx.state == inChunks {
-		return x.failChunk(failure{reply: r.reply, outcome: outcomeOf(r.reply.Code), why: r.why, then: afterContent})
+		return x.failChunk(failure{verdict: v, outcome: outcomeOf(v.Code), then: afterContent})
 	}
 	x.tx.state = spoilt
-	x.msg.Reason = r.why
-	x.noteVerdict(r.reply)
-	return x.refuseChunk(r)
+	x.msg.Cause = v.Cause
+	x.noteVerdict(v)
+	return x.refuseChunk(v)
 }
 
 // openChunks begins the message at the origin. A refusal is the client's answer
@@ -190,7 +186,7 @@ func (x *session) openChunks() *ending {
 	r, e := x.sendData()
 	switch {
 	case e != nil:
-		return x.failChunk(failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce})
+		return x.failChunk(*undone(e))
 	case r.Code == 354:
 		x.tx.state = inChunks
 		x.msg.Opened = x.now.Sub(x.msg.Start)
@@ -278,11 +274,11 @@ func (x *session) chunkReply() *failure {
 	r, e := x.reply(x.o.Timeouts.Reply)
 	switch {
 	case e != nil:
-		return &failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce}
+		return undone(e)
 	case r.Code == 421:
-		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce}
+		return undone(x.originClosing(r))
 	case r.Code.Class() == 3:
-		return &failure{outcome: event.Deferred, why: event.ReasonOriginProtocol, then: x.wrongReply(r, "intermediate reply to BDAT"), at: atOnce}
+		return undone(x.wrongReply(r, "intermediate reply to BDAT"))
 	case !r.Code.Positive():
 		return x.refusedBy(r)
 	}

@@ -16,8 +16,8 @@ import (
 // forged address and the record's, stays that of the connection.
 
 var (
-	notTrusted  = deny(wording.NotTrusted)
-	claimInMail = deny(wording.ClaimInMail)
+	notTrusted  = wording.NotTrusted
+	claimInMail = wording.ClaimInMail
 )
 
 // claims are what a client has claimed. Few sessions have any.

@@ -6,6 +6,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -19,17 +20,17 @@ const (
 )
 
 var (
-	helloFirst   = deny(wording.HelloFirst)
-	mailFirst    = deny(wording.MailFirst)
-	nestedMail   = deny(wording.NestedMail)
-	rcptFirst    = deny(wording.NoRecipients)
-	noDomain     = deny(wording.RecipientDomain)
-	senderDomain = deny(wording.SenderDomain)
-	noExpand     = deny(wording.NoExpand)
-	notCarried   = deny(wording.NotOffered)
+	helloFirst   = wording.HelloFirst
+	mailFirst    = wording.MailFirst
+	nestedMail   = wording.NestedMail
+	rcptFirst    = wording.NoRecipients
+	noDomain     = wording.RecipientDomain
+	senderDomain = wording.SenderDomain
+	noExpand     = wording.NoExpand
+	notCarried   = wording.NotOffered
 
-	noVerify = &wording.NoVerify.Reply
-	helpText = &wording.Help.Reply
+	noVerify = wording.NoVerify
+	helpText = wording.Help
 )
 
 // collect handles the client's commands until a group is complete, and waits
@@ -232,7 +233,7 @@ func (x *session) dispatch() step {
 		x.forward(entry{verb: x.cmd.Verb})
 		return barrier
 	}
-	if r, s := x.judge(); r.reply != nil {
+	if v, s := x.judge(); v != nil {
 		return s
 	}
 	return x.minor()
@@ -277,34 +278,33 @@ func (x *session) forward(en entry) step {
 }
 
 // local answers x.cmd without the origin, behind the replies outstanding.
-func (x *session) local(r *smtp.Reply) step {
-	x.ledger.add(entry{reply: r})
+func (x *session) local(v *verdict.V) step {
+	x.ledger.add(entry{own: v})
 	return proceed
 }
 
 // excuse is local for a refusal of which the client need not have known.
-func (x *session) excuse(r refusal) step {
-	x.told = r
-	x.ledger.add(entry{reply: r.reply, why: r.why})
-	return proceed
+func (x *session) excuse(v *verdict.V) step {
+	x.told = v
+	return x.local(v)
 }
 
 // refuse is local for what the client should not have said. Too much of it
 // ends the session.
-func (x *session) refuse(r refusal) step {
-	x.slipLine(r.reply, r.why)
+func (x *session) refuse(v *verdict.V) step {
+	x.slipLine(v)
 	x.rec.Errors++
 	if x.rec.Errors > x.rules.Errors {
-		x.told = refusal{tooMany.reply, tooMany.why}
+		x.told = tooMany.verdict
 		return x.stop(tooMany)
 	}
-	return x.excuse(r)
+	return x.excuse(v)
 }
 
 // stop ends the session behind the replies outstanding.
 func (x *session) stop(e *ending) step {
 	if offences[e.end] {
-		x.slipLine(e.reply, e.why)
+		x.slipLine(e.verdict)
 	}
 	x.ledger.add(entry{end: e})
 	return barrier
@@ -315,27 +315,26 @@ func (x *session) orphan() step {
 	switch {
 	case x.cmd.Verb == smtp.QUIT:
 		return x.stop(localQuit)
-	case x.cmd.Verb == smtp.RCPT && x.tx.state != noMail && x.dropped.reply != nil:
-		x.noteRefusedRecipient(x.noteRecipient(), refusal{x.dropped.reply, x.dropped.why})
+	case x.cmd.Verb == smtp.RCPT && x.tx.state != noMail && x.dropped.verdict.IsSaid():
+		x.noteRefusedRecipient(x.noteRecipient(), x.dropped.verdict)
 	}
 	return x.stop(x.dropped)
 }
 
-// judge asks the policy about x.cmd. It returns no reply when x.cmd may pass,
-// else what it is refused with, and what follows.
-func (x *session) judge() (refusal, step) {
+// judge asks the policy about x.cmd. It returns nil when x.cmd may pass, else what it is
+// refused with, and what follows.
+func (x *session) judge() (*verdict.V, step) {
 	v := x.o.Inspector.Command(&x.env, &x.cmd)
-	r := refusal{v.Reply, v.Reason}
 	switch {
-	case v.Action == protocol.Accept:
-		return refusal{}, proceed
-	case v.Action == protocol.Reject && x.overflows(v.Reason):
-		return r, x.excuse(r)
-	case v.Action == protocol.Reject:
-		s := x.refuse(r)
-		return x.told, s
+	case v == nil:
+		return nil, proceed
+	case v.Ends():
+		return v, x.stop(policyEnding(v))
+	case x.overflows(v.Reason):
+		return v, x.excuse(v)
 	}
-	return r, x.stop(policyEnding(v))
+	s := x.refuse(v)
+	return x.told, s
 }
 
 // overflows reports whether a recipient is one too many of a message, and not yet

@@ -221,8 +221,8 @@ func TestLedgerForgets(t *testing.T) {
 		x := open(Options{}, newMemoryLeg())
 		x.group = new(group)
 		l := &x.ledger
-		l.add(entry{reply: noVerify, why: event.ReasonPolicy})
-		l.add(entry{reply: helpText})
+		l.add(entry{own: noVerify})
+		l.add(entry{own: helpText})
 		done(x)
 		if *l != (ledger{}) {
 			t.Errorf("%s: %v", name, l.entries[:2])

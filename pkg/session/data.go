@@ -4,9 +4,9 @@ import (
 	"bytes"
 
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -26,7 +26,7 @@ func (x *session) dataCommand() step {
 	case x.tx.body == smtp.BodyBinaryMIME:
 		return x.refuse(needChunks)
 	}
-	if r, s := x.judge(); r.reply != nil {
+	if v, s := x.judge(); v != nil {
 		return s
 	}
 	x.forward(entry{verb: smtp.DATA})
@@ -173,11 +173,11 @@ func (x *session) handContent(out []byte, ev smtp.BodyEvent, fault smtp.Fault) (
 	x.tx.ended = ev == smtp.BodyEnd
 	switch {
 	case fault != smtp.NoFault:
-		return faulty(fault), false
+		return rejected(badContent[fault]), false
 	case x.rules.Size > 0 && x.msg.Size > x.rules.Size:
-		return &oversize, false
+		return oversize, false
 	case x.unannounced(out):
-		return &eightBit, false
+		return eightBit, false
 	case x.tx.ended:
 		f = x.complete(out)
 		return f, f == nil
@@ -206,7 +206,7 @@ func (x *session) unannounced(out []byte) bool {
 func (x *session) complete(tail []byte) *failure {
 	x.msg.Content = x.now.Sub(x.msg.Start)
 	x.env.Size = x.msg.Size
-	if v := x.o.Inspector.End(&x.env); v.Action != protocol.Accept {
+	if v := x.o.Inspector.End(&x.env); v != nil {
 		return judged(v)
 	}
 	if e := x.commit(tail); e != nil {
@@ -270,13 +270,13 @@ func (x *session) conclusion(r smtp.WireReply) *ending {
 		x.idled = 0
 	}
 	if r.Code == 421 {
-		x.endTransaction(event.Deferred, event.NoReason)
+		x.endTransaction(event.Deferred, event.Cause{})
 		return x.originClosing(r)
 	}
-	why := event.NoReason
+	var why event.Cause
 	e := x.deliver(r)
 	if e != nil {
-		x.msg.Client, why = event.Answer{}, e.why
+		x.msg.Client, why = event.Answer{}, e.cause()
 	}
 	x.endTransaction(outcomeOf(r.Code), why)
 	switch {
@@ -300,12 +300,24 @@ func (x *session) deliver(r smtp.WireReply) *ending {
 // failure is a message that will not be completed, and what its client is told
 // when it has sent it all: before, it would not listen.
 type failure struct {
-	reply   *smtp.Reply // ours
-	last    []byte      // or the origin's, ready to be sent
+	verdict *verdict.V // ours; nil: the origin refused it
+	last    []byte     // the origin's reply, ready to be sent
 	outcome event.Outcome
-	why     event.Reason // NoReason: the origin refused it
-	then    *ending      // how the session ends
-	at      moment       // and when
+	then    *ending // how the session ends
+	at      moment  // and when
+}
+
+// cause is why, unless the origin refused it.
+func (f *failure) cause() event.Cause {
+	if f.verdict == nil {
+		return event.Cause{}
+	}
+	return f.verdict.Cause
+}
+
+// undone is a message that comes to nothing because the session ends.
+func undone(e *ending) *failure {
+	return &failure{verdict: e.verdict, outcome: event.Deferred, then: e, at: atOnce}
 }
 
 type moment bool
@@ -332,10 +344,8 @@ func (x *session) failed(f failure, e *ending) *ending {
 	switch {
 	case e.isGone():
 		unread = e
-	case f.reply != nil:
-		x.noteVerdict(f.reply)
-	case f.at == atOnce && f.then.reply != nil:
-		x.noteVerdict(f.then.reply)
+	case f.verdict.IsSaid():
+		x.noteVerdict(f.verdict)
 	}
 	if e == nil && f.at == nextCommand {
 		unread = x.refuseContent(f)
@@ -343,14 +353,14 @@ func (x *session) failed(f failure, e *ending) *ending {
 	if unread != nil {
 		x.msg.Client = event.Answer{}
 	}
-	x.endTransaction(f.outcome, f.why)
+	x.endTransaction(f.outcome, f.cause())
 	switch {
 	case unread != nil:
 		return unread
 	case f.at == atOnce:
 		return f.then
 	case e != nil:
-		return &ending{end: f.then.end, why: f.why, detail: f.why.String(), reply: f.reply, last: f.last, origin: Abort}
+		return &ending{end: f.then.end, verdict: f.verdict, detail: f.cause().Reason.String(), last: f.last, origin: Abort}
 	}
 	return nil
 }
@@ -358,8 +368,8 @@ func (x *session) failed(f failure, e *ending) *ending {
 // refuseContent writes the refusal of a message that the client has sent to its end.
 func (x *session) refuseContent(f failure) *ending {
 	e := x.say(f.last) // nothing, where the reply is ours
-	if f.reply != nil {
-		e = x.tell(f.reply, f.why)
+	if f.verdict.IsSaid() {
+		e = x.tell(f.verdict)
 	}
 	if e != nil {
 		return e
@@ -411,53 +421,33 @@ func (x *session) interrupted(e *ending) *failure {
 	}
 	switch {
 	case lost != nil && e == originTalks:
-		return &failure{outcome: event.Deferred, why: lost.why, then: lost, at: atOnce}
+		return undone(lost)
 	case lost != nil:
-		return &failure{outcome: event.Deferred, why: e.why, then: e, at: atOnce}
+		return undone(e)
 	case r.Code == 421:
-		return &failure{outcome: event.Deferred, why: event.ReasonOriginClosing, then: x.originClosing(r), at: atOnce}
+		return undone(x.originClosing(r))
 	case r.Code.Class() == 4 || r.Code.Class() == 5:
 		return &failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
 	}
-	x.noteRewritten(r.Raw(), earlyReply.Code)
-	return &failure{reply: earlyReply, outcome: event.Deferred, why: event.ReasonUnexpectedReply, then: originGone}
+	x.noteRewritten(r.Raw(), tooSoon.Code)
+	return &failure{verdict: tooSoon, outcome: event.Deferred, then: originGone}
+}
+
+// rejected is a message that is refused for good as soon as the client has sent it all.
+func rejected(v *verdict.V) *failure {
+	return &failure{verdict: v, outcome: event.Refused, then: afterContent}
 }
 
 var (
-	earlyReply  = &wording.OriginTooSoon.Reply
-	bareNewline = &wording.BareNewline.Reply
-	nulOctet    = &wording.HasNUL.Reply
-	longLine    = &wording.LongText.Reply
+	tooSoon  = wording.OriginTooSoon
+	oversize = rejected(wording.TooLarge) // as soon as it is too large, RFC 1870 section 6.3
+	eightBit = rejected(wording.EightBit) // that was not announced by BODY=8BITMIME
 )
 
-// oversize refuses a message as soon as it is too large, RFC 1870 section 6.3.
-var oversize = failure{
-	reply:   &wording.TooLarge.Reply,
-	outcome: event.Refused, why: event.ReasonMessageSize, then: afterContent,
-}
-
-// eightBit refuses content that was not announced by BODY=8BITMIME.
-var eightBit = failure{
-	reply:   &wording.EightBit.Reply,
-	outcome: event.Refused, why: event.ReasonEightBit, then: afterContent,
-}
-
-// faulty refuses a message for its octets.
-func faulty(f smtp.Fault) *failure {
-	r := bareNewline
-	switch f {
-	case smtp.NUL:
-		r = nulOctet
-	case smtp.LongLine:
-		r = longLine
-	}
-	return &failure{reply: r, outcome: event.Refused, why: contentReasons[f], then: afterContent}
-}
-
 // judged refuses a complete message by policy.
-func judged(v inspect.Verdict) *failure {
-	f := &failure{reply: v.Reply, outcome: outcomeOf(v.Reply.Code), why: v.Reason, then: afterContent}
-	if v.Action == protocol.Disconnect {
+func judged(v *verdict.V) *failure {
+	f := &failure{verdict: v, outcome: outcomeOf(v.Code), then: afterContent}
+	if v.Ends() {
 		f.then, f.at = policyEnding(v), atOnce
 	}
 	return f

@@ -7,6 +7,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // greet passes the origin's greeting on. A client that has spoken before it is
@@ -20,7 +21,7 @@ func (x *session) greet() *ending {
 	x.noteGreeting(r)
 	switch class := r.Code.Class(); {
 	case class == 4 || class == 5:
-		return &ending{end: event.EndOriginRefused, why: event.ReasonOriginRefused, last: r.AppendTo(nil)}
+		return &ending{end: event.EndOriginRefused, verdict: verdict.Silent(event.ReasonOriginRefused), last: r.AppendTo(nil)}
 	case r.Code != 220:
 		return x.wrongReply(r, "greeting with code "+strconv.Itoa(int(r.Code)))
 	case len(x.origin.window()) > 0:
@@ -50,7 +51,7 @@ func (x *session) tooEarly() *ending {
 		noise.detail = smtp.ForeignProtocol(said)
 		e = &noise
 	}
-	x.slip(said, e.reply, e.why)
+	x.slip(said, e.verdict)
 	return e
 }
 
@@ -60,7 +61,7 @@ func (x *session) hello() step {
 	if x.ledger.n > 0 {
 		return hold
 	}
-	if r, s := x.judge(); r.reply != nil {
+	if v, s := x.judge(); v != nil {
 		return s
 	}
 	x.noteHello()
@@ -86,7 +87,7 @@ func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
 	if r.Code != 250 { // the only one there is, and the one of the lines that we offer
 		return x.wrongReply(r, v.String()+" answered with code "+strconv.Itoa(int(r.Code)))
 	}
-	x.endTransaction(event.Abandoned, event.ReasonHello)
+	x.endTransaction(event.Abandoned, event.Cause{Reason: event.ReasonHello})
 	x.unclaim()
 	x.hailed = true
 	x.forget()

@@ -4,8 +4,8 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // group is what a session needs while it handles commands, and not while it
@@ -16,7 +16,7 @@ type group struct {
 	refusal *smtp.Reply // why cmd is no command we carry
 	broken  *ending     // why the line was not even a line
 	held    bool        // cmd waits until the ledger is settled
-	told    refusal     // what cmd was refused with
+	told    *verdict.V  // what cmd was refused with
 	ledger  ledger
 }
 
@@ -36,7 +36,7 @@ func (x *session) park() {
 	if g.held { // and never handled
 		g.wipe()
 	}
-	g.cmd, g.line, g.refusal, g.broken, g.held, g.told = smtp.Command{}, nil, nil, nil, false, refusal{}
+	g.cmd, g.line, g.refusal, g.broken, g.held, g.told = smtp.Command{}, nil, nil, nil, false, nil
 	g.ledger.forget()
 	groups.Put(g)
 }
@@ -58,11 +58,10 @@ const window = 32
 
 // entry is one command of the client and where its reply comes from.
 type entry struct {
-	reply *smtp.Reply  // ours
-	end   *ending      // ours, and it ends the session
-	why   event.Reason // of ours, when it refuses
-	verb  smtp.Verb    // else the origin's, which is read when its turn comes
-	rcpt  int          // RCPT: its number in the message, from 0
+	own  *verdict.V // ours
+	end  *ending    // ours, and it ends the session
+	verb smtp.Verb  // else the origin's, which is read when its turn comes
+	rcpt int        // RCPT: its number in the message, from 0
 }
 
 // ledger lists the commands that have no reply yet, in the client's order. It is
@@ -81,7 +80,7 @@ func (l *ledger) add(e entry) {
 
 // owed reports whether a reply of the origin is outstanding from entry i on.
 func (l *ledger) owed(i int) bool {
-	return slices.ContainsFunc(l.entries[i:l.n], func(e entry) bool { return e.reply == nil && e.end == nil })
+	return slices.ContainsFunc(l.entries[i:l.n], func(e entry) bool { return e.own == nil && e.end == nil })
 }
 
 // forget empties the ledger. Replies of ours that it named belong to a session.
@@ -112,8 +111,8 @@ func (x *session) settle() *ending {
 func (x *session) answer(i int, lost *ending) *ending {
 	en := &x.ledger.entries[i]
 	switch {
-	case en.reply != nil:
-		return x.tell(en.reply, en.why)
+	case en.own != nil:
+		return x.tell(en.own)
 	case en.end != nil:
 		return en.end
 	}

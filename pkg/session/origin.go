@@ -110,14 +110,13 @@ func (x *session) toOrigin(p []byte) *ending {
 }
 
 // slowOrigin ends a message of which the origin takes less than the least rate.
-var slowOrigin = &ending{end: event.EndOriginTimeout, why: event.ReasonSlowOrigin, detail: "the origin takes the content too slowly",
-	reply: &wording.SlowOrigin.Reply, origin: Abort}
+var slowOrigin = &ending{end: event.EndOriginTimeout, verdict: wording.SlowOrigin, detail: "the origin takes the content too slowly", origin: Abort}
 
-var originDeaf = &ending{end: event.EndOriginTimeout, why: event.ReasonOriginTimeout, detail: "the origin does not read", reply: &wording.OriginDeaf.Reply, origin: Abort}
+var originDeaf = &ending{end: event.EndOriginTimeout, verdict: wording.OriginDeaf, detail: "the origin does not read", origin: Abort}
 
 // originTalks stands for an origin that speaks, or has closed, in the middle of
 // content. It never ends a session: see interrupted.
-var originTalks = &ending{end: event.EndOriginProtocol, why: event.ReasonOriginProtocol, detail: "reply inside content", reply: &wording.OriginGarbled.Reply, origin: Abort}
+var originTalks = &ending{end: event.EndOriginProtocol, verdict: wording.OriginGarbled, detail: "reply inside content", origin: Abort}
 
 // talking reports whether the origin has said something, or has closed.
 func (x *session) talking() bool {

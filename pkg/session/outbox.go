@@ -4,8 +4,8 @@ import (
 	"errors"
 	"net"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // outbox collects what is to be written in one go. It takes a page from the
@@ -60,17 +60,17 @@ func (x *session) reserve(n int) *ending {
 	return x.flush()
 }
 
-// tell queues a reply of our own; why is its reason, when it refuses. A refusal ends
-// with the session's id, if the rules want that: its reader can ask for the record.
-func (x *session) tell(r *smtp.Reply, why event.Reason) *ending {
-	if r.Code.Class() >= 4 {
-		x.noteRefusal(why)
+// tell queues a reply of our own. A refusal ends with the session's id, if the rules
+// want that: its reader can ask for the record.
+func (x *session) tell(v *verdict.V) *ending {
+	if v.Code.Class() >= 4 {
+		x.noteRefusal(v.Reason)
 	}
-	if e := x.reserve(len(r.Text) + 64); e != nil {
+	if e := x.reserve(len(v.Text) + 64); e != nil {
 		return e
 	}
-	b := r.AppendTo(x.out.grow())
-	if x.rules.ReplyID && r.Code.Class() >= 4 {
+	b := v.AppendTo(x.out.grow())
+	if x.rules.ReplyID && v.Code.Class() >= 4 {
 		b = append(b[:len(b)-len(lineEnd)], " [session "...)
 		b, _ = x.o.Flow.ID.AppendText(b) // cannot fail
 		b = append(b, "]\r\n"...)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // notes keeps the texts of the records: one piece of memory per session, in
@@ -219,10 +220,10 @@ func (x *session) noteRecipientReply(n int, r smtp.WireReply) {
 	}
 }
 
-func (x *session) noteRefusedRecipient(n int, r refusal) {
-	x.countRecipient(r.reply.Code)
+func (x *session) noteRefusedRecipient(n int, v *verdict.V) {
+	x.countRecipient(v.Code)
 	if n < len(x.kept) {
-		x.kept[n].Answer, x.kept[n].Reason = x.noteOwn(r.reply), r.why
+		x.kept[n].Answer, x.kept[n].Cause = x.noteOwn(&v.Reply), x.placed(v.Cause)
 	}
 }
 
@@ -264,12 +265,19 @@ func (x *session) noteClosing(r smtp.WireReply) {
 }
 
 // noteVerdict keeps what we tell the client about the message.
-func (x *session) noteVerdict(r *smtp.Reply) { x.msg.Client = x.noteOwn(r) }
+func (x *session) noteVerdict(v *verdict.V) { x.msg.Client = x.noteOwn(&v.Reply) }
+
+// placed completes a cause with the place where the file has its rule.
+func (x *session) placed(c event.Cause) event.Cause {
+	c.Rule = x.rules.Placed(c.Rule)
+	return c
+}
 
 // closeMessage hands the record of the message to the sink and forgets it.
-func (x *session) closeMessage(o event.Outcome, why event.Reason) {
+func (x *session) closeMessage(o event.Outcome, why event.Cause) {
 	m := &x.msg
-	m.Outcome, m.Reason = x.settled(o, why)
+	m.Outcome, m.Cause = x.settled(o, why)
+	m.Cause = x.placed(m.Cause)
 	m.Total = x.now.Sub(m.Start)
 	m.Recipients = x.kept
 	x.rec.Used |= m.Used
@@ -307,49 +315,49 @@ func (x *session) shrink() {
 // was written, one refusal for now makes that of the message one for now, and the
 // reason is the first of ours of that kind; there is none where only the origin
 // refused.
-func (x *session) settled(o event.Outcome, why event.Reason) (event.Outcome, event.Reason) {
+func (x *session) settled(o event.Outcome, why event.Cause) (event.Outcome, event.Cause) {
 	switch {
 	case o != event.Abandoned:
 		return o, why
 	case x.msg.Client.Code.Class() >= 4:
-		return outcomeOf(x.msg.Client.Code), x.msg.Reason
+		return outcomeOf(x.msg.Client.Code), x.msg.Cause
 	case x.msg.Accepted > 0 || x.msg.Refused == x.tx.unread:
 		return event.Abandoned, why
 	}
 	if slices.ContainsFunc(x.kept, deferred) {
-		return event.Deferred, firstReason(x.kept, true)
+		return event.Deferred, firstCause(x.kept, true)
 	}
-	return event.Refused, firstReason(x.kept, false)
+	return event.Refused, firstCause(x.kept, false)
 }
 
 // deferred reports whether a recipient was refused for now.
 func deferred(r event.Recipient) bool { return r.Answer.Code.Class() == 4 }
 
-// firstReason returns our first reason for refusing recipients, for now or for
-// good.
-func firstReason(list []event.Recipient, forNow bool) event.Reason {
+// firstCause returns why we refused the first recipient of those that were refused for
+// now, or for good.
+func firstCause(list []event.Recipient, forNow bool) event.Cause {
 	for _, r := range list {
 		if r.Reason != event.NoReason && deferred(r) == forNow {
-			return r.Reason
+			return r.Cause
 		}
 	}
-	return event.NoReason
+	return event.Cause{}
 }
 
 // closeRecord hands out the records that a session's end completes.
 func (x *session) closeRecord(e *ending) {
 	if x.msg.Number != 0 {
 		o, why := x.lost(e)
-		if e.reply != nil && x.msg.Client.Code.Class() < 4 { // else it is not about the message
-			x.noteVerdict(e.reply)
+		if e.verdict.IsSaid() && x.msg.Client.Code.Class() < 4 { // else it is not about the message
+			x.noteVerdict(e.verdict)
 		}
 		x.endTransaction(o, why)
 	}
 	r := &x.rec
 	r.End, r.Detail = e.end, e.detail
 	switch {
-	case e.reply != nil:
-		r.Last = x.noteOwn(e.reply)
+	case e.verdict.IsSaid():
+		r.Last, r.Rule = x.noteOwn(&e.verdict.Reply), x.placed(e.verdict.Cause).Rule
 	case e.last != nil:
 		said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
 		r.Closing = x.noteAnswer(said)
@@ -361,14 +369,14 @@ func (x *session) closeRecord(e *ending) {
 }
 
 // lost is what became of a message that was open when its session ended, and why.
-func (x *session) lost(e *ending) (event.Outcome, event.Reason) {
+func (x *session) lost(e *ending) (event.Outcome, event.Cause) {
 	switch {
 	case x.tx.committed:
-		return event.Unknown, e.why
+		return event.Unknown, e.cause()
 	case x.msg.Client.Code.Class() >= 4 && e.end != event.EndOriginClosing: // it was refused before
-		return outcomeOf(x.msg.Client.Code), x.msg.Reason
+		return outcomeOf(x.msg.Client.Code), x.msg.Cause
 	}
-	return lostOutcome(e.end), e.why
+	return lostOutcome(e.end), e.cause()
 }
 
 func lostOutcome(e event.End) event.Outcome {

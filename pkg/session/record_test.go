@@ -11,7 +11,9 @@ import (
 	"weak"
 
 	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/record"
+	"github.com/portreeve/portreeve/pkg/smtp"
 )
 
 // recordsOf plays a conversation and returns its records as JSON.
@@ -171,5 +173,31 @@ func TestOffence(t *testing.T) {
 	list, _ := recordsOf(t, conversation{"offence", "250-mx\r\n550 \x1b[2Jevil\r\n", []turn{{"EHLO c\r\n", 1}}, nil, nil}, func(*play) {})
 	if s := list[len(list)-1]; s["offence"] != "250-mx\\x0d\n550 \\x1b[2Jevil\\x0d\n" || s["detail"] != "reply lines with different codes" {
 		t.Errorf("got %v", s)
+	}
+}
+
+// TestRecordsNameTheRule: what we refuse is told with the key that decided and the place
+// where that is set, up to the end of the session.
+func TestRecordsNameTheRule(t *testing.T) {
+	list, text := recordsOf(t, conversation{"rules", fullEHLO, []turn{
+		{"EHLO c\r\n", 1}, {"MAIL FROM:<a@c>\r\nRCPT TO:<b%d@d>\r\n", 2}, {"RSET\r\n", 1}, {"ETRN x\r\n", 1},
+	}, nil, nil}, func(p *play) {
+		p.rules.RefusePercent, p.rules.Errors = true, 1
+		p.rules.Commands = []protocol.Command{{Verb: smtp.ETRN, Place: "p.yaml:9", Action: protocol.Reject, Reply: smtp.Reply{Code: 502, Text: "No"}}}
+		p.rules.Given = map[string]*protocol.Rule{"smtp.refuse_percent": {Key: "smtp.refuse_percent", Place: "p.yaml:7"}}
+		p.rules.Keywords |= smtp.SetOf(smtp.ExtETRN)
+	})
+	if len(list) != 2 {
+		t.Fatalf("%d records: %s", len(list), text)
+	}
+	m, s := list[0], list[1]
+	to := m["to"].([]any)[0].(map[string]any)
+	for what, of := range map[string]map[string]any{"message": m, "recipient": to, "offence": s["client_offence"].(map[string]any)} {
+		if of["reason"] != "indirect-address" || of["rule"] != "smtp.refuse_percent" || of["place"] != "p.yaml:7" {
+			t.Errorf("%s: %v", what, of)
+		}
+	}
+	if s["end"] != "too-many-errors" || s["rule"] != "smtp.limits.errors" || s["place"] != nil {
+		t.Errorf("session: %v", s)
 	}
 }

@@ -3,6 +3,7 @@ package session
 import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -11,25 +12,25 @@ import (
 // those of messages.
 
 // slip is the client's first words that we refused. Few sessions have one.
-func (x *session) slip(said []byte, r *smtp.Reply, why event.Reason) {
+func (x *session) slip(said []byte, v *verdict.V) {
 	if len(said) == 0 || x.rec.Slip.Answer.Code != 0 { // of an empty line there is nothing to say
 		return
 	}
 	said = said[:min(len(said), maxOffence)]
 	x.rec.Slip = event.Slip{
 		Said:   smtp.AppendSayable(nil, said, x.secretive),
-		Answer: event.Answer{Code: r.Code, Text: r.AppendText(nil)},
-		Reason: why,
+		Answer: event.Answer{Code: v.Code, Text: v.AppendText(nil)},
+		Cause:  x.placed(v.Cause),
 	}
 }
 
 // slipLine is slip for x.cmd.
-func (x *session) slipLine(r *smtp.Reply, why event.Reason) {
+func (x *session) slipLine(v *verdict.V) {
 	said := x.line
 	if x.broken != nil && x.broken != tooMany { // it is no line, and still there
 		said = x.client.window()
 	}
-	x.slip(said, r, why)
+	x.slip(said, v)
 }
 
 // offences are the ends by which a client's words are refused.
@@ -42,7 +43,7 @@ func (x *session) refuseSyntax() step {
 	if x.cmd.Verb == smtp.RCPT && x.msg.Number != 0 {
 		x.tx.unread++
 	}
-	return x.recorded(x.refuse(refusal{x.refusal, wording.Grammar(x.refusal)}))
+	return x.recorded(x.refuse(wording.Grammar(x.refusal)))
 }
 
 // recorded puts a MAIL or RCPT that was refused into the record of a message, if there
@@ -60,20 +61,20 @@ func (x *session) recorded(s step) step {
 // noteRefusedSender begins the record of a message that came no further than MAIL,
 // unless another one is open. endFailed ends it: what recipients go with MAIL belong
 // to it.
-func (x *session) noteRefusedSender(r refusal) {
+func (x *session) noteRefusedSender(v *verdict.V) {
 	if x.tx.state != noMail {
 		return
 	}
 	x.endFailed()
 	x.noteSender()
-	x.noteVerdict(r.reply)
-	x.msg.Reason = r.why
+	x.noteVerdict(v)
+	x.msg.Cause = v.Cause
 }
 
 // noteLostRecipient keeps what the client reads in place of the origin's reply to
 // RCPT, when the session ends instead.
 func (x *session) noteLostRecipient(en *entry, e *ending) {
-	if en.verb == smtp.RCPT && e.reply != nil {
-		x.noteRefusedRecipient(en.rcpt, refusal{e.reply, e.why})
+	if en.verb == smtp.RCPT && e.verdict.IsSaid() {
+		x.noteRefusedRecipient(en.rcpt, e.verdict)
 	}
 }

@@ -28,7 +28,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
-	"github.com/portreeve/portreeve/pkg/wording"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // Options are what a session needs to know. Zero values stand for the defaults
@@ -185,14 +185,14 @@ func Run(o Options, client, origin Leg) Outcome {
 	return carry(Begin(o, client, origin))
 }
 
-// Refuse tells a client for whom there is no origin leg so, by the reply r, and
-// makes the record with its reason. r closes the session, so its code is 421.
-func Refuse(o Options, client Leg, r *wording.Reply) Outcome {
+// Refuse tells a client for whom there is no origin leg so, and makes the record with
+// the reason. v closes the session, so its code is 421.
+func Refuse(o Options, client Leg, v *verdict.V) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
 		return x.finish(e)
 	}
-	return x.finish(&ending{end: event.EndNoOrigin, why: r.Why, reply: &r.Reply})
+	return x.finish(&ending{end: event.EndNoOrigin, verdict: v})
 }
 
 func open(o Options, client Leg) *session {
@@ -273,8 +273,8 @@ func (x *session) body() *ending {
 // finish says the last words, writes the record and lets go of everything.
 func (x *session) finish(e *ending) Outcome {
 	client := e.client
-	if e.reply != nil {
-		x.tell(e.reply, e.why)
+	if e.verdict.IsSaid() {
+		x.tell(e.verdict)
 	}
 	if e.last != nil {
 		x.say(e.last)
@@ -282,7 +282,8 @@ func (x *session) finish(e *ending) Outcome {
 	if client == Graceful && x.flush() != nil {
 		client = Abort
 		unread := *e
-		e, unread.reply, unread.last = &unread, nil, nil // nobody has read them
+		unread.verdict, unread.last = e.verdict.Unsaid(), nil // nobody has read them
+		e = &unread
 	}
 	origin := e.origin
 	if x.dropped != nil || x.tx.state == inContent || x.tx.state == inChunks {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
 )
 
@@ -70,16 +71,14 @@ type Tunnel func(idle time.Duration, until time.Time) event.Opaque
 type closer interface{ CloseNotify() error }
 
 var (
-	startNow   = &wording.StartTLS.Reply
-	tlsNotNow  = &wording.TLSNotNow.Reply
-	tlsInMail  = deny(wording.TLSInMail)
-	tlsAfter   = deny(wording.TLSAfterAuth)
-	mustStart  = deny(wording.NeedsTLS)
-	cannotMust = deny(wording.NeedsTLSLater)
+	tlsInMail  = wording.TLSInMail
+	tlsAfter   = wording.TLSAfterAuth
+	mustStart  = wording.NeedsTLS
+	cannotMust = wording.NeedsTLSLater
 
-	clientAhead = &ending{end: event.EndEarlyTalker, why: event.ReasonBehindStartTLS, detail: "octets behind STARTTLS", reply: &wording.BehindTLS.Reply}
-	originPlain = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: &wording.OriginPlain.Reply}
-	originTLS   = &ending{end: event.EndOriginTLS, why: event.ReasonOriginTLS, reply: &wording.OriginTLS.Reply, origin: Abort}
+	clientAhead = &ending{end: event.EndEarlyTalker, verdict: wording.BehindTLS, detail: "octets behind STARTTLS"}
+	originPlain = &ending{end: event.EndOriginTLS, verdict: wording.OriginPlain}
+	originTLS   = &ending{end: event.EndOriginTLS, verdict: wording.OriginTLS, origin: Abort}
 )
 
 // armour is how far TLS has come.
@@ -198,13 +197,13 @@ func (x *session) switchLegs() *ending {
 		}
 		if !x.tls.origin {
 			x.noteStart(*x.rec.OriginTLS)
-			return x.tell(tlsNotNow, event.ReasonOriginTLS)
+			return x.tell(wording.TLSNotNow)
 		}
 	}
 	if x.client.hasSent() { // making the origin's TLS took its time
 		return x.endAhead()
 	}
-	if e := x.tell(startNow, event.NoReason); e != nil {
+	if e := x.tell(wording.StartTLS); e != nil {
 		return e
 	}
 	if e := x.flush(); e != nil {
@@ -227,7 +226,7 @@ func (x *session) startClient() *ending {
 	t := x.handshake(&x.client, x.o.TLS.ClientSide)
 	x.rec.ClientTLS = &t
 	if !t.Active() {
-		return &ending{end: event.EndClientTLS, why: event.ReasonClientTLS, detail: t.Failure.String()}
+		return &ending{end: event.EndClientTLS, verdict: verdict.Silent(event.ReasonClientTLS), detail: t.Failure.String()}
 	}
 	x.tls.client = true
 	x.afresh()
@@ -293,9 +292,9 @@ func (x *session) tunnel() *ending {
 	x.now = time.Now()
 	x.rec.Opaque = &o
 	if o.Detail != "" {
-		return &ending{end: event.EndOpaque, why: event.ReasonOpaque, detail: o.Detail, client: Abort, origin: Abort}
+		return &ending{end: event.EndOpaque, verdict: verdict.Silent(event.ReasonOpaque), detail: o.Detail, client: Abort, origin: Abort}
 	}
-	return &ending{end: event.EndOpaque, why: event.ReasonOpaque}
+	return &ending{end: event.EndOpaque, verdict: verdict.Silent(event.ReasonOpaque)}
 }
 
 // farewell tells the peers that have TLS that nothing more comes.

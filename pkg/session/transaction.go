@@ -59,9 +59,9 @@ func (x *session) mail() step {
 	}
 	x.endFailed() // one before it in the same group
 	x.noteSender()
-	if r, s := x.judge(); r.reply != nil {
-		x.noteVerdict(r.reply)
-		x.msg.Reason = r.why
+	if v, s := x.judge(); v != nil {
+		x.noteVerdict(v)
+		x.msg.Cause = v.Cause
 		return s
 	}
 	p := &x.cmd.Params
@@ -90,7 +90,7 @@ func (x *session) concludeMail(r smtp.WireReply) *ending {
 // the commands that went with it.
 func (x *session) endFailed() {
 	if x.tx.state == failed || x.tx.state == noMail && x.msg.Number != 0 {
-		x.endTransaction(outcomeOf(x.msg.Client.Code), x.msg.Reason)
+		x.endTransaction(outcomeOf(x.msg.Client.Code), x.msg.Cause)
 	}
 }
 
@@ -110,8 +110,8 @@ func (x *session) rcpt() step {
 	}
 	n := x.noteRecipient()
 	x.env.Recipients = x.tx.recipients
-	if r, s := x.judge(); r.reply != nil {
-		x.noteRefusedRecipient(n, r)
+	if v, s := x.judge(); v != nil {
+		x.noteRefusedRecipient(n, v)
 		return s
 	}
 	return x.forward(entry{verb: smtp.RCPT, rcpt: n})
@@ -129,7 +129,7 @@ func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
 // concludeRset: only an origin that says so has forgotten the transaction.
 func (x *session) concludeRset(r smtp.WireReply) *ending {
 	if r.Code.Positive() {
-		x.endTransaction(event.Abandoned, event.ReasonReset)
+		x.endTransaction(event.Abandoned, event.Cause{Reason: event.ReasonReset})
 		x.unclaim()
 	}
 	return x.pass(r)
@@ -138,7 +138,7 @@ func (x *session) concludeRset(r smtp.WireReply) *ending {
 // concludeQuit: a client that leaves is told 221, whatever its origin thinks.
 func (x *session) concludeQuit(r smtp.WireReply) *ending {
 	if r.Code != 221 {
-		x.noteRewritten(r.Raw(), localQuit.reply.Code)
+		x.noteRewritten(r.Raw(), localQuit.verdict.Code)
 		return localQuit
 	}
 	if e := x.pass(r); e != nil {
@@ -149,7 +149,7 @@ func (x *session) concludeQuit(r smtp.WireReply) *ending {
 
 // endTransaction writes the message's record, if there is one, and forgets the
 // transaction.
-func (x *session) endTransaction(o event.Outcome, why event.Reason) {
+func (x *session) endTransaction(o event.Outcome, why event.Cause) {
 	if x.tx.state != noMail || x.msg.Number != 0 {
 		x.closeMessage(o, why)
 	}

@@ -2,14 +2,14 @@ package session
 
 import (
 	"github.com/portreeve/portreeve/pkg/event"
-	"github.com/portreeve/portreeve/pkg/wording"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
 // Unannounced is Refuse for a client that was to begin with a PROXY header, and
 // did not; r is what it is told, why says what came. It is for now, since it is a
 // mistake of those who run the proxy or the gateway, and no mail shall bounce for it.
 // A client that is gone is told nothing.
-func Unannounced(o Options, client Leg, r *wording.Reply, why string, gone bool) Outcome {
+func Unannounced(o Options, client Leg, v *verdict.V, why string, gone bool) Outcome {
 	x := open(o, client)
 	switch {
 	case gone:
@@ -17,5 +17,5 @@ func Unannounced(o Options, client Leg, r *wording.Reply, why string, gone bool)
 	case x.o.Draining():
 		return x.finish(draining)
 	}
-	return x.finish(&ending{end: event.EndProxyHeader, why: r.Why, detail: why, reply: &r.Reply})
+	return x.finish(&ending{end: event.EndProxyHeader, verdict: v, detail: why})
 }

@@ -10,38 +10,58 @@ package wording
 
 import (
 	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/verdict"
 )
 
-// Reply is one of the gateway's own.
-type Reply struct {
-	smtp.Reply
-	Why  event.Reason // NoReason: it refuses nothing
-	Note string       // for the gateway's owner: when it is said
+// Text is a verdict of the gateway's own, with a note for the manual.
+type Text struct {
+	*verdict.V
+	Note string // for the gateway's owner: when it is said
 }
 
-var all []*Reply
+var all []Text
 
 // All returns every text, in the order of the manual.
-func All() []*Reply {
-	list := append([]*Reply(nil), all...)
+func All() []Text {
+	list := append([]Text(nil), all...)
 	for _, r := range smtp.Refusals() {
-		list = append(list, &Reply{Reply: *r, Why: Grammar(r), Note: "what the client said breaks the grammar of commands"})
+		list = append(list, Text{grammar[r], "what the client said breaks the grammar of commands"})
 	}
 	return list
 }
 
 // say makes a text. The class of its enhanced code is that of its code.
-func say(why event.Reason, code smtp.Code, subject, detail uint8, text, note string) *Reply {
-	r := &Reply{Why: why, Note: note}
-	r.Reply = smtp.Reply{Code: code, Enhanced: smtp.Enhanced{Class: uint8(code.Class()), Subject: subject, Detail: detail}, Text: text}
-	all = append(all, r)
-	return r
+func say(why event.Reason, code smtp.Code, subject, detail uint8, text, note string) *verdict.V {
+	v := &verdict.V{Cause: event.Cause{Reason: why}}
+	v.Reply = smtp.Reply{Code: code, Enhanced: smtp.Enhanced{Class: uint8(code.Class()), Subject: subject, Detail: detail}, Text: text}
+	all = append(all, Text{v, note})
+	return v
 }
 
-// Grammar is why package smtp refuses a command: it answers each kind of fault by a
-// code of its own.
-func Grammar(r *smtp.Reply) event.Reason {
+// by is say for what a rule decides, by its key in the file.
+func by(key string, why event.Reason, code smtp.Code, subject, detail uint8, text string) *verdict.V {
+	v := say(why, code, subject, detail, text, "see "+key)
+	v.Rule = &protocol.Rule{Key: key}
+	return v
+}
+
+// grammar are the verdicts on commands that package smtp refuses, by its replies.
+var grammar = func() map[*smtp.Reply]*verdict.V {
+	all := make(map[*smtp.Reply]*verdict.V)
+	for _, r := range smtp.Refusals() {
+		all[r] = &verdict.V{Reply: *r, Cause: event.Cause{Reason: grammarReason(r)}}
+	}
+	return all
+}()
+
+// Grammar returns the verdict on a command that package smtp refuses with r.
+func Grammar(r *smtp.Reply) *verdict.V { return grammar[r] }
+
+// grammarReason is why package smtp refuses a command: it answers each kind of fault by
+// a code of its own.
+func grammarReason(r *smtp.Reply) event.Reason {
 	switch r.Enhanced {
 	case smtp.Enhanced{Class: 5, Subject: 5, Detail: 2}:
 		return event.ReasonSyntax

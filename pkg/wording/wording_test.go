@@ -22,15 +22,15 @@ func TestTexts(t *testing.T) {
 			t.Errorf("%q is not printable ASCII", text)
 		case r.Note == "":
 			t.Errorf("%q has no note", text)
-		case (r.Why != event.NoReason) != (r.Code.Class() >= 4):
-			t.Errorf("%q has the reason %q", text, r.Why)
+		case (r.Reason != event.NoReason) != (r.Code.Class() >= 4):
+			t.Errorf("%q has the reason %q", text, r.Reason)
 		case int(r.Enhanced.Class) != r.Code.Class():
 			t.Errorf("%q contradicts itself", text)
 		case seen[text]:
 			t.Errorf("%q is there twice", text)
 		}
 		seen[text] = true
-		if r.Code == 421 && !strings.Contains(text, "please") && !strings.Contains(text, "clos") && !strings.Contains(text, "has to be") && r.Why != event.ReasonForeign {
+		if r.Code == 421 && !strings.Contains(text, "please") && !strings.Contains(text, "clos") && !strings.Contains(text, "has to be") && r.Reason != event.ReasonForeign {
 			t.Errorf("%q does not say whose turn it is", text)
 		}
 	}

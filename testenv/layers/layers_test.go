@@ -26,7 +26,7 @@ const (
 // layer, a package imports only those before it.
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice", "protocol"},
-	{"config", "event", "wording", "inspect", "plan", "descriptors"},
+	{"config", "event", "verdict", "wording", "inspect", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "record", "metrics"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
@@ -36,9 +36,10 @@ var layers = [][]string{
 var sideways = map[string][]string{
 	"descriptors": {"config"},
 	"flow":        {"zone"},
-	"inspect":     {"event", "wording"},
+	"inspect":     {"event", "verdict", "wording"},
 	"protocol":    {"smtp"},
-	"wording":     {"event"},
+	"wording":     {"event", "verdict"},
+	"verdict":     {"event"},
 	"plan":        {"config"},
 	"relay":       {"session"},
 	"keeper":      {"confine", "keyring"},
