@@ -128,7 +128,7 @@ func (s *stage) keepUp(ctx context.Context, start subject) (err error) {
 func (s *stage) describe() Load {
 	return Load{
 		Sessions: s.load.total(s.sessions), Parallel: s.load.total(s.parallel), Rounds: s.rounds,
-		Messages: s.messages, Octets: s.octets, Pipelined: s.pipelined, Secure: s.secure, Sources: len(s.env.MoreClients),
+		Messages: s.messages, Octets: s.octets, Pipelined: s.pipelined, Secure: s.secure, Unseen: s.unseen, Sources: len(s.env.MoreClients),
 	}
 }
 

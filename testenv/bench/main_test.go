@@ -60,7 +60,7 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 		measured = append(measured, c.Name)
 		checkSection(t, c)
 	}
-	if want := []string{"sessions", "pipelined", "large", "tls"}; !slices.Equal(measured, want) {
+	if want := []string{"sessions", "pipelined", "large", "tls", "unseen"}; !slices.Equal(measured, want) {
 		t.Errorf("sections %q, want %q", measured, want)
 	}
 	checkIdle(t, r.Idle)
