@@ -29,9 +29,9 @@ func measureAll(ctx context.Context, o *options) (*Results, error) {
 	return r, nil
 }
 
-// inRound returns the subjects in the order of a round.
-func (o *options) inRound(round int) []string {
-	order := slices.Clone(o.subjects)
+// inRound returns the subjects that take part, in the order of a round.
+func (o *options) inRound(w work, round int) []string {
+	order := slices.DeleteFunc(slices.Clone(o.subjects), func(name string) bool { return !takesPart(name, w) })
 	if round%2 == 1 { // so that nobody always comes after the same one
 		slices.Reverse(order)
 	}
@@ -42,6 +42,9 @@ func (o *options) inRound(round int) []string {
 // follow each other as fast as they can.
 func throughput(name string) func(context.Context, *options, work, *Results) error {
 	return func(ctx context.Context, o *options, w work, r *Results) error {
+		if len(o.inRound(w, 0)) == 0 {
+			return nil
+		}
 		section := &Section{Name: name}
 		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {
 			section.Load = s.describe()

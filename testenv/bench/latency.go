@@ -40,6 +40,9 @@ type Quantiles struct {
 
 // measureLatency lets one client after the other talk.
 func measureLatency(ctx context.Context, o *options, w work, r *Results) error {
+	if len(o.inRound(w, 0)) == 0 {
+		return nil
+	}
 	r.Latency = &Latency{Sessions: w.sessions, Rounds: w.rounds, Octets: w.octets}
 	err := o.takeTurns(ctx, w, func(s *stage, name string, round int) error {
 		series := r.Latency.find(name)

@@ -37,7 +37,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-func TestEverySectionMeasuresEverySubject(t *testing.T) {
+func TestEverySectionMeasuresEverySubjectThatTakesPart(t *testing.T) {
 	o := testOptions(t)
 	if err := run(t.Context(), o); err != nil {
 		t.Fatal(err)
@@ -63,8 +63,8 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 	if want := []string{"sessions", "pipelined", "large", "tls", "unseen"}; !slices.Equal(measured, want) {
 		t.Errorf("sections %q, want %q", measured, want)
 	}
-	checkIdle(t, r.Idle)
-	checkIdle(t, r.TLSIdle)
+	checkIdle(t, "idle", r.Idle)
+	checkIdle(t, "tls-idle", r.TLSIdle)
 	checkLatency(t, r.Latency)
 	checkConnect(t, r.Connect)
 	checkPackets(t, r.Packets)
@@ -74,9 +74,18 @@ func TestEverySectionMeasuresEverySubject(t *testing.T) {
 	leftNothing(t)
 }
 
+// participants returns the subjects that a section must have measured, and no more.
+func participants(section string) []string {
+	switch section {
+	case "tls", "tls-idle":
+		return []string{"direct", "haproxy", "nginx", "portreeve"}
+	}
+	return []string{"direct", "floor", "haproxy", "nginx", "portreeve"}
+}
+
 func checkSection(t *testing.T, c *Section) {
 	t.Helper()
-	for _, name := range names() {
+	for _, name := range participants(c.Name) {
 		s := c.find(name)
 		if s == nil || len(s.Rounds) != 1 {
 			t.Fatalf("%s: %s was not measured once: %+v", c.Name, name, s)
@@ -86,14 +95,17 @@ func checkSection(t *testing.T, c *Section) {
 			t.Errorf("%s: %s: %+v", c.Name, name, m)
 		}
 	}
-	if len(c.Ratios) != 2*len(names()) {
-		t.Errorf("%s: %d ratios", c.Name, len(c.Ratios))
+	if n := len(participants(c.Name)); len(c.Subjects) != n || len(c.Ratios) != 2*n {
+		t.Errorf("%s: %d subjects and %d ratios", c.Name, len(c.Subjects), len(c.Ratios))
 	}
 }
 
-func checkIdle(t *testing.T, i *Idle) {
+func checkIdle(t *testing.T, section string, i *Idle) {
 	t.Helper()
-	for _, name := range names() {
+	if want := participants(section); len(i.Subjects) != len(want) {
+		t.Errorf("%s of %d subjects, want %q", section, len(i.Subjects), want)
+	}
+	for _, name := range participants(section) {
 		s := i.find(name)
 		if s == nil || len(s.Rounds) != 1 || (s.Median.All > 0) != (name != "direct") {
 			t.Errorf("%s: %+v", name, s)
@@ -106,8 +118,8 @@ func checkIdle(t *testing.T, i *Idle) {
 
 func checkLatency(t *testing.T, l *Latency) {
 	t.Helper()
-	if len(l.Subjects) != len(names()) {
-		t.Errorf("latency of %d subjects", len(l.Subjects))
+	if want := participants("latency"); len(l.Subjects) != len(want) {
+		t.Errorf("latency of %d subjects, want %q", len(l.Subjects), want)
 	}
 	for _, s := range l.Subjects {
 		for _, q := range append(s.Steps, s.Whole) {
@@ -226,6 +238,26 @@ func leftNothing(t *testing.T) {
 	}
 }
 
+func TestWhoTakesPart(t *testing.T) {
+	o := options{subjects: names()}
+	for _, s := range allSections() {
+		if got := o.inRound(s.full, 0); s.name != "connect" && s.name != "packets" && !slices.Equal(got, participants(s.name)) {
+			t.Errorf("%s: %q, want %q", s.name, got, participants(s.name))
+		}
+	}
+	o.subjects = []string{"floor"}
+	for _, name := range []string{"tls", "tls-idle"} {
+		chosen, err := choose(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s, r := chosen[0], &Results{}
+		if err := s.measure(t.Context(), &o, s.full, r); err != nil || len(r.Sections) > 0 || r.TLSIdle != nil {
+			t.Errorf("%s without anybody: %+v, %v", name, r, err)
+		}
+	}
+}
+
 func TestCommandLine(t *testing.T) {
 	for _, bad := range [][]string{
 		{},
@@ -235,6 +267,7 @@ func TestCommandLine(t *testing.T) {
 		{"-hold", "x"},
 		{"-hold", "-only", "direct,haproxy", "-sections", "idle", "x"},
 		{"-hold", "-only", "direct", "x"},
+		{"-hold", "-only", "floor", "-sections", "tls", "x"},
 		{"-rounds", "-1", "x"},
 		{"-sessions", "-1", "x"},
 		{"-parallel", "-1", "x"},

@@ -140,11 +140,11 @@ func (o *options) work(s section) work {
 	return w
 }
 
-// takeTurns does something with every subject once per round, each on a stage
-// of its own.
+// takeTurns does something with every subject that takes part, once per round,
+// each on a stage of its own.
 func (o *options) takeTurns(ctx context.Context, w work, do func(s *stage, name string, round int) error) error {
 	for round := range w.rounds {
-		for _, name := range o.inRound(round) {
+		for _, name := range o.inRound(w, round) {
 			err := o.onStage(ctx, w, func(s *stage) error { return do(s, name, round) })
 			if err != nil {
 				return fmt.Errorf("round %d, %s: %w", round+1, name, err)

@@ -36,13 +36,24 @@ func (r *serving) verify(messages int) error {
 // subjects are what can be compared.
 var subjects = map[string]subject{
 	"direct":    startDirect,
+	"floor":     startFloor,
 	"haproxy":   startHAProxy,
 	"nginx":     startNginx,
 	"portreeve": startPortreeve,
 }
 
+// takesPart reports whether a subject can do a section's work.
+func takesPart(name string, w work) bool {
+	switch name {
+	case "floor": // it knows no TLS
+		return !w.secure
+	}
+	return true
+}
+
 // versions prepare commands whose first line names a subject's version.
 var versions = map[string]func(context.Context, *stage) *exec.Cmd{
+	"floor": func(ctx context.Context, _ *stage) *exec.Cmd { return exec.CommandContext(ctx, "cc", "--version") },
 	"haproxy": func(_ context.Context, s *stage) *exec.Cmd {
 		return s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-v")
 	},
