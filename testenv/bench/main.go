@@ -1,6 +1,6 @@
 // Command bench measures what portreeve costs, beside HAProxy, nginx, a floor in C
-// and plain routing that do the same carrying without looking at the mail.
-// `make bench` runs it with the path of the binary.
+// and plain routing that do the same carrying without looking at the mail, and
+// beside a Postfix that looks. `make bench` runs it with the path of the binary.
 //
 // It owns the measuring: a network of namespaces, a load and an origin in it,
 // subjects that take turns, and sections of results: the CPU time of the whole

@@ -79,8 +79,10 @@ func participants(section string) []string {
 	switch section {
 	case "tls", "tls-idle":
 		return []string{"direct", "haproxy", "nginx", "portreeve"}
+	case "unseen", "idle":
+		return []string{"direct", "floor", "haproxy", "nginx", "portreeve"}
 	}
-	return []string{"direct", "floor", "haproxy", "nginx", "portreeve"}
+	return []string{"direct", "floor", "haproxy", "nginx", "portreeve", "postfix"}
 }
 
 func checkSection(t *testing.T, c *Section) {
@@ -245,14 +247,17 @@ func TestWhoTakesPart(t *testing.T) {
 			t.Errorf("%s: %q, want %q", s.name, got, participants(s.name))
 		}
 	}
-	o.subjects = []string{"floor"}
-	for _, name := range []string{"tls", "tls-idle"} {
+	if many := (work{messages: 1, parallel: 500}); takesPart("postfix", many) || !takesPart("floor", many) {
+		t.Error("500 at once are for who needs no process for each")
+	}
+	o.subjects = []string{"postfix"}
+	for _, name := range []string{"tls", "idle"} {
 		chosen, err := choose(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s, r := chosen[0], &Results{}
-		if err := s.measure(t.Context(), &o, s.full, r); err != nil || len(r.Sections) > 0 || r.TLSIdle != nil {
+		if err := s.measure(t.Context(), &o, s.full, r); err != nil || len(r.Sections) > 0 || r.Idle != nil {
 			t.Errorf("%s without anybody: %+v, %v", name, r, err)
 		}
 	}

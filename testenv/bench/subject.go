@@ -40,6 +40,7 @@ var subjects = map[string]subject{
 	"haproxy":   startHAProxy,
 	"nginx":     startNginx,
 	"portreeve": startPortreeve,
+	"postfix":   startBeforeQueue,
 }
 
 // takesPart reports whether a subject can do a section's work.
@@ -47,6 +48,8 @@ func takesPart(name string, w work) bool {
 	switch name {
 	case "floor": // it knows no TLS
 		return !w.secure
+	case "postfix": // it knows no TLS towards the origin, and has a process for each session
+		return w.messages > 0 && !w.secure && !w.unseen && w.parallel <= mostBeforeQueue
 	}
 	return true
 }
@@ -59,6 +62,9 @@ var versions = map[string]func(context.Context, *stage) *exec.Cmd{
 	},
 	"nginx":     func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
 	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd { return s.portreeve(ctx, "version") },
+	"postfix": func(_ context.Context, s *stage) *exec.Cmd {
+		return s.unpacked(s.env.Gateway, "postfix", "sh", "-c", "exec postconf -d mail_version 2>/dev/null") // it misses its configuration aloud
+	},
 }
 
 // names returns the names of all subjects.
