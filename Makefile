@@ -96,7 +96,7 @@ demo: root ## a message through the gateway to a real Postfix, as root
 	$(MAKE) --no-print-directory build
 	$(GO) run ./testenv/demo bin/portreeve
 
-bench: root ## cost beside HAProxy, nginx and routing, as root; BENCH=short for a minute
+bench: root ## cost beside HAProxy, nginx, Postfix and routing, as root; BENCH=short for minutes; BENCHFLAGS="-before OTHER/portreeve"
 	scripts/install-deps build bench
 	$(MAKE) --no-print-directory build
 	$(GO) run ./testenv/bench $(if $(filter short,$(BENCH)),-short) $(BENCHFLAGS) bin/portreeve

@@ -29,6 +29,9 @@ func leaves(r Rules) map[string]string {
 	v := reflect.ValueOf(r)
 	for _, f := range reflect.VisibleFields(v.Type()) {
 		value := v.FieldByIndex(f.Index)
+		if f.Name == "Given" { // says where rules are set, and is none
+			continue
+		}
 		if f.Type == reflect.TypeFor[smtp.ReplyLimits]() {
 			for inner := range f.Type.Fields() {
 				all[f.Name+"."+inner.Name] = fmt.Sprint(value.FieldByIndex(inner.Index))

@@ -29,7 +29,7 @@ func measureAll(ctx context.Context, o *options) (*Results, error) {
 	return r, nil
 }
 
-// takeTurns starts every subject on a stage of its own, does something with each once
+// takeTurns starts every subject that takes part on a stage of its own, does something with each once
 // per round, and ends them all. So they are measured within seconds of each other, and
 // each is as old as the others.
 func (o *options) takeTurns(ctx context.Context, w work, do func(s *stage, name string, round int) error) (err error) {
@@ -39,7 +39,7 @@ func (o *options) takeTurns(ctx context.Context, w work, do func(s *stage, name 
 			err = errors.Join(err, s.close())
 		}
 	}()
-	for _, name := range o.subjects {
+	for _, name := range o.inRound(w, 0) {
 		s, err := o.newStage(ctx, w)
 		if err != nil {
 			return err
@@ -76,14 +76,10 @@ func (o *options) takeTurnsAnew(ctx context.Context, w work, do func(s *stage, n
 	})
 }
 
-// eachRound does something with every subject once per round.
+// eachRound does something with every subject that takes part, once per round.
 func (o *options) eachRound(w work, do func(name string, round int) error) error {
 	for round := range w.rounds {
-		order := slices.Clone(o.subjects)
-		if round%2 == 1 { // so that nobody always comes after the same one
-			slices.Reverse(order)
-		}
-		for _, name := range order {
+		for _, name := range o.inRound(w, round) {
 			if err := do(name, round); err != nil {
 				return fmt.Errorf("round %d, %s: %w", round+1, name, err)
 			}
@@ -92,10 +88,22 @@ func (o *options) eachRound(w work, do func(name string, round int) error) error
 	return nil
 }
 
+// inRound returns the subjects that take part, in the order of a round.
+func (o *options) inRound(w work, round int) []string {
+	order := slices.DeleteFunc(slices.Clone(o.subjects), func(name string) bool { return !takesPart(name, w) })
+	if round%2 == 1 { // so that nobody always comes after the same one
+		slices.Reverse(order)
+	}
+	return order
+}
+
 // throughput returns the measuring of a section that is all about sessions that
 // follow each other as fast as they can.
 func throughput(name string) func(context.Context, *options, work, *Results) error {
 	return func(ctx context.Context, o *options, w work, r *Results) error {
+		if len(o.inRound(w, 0)) == 0 {
+			return nil
+		}
 		section := &Section{Name: name}
 		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {
 			section.Load = s.describe()
@@ -164,7 +172,7 @@ func (s *stage) keepUp(ctx context.Context, start subject) error {
 func (s *stage) describe() Load {
 	return Load{
 		Sessions: s.load.total(s.sessions), Parallel: s.load.total(s.parallel), Rounds: s.rounds,
-		Messages: s.messages, Octets: s.octets, Pipelined: s.pipelined, Secure: s.secure, Sources: len(s.env.MoreClients),
+		Messages: s.messages, Octets: s.octets, Pipelined: s.pipelined, Secure: s.secure, Unseen: s.unseen, Sources: len(s.env.MoreClients),
 	}
 }
 

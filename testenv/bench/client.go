@@ -52,8 +52,11 @@ func (s *stage) newClient() (*client, error) {
 // of.
 func (s *stage) origin(ctx context.Context, at netip.AddrPort) error {
 	role := ends.Origin
-	if s.secure {
+	switch {
+	case s.secure:
 		role = ends.Secure
+	case s.unseen:
+		role = ends.StartTLS
 	}
 	cmd, err := end(s.env.Origin, role, at.String())
 	if err != nil {
@@ -102,7 +105,7 @@ func (c *client) run(ctx context.Context, to netip.AddrPort, sessions, parallel 
 // waits for its report.
 func (c *client) order(ctx context.Context, o ends.Order) (ends.Report, error) {
 	o.Sources, o.Messages, o.Octets = c.sources, c.work.messages, c.work.octets
-	o.Pipelined, o.Secure, o.Connect = c.work.pipelined, c.work.secure, c.work.connect
+	o.Pipelined, o.Secure, o.StartTLS, o.Connect = c.work.pipelined, c.work.secure, c.work.unseen, c.work.connect
 	if err := json.NewEncoder(c.in).Encode(o); err != nil {
 		return ends.Report{}, c.complain(err)
 	}

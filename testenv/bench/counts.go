@@ -152,9 +152,10 @@ func (s *stage) allocationsOfAsking(ctx context.Context) (uint64, error) {
 	return least, err
 }
 
-// allocations returns how many objects the inspector has allocated so far; 0 of others.
+// allocations returns how many objects the inspector has allocated so far; 0 where there
+// are no metrics.
 func (s *stage) allocations(ctx context.Context) (uint64, error) {
-	if s.binary == "" {
+	if !s.metered {
 		return 0, nil
 	}
 	conn, err := s.env.Gateway.Dial(ctx, netip.AddrPort{}, countsAt)

@@ -46,6 +46,9 @@ const rest = 5 * time.Second
 // kernel's share with none. What comes of it is put into a field of the results.
 func measureIdle(section string, field func(*Results) **Idle) func(ctx context.Context, o *options, w work, r *Results) error {
 	return func(ctx context.Context, o *options, w work, r *Results) error {
+		if len(o.inRound(w, 0)) == 0 {
+			return nil
+		}
 		i := &Idle{Sessions: w.sessions, Rounds: w.rounds, Secure: w.secure}
 		*field(r) = i
 		err := o.takeTurnsAnew(ctx, w, func(s *stage, name string, round int) error {

@@ -41,6 +41,9 @@ type Quantiles struct {
 // measureLatency times sessions. What comes of it is put into a field of the results.
 func measureLatency(name string, field func(*Results) **Latency) func(context.Context, *options, work, *Results) error {
 	return func(ctx context.Context, o *options, w work, r *Results) error {
+		if len(o.inRound(w, 0)) == 0 {
+			return nil
+		}
 		l := &Latency{Sessions: w.sessions, Parallel: w.parallel, Rounds: w.rounds, Octets: w.octets}
 		*field(r) = l
 		err := o.takeTurns(ctx, w, func(s *stage, subject string, round int) error {

@@ -1,7 +1,7 @@
-// Command bench measures what portreeve costs, beside HAProxy, nginx and plain
-// routing that do the same carrying without looking at the mail, beside Postfix, which
-// looks, and beside another build of portreeve. `make bench` runs it with the path of
-// the binary.
+// Command bench measures what portreeve costs, beside HAProxy, nginx, a floor in C and
+// plain routing that do the same carrying without looking at the mail, beside a Postfix
+// that looks, and beside another build of portreeve. `make bench` runs it with the path
+// of the binary.
 //
 // It owns the measuring: a network of namespaces, a load and an origin in it,
 // subjects that are up all the time and take turns, and sections of results: the CPU
@@ -117,6 +117,9 @@ func (o *options) check() (err error) {
 	}
 	if o.hold && (len(o.subjects) != 1 || len(o.sections) != 1) {
 		return errors.New("-hold needs -only with one subject and -sections with one section")
+	}
+	if o.hold && !takesPart(o.subjects[0], o.work(o.sections[0])) {
+		return fmt.Errorf("-hold: %s takes no part in section %s", o.subjects[0], o.sections[0].name)
 	}
 	for name, n := range map[string]int{"-rounds": o.instead.rounds, "-sessions": o.instead.sessions, "-parallel": o.instead.parallel, "-octets": o.instead.octets} {
 		if n < 0 {

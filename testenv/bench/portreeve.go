@@ -1,13 +1,14 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 )
 
 // The smallest configurations that do the work; all else is the default.
@@ -47,7 +48,7 @@ func startOtherBuild(ctx context.Context, s *stage) (*serving, error) {
 }
 
 func (s *stage) startBuild(ctx context.Context, binary string) (*serving, error) {
-	s.binary = binary
+	s.binary, s.metered = binary, s.counted
 	switch {
 	case s.secure:
 		return s.startInspector(ctx, s.env.Gateway4, secureConfig)
@@ -82,7 +83,11 @@ func (s *stage) startInspector(ctx context.Context, at netip.Addr, format string
 		return nil, err
 	}
 	target := netip.AddrPortFrom(at, smtpPort)
-	return &serving{target: target, pid: inspector.cmd.Process.Pid, stop: inspector.terminate, count: s.carried},
+	count := s.carried
+	if s.unseen {
+		count = s.tunnelled
+	}
+	return &serving{target: target, pid: inspector.cmd.Process.Pid, stop: inspector.terminate, count: count},
 		s.awaitGreeting(ctx, inspector, s.env.Client, target)
 }
 
@@ -98,13 +103,24 @@ func (s *stage) records() string { return filepath.Join(s.env.Dir, "portreeve.re
 // carried counts the messages that portreeve's records call accepted and
 // forged.
 func (s *stage) carried() (int, error) {
-	text, err := os.ReadFile(s.records())
+	return countLines(s.records(), `"outcome":"accepted"`, `"forged":"`)
+}
+
+// tunnelled counts the messages of sessions that portreeve's records call forged,
+// and carried without being looked at.
+func (s *stage) tunnelled() (int, error) {
+	sessions, err := countLines(s.records(), `"end":"opaque"`, `"forged":"`)
+	return sessions * s.messages, err
+}
+
+// countLines counts the lines of a file that hold all of some texts.
+func countLines(file string, all ...string) (n int, err error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
 		return 0, err
 	}
-	n := 0
-	for line := range bytes.Lines(text) {
-		if bytes.Contains(line, []byte(`"outcome":"accepted"`)) && bytes.Contains(line, []byte(`"forged":"`)) {
+	for line := range strings.Lines(string(text)) {
+		if !slices.ContainsFunc(all, func(part string) bool { return !strings.Contains(line, part) }) {
 			n++
 		}
 	}

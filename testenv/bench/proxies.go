@@ -105,8 +105,8 @@ func (s *stage) startProxy(ctx context.Context, name string, cmd *exec.Cmd) (*se
 }
 
 // claimReplies brings the origin's answers to forged addresses to the proxy's
-// sockets, by the recipe that both proxies' manuals give, with nothing more in
-// it than this network needs.
+// sockets, by the recipe that the manuals of HAProxy and nginx give, with nothing
+// more in it than this network needs.
 const claimReplies = `iptables -w -t mangle -A PREROUTING -i dmz0 -p tcp -m socket --transparent -j MARK --set-mark 1
 ip rule add fwmark 1 lookup 100
 ip route add local default dev lo table 100`

@@ -50,7 +50,8 @@ type Load struct {
 	Sources  int `json:"sources"`  // client addresses
 
 	Pipelined bool `json:"pipelined,omitempty"`
-	Secure    bool `json:"tls,omitempty"` // on both sides of the subject
+	Secure    bool `json:"tls,omitempty"`        // on both sides of the subject
+	Unseen    bool `json:"tls_unseen,omitempty"` // between client and origin
 }
 
 // Measurement is one run of the load through one subject. Times are in

@@ -85,6 +85,8 @@ func sample() *Results {
 	large.add("portreeve", Measurement{Rate: 60, Machine: 15000, Own: 15000, Subject: 6000})
 	groups := &Section{Name: "pipelined", Load: Load{Sessions: 1, Parallel: 1, Rounds: 1, Messages: 5, Octets: 4096, Sources: 16, Pipelined: true}}
 	groups.add("direct", Measurement{Rate: 100, Machine: 1000, Own: 1000})
+	unseen := &Section{Name: "unseen", Load: Load{Sessions: 2, Parallel: 1, Rounds: 1, Messages: 1, Octets: 4096, Sources: 16, Unseen: true}}
+	unseen.add("direct", Measurement{Rate: 100, Machine: 1000, Own: 1000})
 	idle := &Idle{Sessions: 5000, Rounds: 1}
 	idle.add("direct", Memory{Kernel: 10240})
 	idle.add("haproxy", Memory{Resident: 4096, All: 40 << 20, Kernel: 20480})
@@ -92,7 +94,7 @@ func sample() *Results {
 	latency := &Latency{Sessions: 2, Parallel: 1, Rounds: 1, Octets: 4096}
 	latency.find("direct").times = []ends.Times{{1000, 1000, 1000, 1000, 1000, 1000, 1000}, {2000, 2000, 2000, 2000, 2000, 2000, 2000}}
 	latency.find("portreeve").times = []ends.Times{{2000, 2000, 2000, 2000, 2000, 2000, 9000}}
-	for _, c := range []*Section{small, large, groups} {
+	for _, c := range []*Section{small, large, groups, unseen} {
 		c.compare()
 	}
 	idle.compare()
@@ -105,7 +107,7 @@ func sample() *Results {
 	connect.conclude()
 	r := &Results{
 		Machine:  Machine{Kernel: "6.12", Processor: "a processor", Processors: 2},
-		Sections: []*Section{small, large, groups}, Idle: idle, Latency: latency, Connect: connect,
+		Sections: []*Section{small, large, groups, unseen}, Idle: idle, Latency: latency, Connect: connect,
 		Counts:  []Counts{{"direct", 0, 0, 44, 0}, {"portreeve", 101.64, 26, 43.7, 75}},
 		Packets: []Packets{{"transit", true, "steer_client", 1000, 99.6, 79.6}, {"forwarded", false, counting, 2000, 20, 0}},
 	}
@@ -137,6 +139,11 @@ portreeve  600   1500       (1500–1500)  0     600      0       1500     0 %  
 
         messages/s  CPU µs/message             load  subject  origin  machine  others
 direct  500         200             (200–200)  0     0        0       200      0 %
+
+1 × 2 sessions with one message of 4096 octets, TLS carried unseen, 1 at once, from 16 addresses
+
+        sessions/s  CPU µs/session               load  subject  origin  machine  others
+direct  100         1000            (1000–1000)  0     0        0       1000     0 %
 
 Medians; in parentheses the least and the most of all rounds. CPU is that of load, subject and
 origin by their control groups; machine is what /proc/stat says of everything, and others the

@@ -17,6 +17,7 @@ type work struct {
 	ours      bool // client and origin are ours instead of Postfix's
 	secure    bool // TLS from the first octet on, anew on both sides of the subject
 	counted   bool // portreeve serves metrics, which tell what it allocates
+	unseen    bool // STARTTLS, and TLS between client and origin that the subject carries without a look inside
 	connect   bool // nothing is said: connections to the origin's own address that end as soon as they are there
 }
 
@@ -57,6 +58,12 @@ func allSections() []section {
 			full:    work{rounds: 5, sessions: 4000, parallel: 32, messages: 1, octets: 4096, ours: true, secure: true},
 			short:   work{rounds: 1, sessions: 1200, parallel: 32, messages: 1, octets: 4096, ours: true, secure: true},
 			measure: throughput("tls"),
+		},
+		{
+			name:    "unseen",
+			full:    work{rounds: 5, sessions: 4000, parallel: 32, messages: 1, octets: 4096, ours: true, unseen: true},
+			short:   work{rounds: 1, sessions: 1200, parallel: 32, messages: 1, octets: 4096, ours: true, unseen: true},
+			measure: throughput("unseen"),
 		},
 		{
 			name:    "idle",

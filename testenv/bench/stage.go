@@ -32,7 +32,8 @@ type stage struct {
 	load     load
 	sinks    []*server
 	running  *serving // once it is started
-	binary   string   // of the portreeve that runs here
+	binary   string   // of the portreeve that runs here, if one does
+	metered  bool     // it serves metrics
 	sent     int      // sessions, warming included
 }
 
@@ -61,7 +62,7 @@ func (o *options) newStage(ctx context.Context, w work) (*stage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &stage{options: o, work: w, env: env}
+	s := &stage{options: o, work: w, env: env, binary: o.binary}
 	if err := s.prepare(ctx); err != nil {
 		return nil, errors.Join(err, s.close())
 	}

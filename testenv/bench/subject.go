@@ -36,12 +36,25 @@ func (r *serving) verify(messages int) error {
 // subjects are what can be compared.
 var subjects = map[string]subject{
 	"direct":    startDirect,
+	"floor":     startFloor,
 	"haproxy":   startHAProxy(2),
 	"haproxy-1": startHAProxy(1),
 	"nginx":     startNginx(2),
 	"nginx-1":   startNginx(1),
 	"portreeve": startPortreeve,
+	"postfix":   startBeforeQueue,
 	otherBuild:  startOtherBuild,
+}
+
+// takesPart reports whether a subject can do a section's work.
+func takesPart(name string, w work) bool {
+	switch name {
+	case "floor": // it knows no TLS
+		return !w.secure
+	case "postfix": // it knows no TLS towards the origin, and has a process for each session
+		return w.messages > 0 && !w.secure && !w.unseen && w.parallel <= mostBeforeQueue
+	}
+	return true
 }
 
 // otherBuild names the portreeve that is to be compared with.
@@ -49,17 +62,19 @@ const otherBuild = "before"
 
 // versions prepare commands whose first line names a subject's version.
 var versions = map[string]func(context.Context, *stage) *exec.Cmd{
+	"floor": func(ctx context.Context, _ *stage) *exec.Cmd { return exec.CommandContext(ctx, "cc", "--version") },
 	"haproxy": func(_ context.Context, s *stage) *exec.Cmd {
 		return s.unpacked(s.env.Gateway, "haproxy", "haproxy", "-v")
 	},
-	"nginx": func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
-	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd {
-		s.binary = s.options.binary
-		return s.portreeve(ctx, "version")
-	},
+	"nginx":     func(_ context.Context, s *stage) *exec.Cmd { return s.unpacked(s.env.Gateway, "nginx", "nginx", "-v") },
+	"portreeve": func(ctx context.Context, s *stage) *exec.Cmd { return s.portreeve(ctx, "version") },
 	otherBuild: func(ctx context.Context, s *stage) *exec.Cmd {
 		s.binary = s.options.before
+		defer func() { s.binary = s.options.binary }()
 		return s.portreeve(ctx, "version")
+	},
+	"postfix": func(_ context.Context, s *stage) *exec.Cmd {
+		return s.unpacked(s.env.Gateway, "postfix", "sh", "-c", "exec postconf -d mail_version 2>/dev/null") // it misses its configuration aloud
 	},
 }
 

@@ -96,6 +96,9 @@ func (l Load) String() string {
 	if l.Secure {
 		how += ", inside TLS on both sides"
 	}
+	if l.Unseen {
+		how += ", TLS carried unseen"
+	}
 	return fmt.Sprintf("%d × %d %s with %s of %d octets%s, %d at once, from %d addresses",
 		l.Rounds, l.Sessions, sessions, messages, l.Octets, how, l.Parallel, l.Sources)
 }

@@ -49,6 +49,8 @@ func (o Order) check() error {
 		return errors.New("who only connects says nothing, and does it one at a time")
 	case !o.Connect && !o.Hold && o.Sessions > 0 && o.Messages < 1:
 		return fmt.Errorf("%d messages", o.Messages)
+	case o.StartTLS && (o.Secure || o.Timed || o.Connect):
+		return errors.New("who begins TLS is in clear before, is not timed, and does not only connect")
 	case o.Timed && (o.Pipelined || o.Messages != 1):
 		return errors.New("only sessions with one message, step by step, can be timed")
 	}
@@ -139,7 +141,7 @@ func (s *script) session(o Order, n int, times *Times) (held *talk, err error) {
 		return nil, err
 	}
 	t.conn.SetDeadline(t.since.Add(patience))
-	if err := t.hello(); err != nil {
+	if err := t.open(o.StartTLS); err != nil {
 		t.conn.Close()
 		return nil, err
 	}
@@ -163,8 +165,11 @@ func dial(o Order, n int) (net.Conn, error) {
 	if err != nil || !o.Secure {
 		return conn, err
 	}
-	return tls.Client(conn, &tls.Config{InsecureSkipVerify: true}), nil
+	return tls.Client(conn, anybody), nil
 }
+
+// anybody is TLS with whoever the server is.
+var anybody = &tls.Config{InsecureSkipVerify: true}
 
 func (s *script) inGroups(t *talk, messages int) error {
 	for n := range messages {
@@ -208,12 +213,31 @@ type talk struct {
 	since time.Time // end of the step before
 }
 
-// hello reads the greeting and says EHLO.
-func (t *talk) hello() error {
+// open reads the greeting and says EHLO, inside TLS once more where that is to be
+// begun.
+func (t *talk) open(startTLS bool) error {
 	if err := t.step(Greeting, nil, "220"); err != nil {
 		return err
 	}
-	return t.step(EHLO, []byte("EHLO client.example.net\r\n"), "250")
+	if err := t.hello(); err != nil || !startTLS {
+		return err
+	}
+	if err := t.startTLS(); err != nil {
+		return fmt.Errorf("STARTTLS: %w", err)
+	}
+	return t.hello()
+}
+
+func (t *talk) hello() error { return t.step(EHLO, []byte("EHLO client.example.net\r\n"), "250") }
+
+// startTLS begins TLS. match sees to it that nothing came behind the 220.
+func (t *talk) startTLS() error {
+	if err := t.say([]byte("STARTTLS\r\n"), "220"); err != nil {
+		return err
+	}
+	inside := tls.Client(t.conn, anybody)
+	t.conn = inside
+	return inside.Handshake()
 }
 
 // step says something, waits for its reply, and notes how long that took.

@@ -25,9 +25,10 @@ const role = "PORTREEVE_BENCH_END"
 
 // The ends.
 const (
-	Client = "client" // carries out orders of its standard input
-	Origin = "origin" // listens on the address that is its only argument
-	Secure = "secure" // is an origin inside TLS, from the first octet on
+	Client   = "client"   // carries out orders of its standard input
+	Origin   = "origin"   // listens on the address that is its only argument
+	Secure   = "secure"   // is an origin inside TLS, from the first octet on
+	StartTLS = "starttls" // is an origin that offers STARTTLS
 )
 
 // Environ returns the environment for a process that is to be an end: of this
@@ -52,14 +53,14 @@ func run(end string, args []string) error {
 	switch {
 	case end == Client && len(args) == 0:
 		return obey(os.Stdin, os.Stdout)
-	case (end == Origin || end == Secure) && len(args) == 1:
+	case (end == Origin || end == Secure || end == StartTLS) && len(args) == 1:
 		at, err := netip.ParseAddrPort(args[0])
 		if err != nil {
 			return err
 		}
-		return serveAt(at, end == Secure)
+		return serveAt(at, end)
 	}
-	return errors.New("usage: client, or origin ADDRESS:PORT")
+	return errors.New("usage: client, or origin, secure or starttls ADDRESS:PORT")
 }
 
 // Order is one thing that a client is told to do. All sessions of an order say
@@ -73,8 +74,9 @@ type Order struct {
 	Octets    int  // of each message, with headers
 	Pipelined bool // MAIL, RCPT and DATA in one write, and QUIT behind the last message
 	Secure    bool // inside TLS, from the first octet on, whoever the server is
+	StartTLS  bool // EHLO, STARTTLS, and inside TLS from then on, whoever the server is
 	Hold      bool // stop after EHLO and keep the sessions, until the next order
-	Timed     bool // tell how long each step took; only where Messages is 1 and nothing is pipelined
+	Timed     bool // tell how long each step took; only where Messages is 1, nothing is pipelined and TLS not begun
 	Connect   bool // say nothing: connect, one after the other, end it at once, and tell how long each connect(2) took
 }
 

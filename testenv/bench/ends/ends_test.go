@@ -2,6 +2,7 @@ package ends
 
 import (
 	"bytes"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net"
@@ -20,15 +21,18 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// listen starts an origin and returns its address.
-func listen(t *testing.T) netip.AddrPort {
+// listen starts an origin in clear and returns its address.
+func listen(t *testing.T) netip.AddrPort { return listenWith(t, nil) }
+
+// listenWith starts an origin that may offer STARTTLS.
+func listenWith(t *testing.T, offer *tls.Config) netip.AddrPort {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- serve(listener) }()
+	go func() { ended <- serve(listener, offer) }()
 	t.Cleanup(func() {
 		listener.Close()
 		<-ended
@@ -54,6 +58,73 @@ func TestOrders(t *testing.T) {
 	}
 	if r := c.carryOut(Order{To: to, Sessions: 1, Parallel: 1}); r.Failure == "" {
 		t.Error("sessions without a message were not refused")
+	}
+}
+
+func TestStartTLS(t *testing.T) {
+	to := listenWith(t, newIdentity())
+	c := &client{}
+	for name, o := range map[string]Order{
+		"step by step": {Messages: 3, Octets: 4096, StartTLS: true},
+		"in groups":    {Messages: 3, Octets: 4096, StartTLS: true, Pipelined: true},
+		"large":        {Messages: 1, Octets: 3 << 20, StartTLS: true},
+		"in clear":     {Messages: 1, Octets: 4096},
+	} {
+		o.To, o.Sessions, o.Parallel = to, 5, 2
+		if r := c.carryOut(o); r.Failure != "" {
+			t.Errorf("%s: %+v", name, r)
+		}
+	}
+	if r := c.carryOut(Order{To: listen(t), Sessions: 1, Parallel: 1, Messages: 1, StartTLS: true}); r.Failure == "" {
+		t.Error("an origin without TLS was as good")
+	}
+}
+
+func TestHeldSessionsAreInsideTLSThatWasBegun(t *testing.T) {
+	c := &client{}
+	if r := c.carryOut(Order{To: listenWith(t, newIdentity()), Sessions: 2, Parallel: 1, Hold: true, StartTLS: true}); r.Failure != "" {
+		t.Fatalf("%+v", r)
+	}
+	for _, held := range c.held {
+		if inside, ok := held.conn.(*tls.Conn); !ok || !inside.ConnectionState().HandshakeComplete {
+			t.Errorf("%T is held", held.conn)
+		}
+	}
+	if r := c.carryOut(Order{}); r.Failure != "" {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestStartTLSGoesWithFewOrders(t *testing.T) {
+	for name, o := range map[string]Order{
+		"inside already": {Messages: 1, Secure: true},
+		"timed":          {Messages: 1, Timed: true},
+		"connecting":     {Connect: true},
+	} {
+		o.Sessions, o.Parallel, o.StartTLS = 1, 1, true
+		if o.check() == nil {
+			t.Errorf("%s: not refused", name)
+		}
+	}
+}
+
+// An origin that took into TLS what was said before would not notice an injection.
+func TestWhatComesBehindStartTLSIsForgotten(t *testing.T) {
+	conn, err := net.Dial("tcp", listenWith(t, newIdentity()).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	k := &talk{conn: conn, times: new(Times)}
+	if err := k.say(nil, "220"); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.say([]byte("STARTTLS\r\nNOOP\r\n"), "220"); err != nil {
+		t.Fatal(err)
+	}
+	k.conn = tls.Client(conn, anybody)
+	if err := k.say([]byte("EHLO client.example.net\r\nSTARTTLS\r\nQUIT\r\n"), "250", "502", "221"); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -169,6 +240,19 @@ func TestContentHasItsLength(t *testing.T) {
 
 // TestProcesses starts both ends as they are used.
 func TestProcesses(t *testing.T) {
+	for end, o := range map[string]Order{
+		Origin:   {Timed: true},
+		Secure:   {Timed: true, Secure: true},
+		StartTLS: {StartTLS: true},
+	} {
+		t.Run(end, func(t *testing.T) { checkProcesses(t, end, o) })
+	}
+}
+
+// checkProcesses lets a client carry out an order at an origin, and then one for
+// nothing.
+func checkProcesses(t *testing.T, end string, o Order) {
+	t.Helper()
 	spare, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -176,7 +260,7 @@ func TestProcesses(t *testing.T) {
 	at := spare.Addr().String()
 	spare.Close()
 	origin := exec.Command("/proc/self/exe", at)
-	origin.Env = Environ(Origin)
+	origin.Env = Environ(end)
 	if err := origin.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -188,8 +272,9 @@ func TestProcesses(t *testing.T) {
 			break
 		}
 	}
-	order, err := json.Marshal(Order{To: netip.MustParseAddrPort(at), Sources: []netip.Addr{netip.MustParseAddr("127.0.0.9")},
-		Sessions: 2, Parallel: 2, Messages: 1, Octets: 100, Timed: true})
+	o.To, o.Sources = netip.MustParseAddrPort(at), []netip.Addr{netip.MustParseAddr("127.0.0.9")}
+	o.Sessions, o.Parallel, o.Messages, o.Octets = 2, 2, 1, 100
+	order, err := json.Marshal(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -201,16 +286,16 @@ func TestProcesses(t *testing.T) {
 		t.Fatal(err)
 	}
 	replies := json.NewDecoder(bytes.NewReader(said))
-	for _, times := range []int{2, 0} {
+	for _, timed := range []bool{o.Timed, false} {
 		var r Report
-		if err := replies.Decode(&r); err != nil || r.Failure != "" || len(r.Times) != times {
+		if err := replies.Decode(&r); err != nil || r.Failure != "" || len(r.Times) > 0 != timed {
 			t.Errorf("%+v, %v", r, err)
 		}
 	}
 }
 
 func TestArguments(t *testing.T) {
-	for _, bad := range [][]string{{"origin"}, {"origin", "x"}, {"client", "x"}, {"neither"}} {
+	for _, bad := range [][]string{{"origin"}, {"origin", "x"}, {"starttls"}, {"starttls", "x"}, {"client", "x"}, {"neither"}} {
 		if err := run(bad[0], bad[1:]); err == nil {
 			t.Errorf("%q was taken", bad)
 		}

@@ -19,52 +19,64 @@ const blockSize = 256 << 10
 
 var blocks = sync.Pool{New: func() any { return new([blockSize]byte) }}
 
-// serveAt takes mail at an address, until the process is ended.
-func serveAt(at netip.AddrPort, secure bool) error {
+// serveAt takes mail at an address as one of the origins, until the process is ended.
+func serveAt(at netip.AddrPort, end string) error {
 	config := net.ListenConfig{KeepAlive: -1}
 	config.SetMultipathTCP(false)
 	listener, err := config.Listen(context.Background(), "tcp", at.String())
 	if err != nil {
 		return err
 	}
-	if secure {
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{
-			pki.New("origin").Issue([]string{"origin.example.org"}).TLS(),
-		}})
+	switch end {
+	case Secure:
+		return serve(tls.NewListener(listener, newIdentity()), nil)
+	case StartTLS:
+		return serve(listener, newIdentity())
 	}
-	return serve(listener)
+	return serve(listener, nil)
 }
 
-// serve takes mail from a listener until that is closed.
-func serve(listener net.Listener) error {
+// newIdentity makes an origin's certificate.
+func newIdentity() *tls.Config {
+	return &tls.Config{Certificates: []tls.Certificate{pki.New("origin").Issue([]string{"origin.example.org"}).TLS()}}
+}
+
+// serve takes mail from a listener until that is closed. Where there is an offer,
+// clients may begin TLS.
+func serve(listener net.Listener, offer *tls.Config) error {
 	for {
 		conn, err := listener.Accept()
 		if err != nil {
 			return err
 		}
 		go func() {
-			defer conn.Close()
-			o := origin{conn: conn, in: make([]byte, 0, 1024)}
+			o := origin{conn: conn, offer: offer, in: make([]byte, 0, 1024)}
 			err := o.converse() // the client sees how it ended
-			if _, secure := conn.(*tls.Conn); secure && err == nil {
-				conn.SetDeadline(time.Now().Add(time.Second))
-				io.Copy(io.Discard, conn) // nginx loses what comes right before an end
+			if _, secure := o.conn.(*tls.Conn); secure && err == nil {
+				o.conn.SetDeadline(time.Now().Add(time.Second))
+				io.Copy(io.Discard, o.conn) // nginx loses what comes right before an end
 			}
+			o.conn.Close()
 		}()
 	}
 }
 
 // origin is one session of an origin.
 type origin struct {
-	conn net.Conn
-	in   []byte // read and not yet used: commands
-	out  []byte // replies to be sent
+	conn  net.Conn
+	offer *tls.Config // of STARTTLS; nil: none
+	in    []byte      // read and not yet used: commands
+	out   []byte      // replies to be sent
 }
 
 const (
 	greeting  = "220 origin.example.org ESMTP\r\n"
-	ehloReply = "250-origin.example.org\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n250 ENHANCEDSTATUSCODES\r\n"
+	ehloLines = "250-origin.example.org\r\n250-PIPELINING\r\n250-SIZE\r\n250-8BITMIME\r\n"
+	ehloLast  = "250 ENHANCEDSTATUSCODES\r\n"
+	ehloReply = ehloLines + ehloLast
+	ehloOffer = ehloLines + "250-STARTTLS\r\n" + ehloLast
 	okReply   = "250 2.0.0 Ok\r\n"
+	ready     = "220 2.0.0 Ready to start TLS\r\n"
 	goAhead   = "354 End data with <CR><LF>.<CR><LF>\r\n"
 	bye       = "221 2.0.0 Bye\r\n"
 	unknown   = "502 5.5.1 Unknown command\r\n"
@@ -101,6 +113,8 @@ func (o *origin) command() (over, more bool, err error) {
 	o.out = append(o.out, reply...)
 	o.in = o.in[:copy(o.in, rest)]
 	switch reply {
+	case ready:
+		err = o.startTLS()
 	case goAhead:
 		err = o.content()
 	case bye:
@@ -112,7 +126,14 @@ func (o *origin) command() (over, more bool, err error) {
 func (o *origin) reply(line []byte) string {
 	switch verb, _, _ := bytes.Cut(line, []byte(" ")); string(verb) {
 	case "EHLO":
+		if o.offer != nil {
+			return ehloOffer
+		}
 		return ehloReply
+	case "STARTTLS":
+		if o.offer != nil {
+			return ready
+		}
 	case "HELO", "MAIL", "RCPT", "RSET", "NOOP":
 		return okReply
 	case "DATA":
@@ -121,6 +142,16 @@ func (o *origin) reply(line []byte) string {
 		return bye
 	}
 	return unknown
+}
+
+// startTLS goes on inside TLS, and forgets what the client has said too early.
+func (o *origin) startTLS() error {
+	if err := o.flush(); err != nil {
+		return err
+	}
+	inside := tls.Server(o.conn, o.offer)
+	o.conn, o.offer, o.in = inside, nil, o.in[:0]
+	return inside.Handshake()
 }
 
 const endOfData = "\r\n.\r\n"
