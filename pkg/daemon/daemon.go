@@ -22,10 +22,10 @@ import (
 	"github.com/portreeve/portreeve/pkg/config"
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/forward"
-	"github.com/portreeve/portreeve/pkg/inspect"
 	"github.com/portreeve/portreeve/pkg/keyring"
 	"github.com/portreeve/portreeve/pkg/notice"
 	"github.com/portreeve/portreeve/pkg/plan"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/relay"
 	"github.com/portreeve/portreeve/pkg/returns"
 	"github.com/portreeve/portreeve/pkg/route"
@@ -222,7 +222,7 @@ func (i *inspector) serve(own addresses) (map[string]relay.Service, error) {
 		if err != nil {
 			return nil, fmt.Errorf("service %s: %w", s.Name, err)
 		}
-		services[s.Name] = relay.Service{Dialer: d, Inspector: inspect.New(s.SMTP), TLS: t}
+		services[s.Name] = relay.Service{Dialer: d, Policy: policy.New(s.SMTP), TLS: t}
 	}
 	return services, nil
 }

@@ -34,7 +34,7 @@ smtp: {limits: {size: 2MiB, errors: 5}}
 	if err != nil {
 		t.Fatal(err)
 	}
-	mx, out := services["mx"].Inspector.Protocol(), services["out"].Inspector.Protocol()
+	mx, out := services["mx"].Policy.Rules(), services["out"].Policy.Rules()
 	if mx.Size != 2<<20 || mx.Errors != 5 || !mx.Keywords.Has(smtp.ExtChunking) {
 		t.Errorf("mx has %+v", mx)
 	}

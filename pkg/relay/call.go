@@ -13,6 +13,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
@@ -33,7 +34,8 @@ type call struct {
 
 	// Set by serve.
 	service Service
-	must    bool // no mail without TLS to this origin, whatever the service asks
+	talk    policy.Conversation // nil before there is one
+	must    bool                // no mail without TLS to this origin, whatever the service asks
 
 	mu      sync.Mutex
 	origin  *leg // nil before there is one
@@ -54,6 +56,9 @@ func (c *call) serve() {
 		return
 	}
 	c.service = service
+	if !c.admitted() {
+		return
+	}
 	if err := c.reach(service.Dialer); err != nil {
 		c.r.opts.Log.Warn("no origin", "flow", c.flow.ID, "service", c.flow.Service, "client", c.flow.Client, "error", err)
 		c.refuse(refusalFor(err))
@@ -69,16 +74,14 @@ func (c *call) serve() {
 // converse is the rest of an admitted call's life.
 func (c *call) converse() {
 	defer c.survive()
-	o := c.options()
-	o.Inspector = c.service.Inspector
-	c.carryOn(session.Begin(o, c.client, c.origin))
+	c.carryOn(session.Begin(c.options(), c.client, c.origin))
 }
 
 // turnAway is the life of a call that is one too many. It is told in clear, also
 // where clients begin with TLS: a handshake costs more than is to be spared.
 func (c *call) turnAway(v *verdict.V) {
 	defer c.survive()
-	session.Refuse(c.options(), c.client, v)
+	session.Refuse(c.options(), c.client, event.EndNoOrigin, v)
 	c.client.Close() // at once: a client over the limit is not worth a wait
 }
 
@@ -133,7 +136,8 @@ func (c *call) forged() netip.AddrPort {
 func (c *call) options() session.Options {
 	service := (*c.r.services.Load())[c.flow.Service] // none: a replaced configuration overtook the connection
 	return session.Options{
-		Inspector: service.Inspector,
+		Policy:    c.talk,
+		Rules:     service.policy().Rules(),
 		Flow:      c.flow,
 		Origin:    c.path.Origin,
 		Forged:    c.forged(),
@@ -148,7 +152,7 @@ func (c *call) options() session.Options {
 
 // refuse tells the client that there is no origin for it, and closes.
 func (c *call) refuse(v *verdict.V) {
-	c.close(session.Refuse(c.options(), c.client, v))
+	c.close(session.Refuse(c.options(), c.client, event.EndNoOrigin, v))
 }
 
 // close ends the call: both legs are closed as the session asks. The origin comes
@@ -171,7 +175,22 @@ func (c *call) close(o session.Outcome) {
 	default:
 		c.client.closeBusy()
 	}
-	c.r.live.remove(c)
+	c.over()
+}
+
+// over lets go of a call whose legs are closed.
+func (c *call) over() {
+	defer c.r.live.remove(c)
+	if c.talk == nil {
+		return
+	}
+	defer func() {
+		if fault := recover(); fault != nil { // the session is over anyway
+			c.r.opts.Log.Error("fault in a policy that was told of a session's end, please report it", "flow", c.flow.ID, "service", c.flow.Service,
+				"fault", fault, "stack", string(debug.Stack()))
+		}
+	}()
+	c.talk.Close()
 }
 
 // survive keeps a fault in one session from ending all others, and ends the call
@@ -187,7 +206,7 @@ func (c *call) survive() {
 	c.r.opts.Log.Error("fault in a session, please report it", "flow", c.flow.ID, "service", c.flow.Service,
 		"client", c.flow.Client, "fault", fault, "stack", string(debug.Stack()))
 	c.recordFault(fault)
-	c.r.live.remove(c)
+	c.over()
 }
 
 // recordFault makes the records that the session did not come to make.

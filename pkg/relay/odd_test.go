@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/trust"
 	"github.com/portreeve/portreeve/testenv/odd"
@@ -33,7 +33,7 @@ func inspecting(p odd.Policy) func(*Options) {
 	}
 	return func(o *Options) {
 		mx := o.Services["mx"]
-		mx.Inspector = inspect.New(rules)
+		mx.Policy = policy.New(rules)
 		o.Services["mx"] = mx
 	}
 }

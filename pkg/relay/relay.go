@@ -20,7 +20,7 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/session"
 	"github.com/portreeve/portreeve/pkg/stream"
 	"github.com/portreeve/portreeve/pkg/wording"
@@ -29,9 +29,9 @@ import (
 
 // Service is what a flow's service needs to be served.
 type Service struct {
-	Dialer    *forward.Dialer
-	Inspector inspect.Inspector // nil: the session's default
-	TLS       *TLS              // nil: STARTTLS is taken out
+	Dialer *forward.Dialer
+	Policy policy.Policy // nil: rules that carry ordinary mail
+	TLS    *TLS          // nil: STARTTLS is taken out
 }
 
 // Options say how a Relay works.

@@ -19,10 +19,9 @@ import (
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
 	"github.com/portreeve/portreeve/pkg/forward"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
-	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/testenv/descriptors"
 	"github.com/portreeve/portreeve/testenv/peer"
 )
@@ -282,13 +281,17 @@ func TestOriginResetNeverReadsAsSuccess(t *testing.T) {
 }
 
 // trap is an inspector with a fault.
-type trap struct{ inspect.Inspector }
+type trap struct{ *policy.Plain }
 
-func (trap) Command(*inspect.Envelope, *smtp.Command) *verdict.V { panic("trap") }
+func (t trap) Open(*flow.Flow) (policy.Conversation, policy.Answer) { return t, policy.Answer{} }
+
+func (trap) Command(*policy.Envelope, *smtp.Command) policy.Answer { panic("trap") }
+
+func (trap) Close() { panic("trap") }
 
 func TestFaultEndsOneSessionOnly(t *testing.T) {
 	g := start(t, peer.Behaviour{}, func(o *Options) {
-		o.Services["trap"] = Service{Dialer: o.Services["mx"].Dialer, Inspector: trap{inspect.New(protocol.Default())}}
+		o.Services["trap"] = Service{Dialer: o.Services["mx"].Dialer, Policy: trap{policy.New(protocol.Default())}}
 	})
 	other := g.open()
 	services := *g.relay.services.Load()

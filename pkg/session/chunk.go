@@ -76,7 +76,10 @@ func (x *session) takeChunk() *ending {
 		x.rec.Errors++
 		return x.refuseChunk(v)
 	}
-	if v := x.judgeChunk(); v != nil {
+	switch v, e := x.judgeChunk(); {
+	case e != nil:
+		return e
+	case v != nil:
 		return x.spoil(v)
 	}
 	if x.tx.state == opened {
@@ -134,14 +137,18 @@ func (x *session) strayChunk() *verdict.V {
 
 // judgeChunk asks the policy about a message's first chunk, and minds the size
 // with each one.
-func (x *session) judgeChunk() *verdict.V {
+func (x *session) judgeChunk() (*verdict.V, *ending) {
 	if x.rules.Size > 0 && x.msg.Size+x.left > x.rules.Size {
-		return wording.TooLarge
+		return wording.TooLarge, nil
 	}
-	if x.tx.state == opened {
-		return x.o.Inspector.Command(&x.env, &x.cmd)
+	if x.tx.state != opened {
+		return nil, nil
 	}
-	return nil
+	a := x.o.Policy.Command(&x.env, &x.cmd)
+	if a.Wait != nil {
+		return x.awaitAnswer(a.Wait)
+	}
+	return a.Verdict, nil
 }
 
 // refuseChunk consumes what is left of a chunk, and refuses it.

@@ -10,7 +10,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
@@ -36,7 +36,7 @@ func claiming(t *testing.T, says string, replies ...string) (*claimSink, Outcome
 	sink := &claimSink{Sink: event.Discard}
 	rules := protocol.Default()
 	rules.Size = 1000
-	o := Options{Sink: sink, Inspector: inspect.New(rules), Flow: flow.Flow{Service: "mx", Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}}}
+	o := Options{Sink: sink, Policy: policy.New(rules), Rules: &rules, Flow: flow.Flow{Service: "mx", Zone: zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}}}
 	client := &floodLeg{next: firstThen(says, func() string { return "" }), limit: 1 << 20}
 	n := -1
 	origin := &floodLeg{limit: 1 << 20, next: func() string {
@@ -221,7 +221,7 @@ func FuzzClaims(f *testing.F) {
 		rules := protocol.Default()
 		rules.Errors, rules.Idle = 1000, 0
 		sent := false
-		o := Options{Inspector: inspect.New(rules), Flow: flow.Flow{Zone: zone.Zone{Trust: zone.XCLIENT | zone.XFORWARD}}}
+		o := Options{Policy: policy.New(rules), Rules: &rules, Flow: flow.Flow{Zone: zone.Zone{Trust: zone.XCLIENT | zone.XFORWARD}}}
 		run := Run(o, &lateLeg{client, says, &sent}, origin)
 		if origin.problem != "" {
 			t.Fatalf("%s\nfrom %q, %s", origin.problem, says, run.End)

@@ -3,7 +3,6 @@ package session
 import (
 	"time"
 
-	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
@@ -48,6 +47,7 @@ func (x *session) collect() *ending {
 		}
 		s := x.handle()
 		if x.held = s == hold; !x.held {
+			x.asked = nil
 			x.wipe()
 		}
 		if s != proceed || x.ledger.full() || !x.fwd.fits(x.rules.CommandLine+growth) {
@@ -233,7 +233,7 @@ func (x *session) dispatch() step {
 		x.forward(entry{verb: x.cmd.Verb})
 		return barrier
 	}
-	if v, s := x.judge(); v != nil {
+	if passes, s := x.judge(); !passes {
 		return s
 	}
 	return x.minor()
@@ -319,28 +319,4 @@ func (x *session) orphan() step {
 		x.noteRefusedRecipient(x.noteRecipient(), x.dropped.verdict)
 	}
 	return x.stop(x.dropped)
-}
-
-// judge asks the policy about x.cmd. It returns nil when x.cmd may pass, else what it is
-// refused with, and what follows.
-func (x *session) judge() (*verdict.V, step) {
-	v := x.o.Inspector.Command(&x.env, &x.cmd)
-	switch {
-	case v == nil:
-		return nil, proceed
-	case v.Ends():
-		return v, x.stop(policyEnding(v))
-	case x.overflows(v.Reason):
-		return v, x.excuse(v)
-	}
-	s := x.refuse(v)
-	return x.told, s
-}
-
-// overflows reports whether a recipient is one too many of a message, and not yet
-// one of very many. The client could not know, and is to send the message to the
-// others (RFC 5321 section 4.5.3.1.10): as errors they would end its session
-// before, again and again.
-func (x *session) overflows(why event.Reason) bool {
-	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
 }

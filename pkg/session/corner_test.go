@@ -11,7 +11,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 )
@@ -63,7 +63,7 @@ func (l *slowLeg) Write(p []byte) (int, error) {
 func TestRefusedBehindSlowWrite(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlay(conversation{"x", fullEHLO, []turn{{"EHLO c\r\n", 1}, envelope, {"large\r\n.\r\n", 1}, {"QUIT\r\n", 1}}, nil, nil})
-		Run(Options{Sink: p, Inspector: inspect.New(p.rules)}, p.client.leg, &slowLeg{modelLeg: p.origin.leg})
+		Run(Options{Sink: p, Policy: policy.New(p.rules), Rules: &p.rules}, p.client.leg, &slowLeg{modelLeg: p.origin.leg})
 		if got := fmt.Sprint(codes(p.client.replies)); got != "[220 250 250 250 354 552 221]" {
 			t.Errorf("the client reads %s", got)
 		}
@@ -104,7 +104,7 @@ func (s *helloSink) Message(m *event.Message)         { s.names = append(s.names
 func TestHelloOfMessage(t *testing.T) {
 	p := newPlay(conversation{"x", fullEHLO, []turn{{"EHLO alpha.example\r\n", 1}, {"MAIL FROM:<a@c>\r\n", 1}, {"EHLO zz\r\n", 1}, {"QUIT\r\n", 1}}, nil, nil})
 	s := &helloSink{}
-	Run(Options{Sink: s, Inspector: inspect.New(p.rules)}, p.client.leg, p.origin.leg)
+	Run(Options{Sink: s, Policy: policy.New(p.rules), Rules: &p.rules}, p.client.leg, p.origin.leg)
 	if fmt.Sprint(s.names) != "[alpha.example]" {
 		t.Errorf("the message came from %q", s.names)
 	}

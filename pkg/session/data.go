@@ -26,7 +26,7 @@ func (x *session) dataCommand() step {
 	case x.tx.body == smtp.BodyBinaryMIME:
 		return x.refuse(needChunks)
 	}
-	if v, s := x.judge(); v != nil {
+	if passes, s := x.judge(); !passes {
 		return s
 	}
 	x.forward(entry{verb: smtp.DATA})
@@ -205,9 +205,8 @@ func (x *session) unannounced(out []byte) bool {
 // It returns nil, or why the message is not committed.
 func (x *session) complete(tail []byte) *failure {
 	x.msg.Content = x.now.Sub(x.msg.Start)
-	x.env.Size = x.msg.Size
-	if v := x.o.Inspector.End(&x.env); v != nil {
-		return judged(v)
+	if f := x.concluded(); f != nil {
+		return f
 	}
 	if e := x.commit(tail); e != nil {
 		return x.interrupted(e)

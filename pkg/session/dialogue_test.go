@@ -16,7 +16,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
@@ -42,6 +42,11 @@ import (
 //	aborted      the origin leg was reset already
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
+//	ponder RCPT END   the policy takes its time about these commands, or about content
+//	             (END), five minutes at most
+//	asked RCPT   it is being asked about this now; asked 3: so often so far
+//	decide       it lets it pass, and with a line refuses it so: decide 550 5.7.1 No
+//	told refused accepted   what it has heard of messages
 //	tls mirror   what the session does about TLS, see tls_test.go
 //	tlsrecord side=...   the outcome of TLS on both sides, see tls_test.go
 //	message TEXT the next message record, see summary; (*) is any reason
@@ -247,6 +252,7 @@ type stage struct {
 	trust          zone.Trust
 	draining       bool
 	isCut          bool
+	ponderer       ponderer
 	messages       []string
 	dropped        []string // parameters of the last message and of its recipients
 	record         *event.Session
@@ -278,8 +284,9 @@ func plainTexts(p protocol.Rules) protocol.Rules {
 
 func (s *stage) start() {
 	s.started = true
+	s.ponderer.Plain, s.ponderer.patient = policy.New(s.rules), 5*time.Minute
 	o := Options{
-		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Inspector: inspect.New(s.rules), TLS: s.tls,
+		Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:40000"), Zone: zone.Zone{Name: "lan", Trust: s.trust}}, Sink: s, Policy: &s.ponderer, Rules: &s.rules, TLS: s.tls,
 		Draining: func() bool { return s.draining },
 		Cut:      func() bool { return s.isCut },
 	}
@@ -337,6 +344,9 @@ func (s *stage) step(line string) error {
 		return s.setRules(arg)
 	case "tls":
 		return s.setTLS(arg)
+	case "ponder":
+		s.ponderer.about = strings.Fields(arg)
+		return nil
 	}
 	if !s.started {
 		s.start()
@@ -391,6 +401,20 @@ func (s *stage) step(line string) error {
 		s.draining = true
 		s.client.SetReadDeadline(time.Now().Add(-time.Second))
 		synctest.Wait()
+		return nil
+	case "asked":
+		if p := &s.ponderer; p.asking != arg && strconv.Itoa(p.asked) != arg {
+			return fmt.Errorf("it is asked %q, and was %d times", p.asking, p.asked)
+		}
+		return nil
+	case "decide":
+		err := s.ponderer.decide(arg)
+		synctest.Wait()
+		return err
+	case "told":
+		if got := strings.Join(s.ponderer.heard, " "); got != arg {
+			return fmt.Errorf("got %s", got)
+		}
 		return nil
 	case "quiet":
 		return s.quiet()

@@ -61,7 +61,7 @@ func (x *session) hello() step {
 	if x.ledger.n > 0 {
 		return hold
 	}
-	if v, s := x.judge(); v != nil {
+	if passes, s := x.judge(); !passes {
 		return s
 	}
 	x.noteHello()

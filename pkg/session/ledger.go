@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
 )
@@ -12,11 +13,12 @@ import (
 // waits for them.
 type group struct {
 	cmd     smtp.Command
-	line    []byte      // what cmd was parsed from
-	refusal *smtp.Reply // why cmd is no command we carry
-	broken  *ending     // why the line was not even a line
-	held    bool        // cmd waits until the ledger is settled
-	told    *verdict.V  // what cmd was refused with
+	line    []byte       // what cmd was parsed from
+	refusal *smtp.Reply  // why cmd is no command we carry
+	broken  *ending      // why the line was not even a line
+	held    bool         // cmd waits until the ledger is settled
+	told    *verdict.V   // what cmd was refused with
+	asked   *policy.Wait // what the policy says to cmd, when it has made up its mind
 	ledger  ledger
 }
 
@@ -36,7 +38,7 @@ func (x *session) park() {
 	if g.held { // and never handled
 		g.wipe()
 	}
-	g.cmd, g.line, g.refusal, g.broken, g.held, g.told = smtp.Command{}, nil, nil, nil, false, nil
+	g.cmd, g.line, g.refusal, g.broken, g.held, g.told, g.asked = smtp.Command{}, nil, nil, nil, false, nil, nil
 	g.ledger.forget()
 	groups.Put(g)
 }

@@ -12,7 +12,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 )
 
@@ -486,7 +486,7 @@ func (p *play) run() { p.runOn(p.client.leg) }
 
 // runOn plays with the client's leg in another form.
 func (p *play) runOn(client Leg) {
-	p.outcome = Run(Options{Sink: p, Inspector: inspect.New(p.rules), Flow: flow.Flow{Service: "mx"}, TLS: p.tls}, client, p.origin.leg)
+	p.outcome = Run(Options{Sink: p, Policy: policy.New(p.rules), Rules: &p.rules, Flow: flow.Flow{Service: "mx"}, TLS: p.tls}, client, p.origin.leg)
 }
 
 // content with every kind of line that conforms.

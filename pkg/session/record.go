@@ -170,7 +170,7 @@ func (x *session) noteSender() {
 		x.msg.EnvID, x.msg.Dropped = x.note(p.Text(smtp.ParamEnvID)), x.noteDropped()
 	}
 	x.noteClaimed()
-	x.env.Sender, x.env.Recipients, x.env.Size, x.env.Messages = x.msg.Sender, 0, 0, x.rec.Messages
+	x.env.Sender, x.env.Recipients, x.env.Size = x.msg.Sender, 0, 0
 }
 
 // noteDropped keeps the parameters of x.cmd that the origin is not given.
@@ -237,7 +237,7 @@ func (x *session) countRecipient(c smtp.Code) {
 
 // noteRefusal counts a refusal of ours.
 func (x *session) noteRefusal(why event.Reason) {
-	if why == event.NoReason { // an Inspector that gives none
+	if why == event.NoReason { // a policy that gives none
 		why = event.ReasonPolicy
 	}
 	x.o.Sink.Refused(&x.o.Flow, why)
@@ -282,6 +282,7 @@ func (x *session) closeMessage(o event.Outcome, why event.Cause) {
 	m.Recipients = x.kept
 	x.rec.Used |= m.Used
 	x.o.Sink.Message(m)
+	x.o.Policy.Done(m)
 	x.kept = x.kept[:0]
 	x.text = x.text[:x.mark]
 	x.msg = event.Message{}

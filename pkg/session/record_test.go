@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"weak"
 
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/record"
 	"github.com/portreeve/portreeve/pkg/smtp"
@@ -23,7 +23,7 @@ func recordsOf(t *testing.T, c conversation, prepare func(p *play)) (list []map[
 	l := record.NewJSON(&out)
 	p := newPlay(c)
 	prepare(p)
-	Run(Options{Sink: l, Inspector: inspect.New(p.rules)}, p.client.leg, p.origin.leg)
+	Run(Options{Sink: l, Policy: policy.New(p.rules), Rules: &p.rules}, p.client.leg, p.origin.leg)
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}

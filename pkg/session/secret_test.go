@@ -7,7 +7,7 @@ import (
 	"testing"
 	"testing/synctest"
 
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 )
 
 // pooled makes the pools hand out buffers that are known to the test, and returns
@@ -56,7 +56,7 @@ func TestSecretsStayNowhere(t *testing.T) {
 				s := newStage(100)
 				s.rules.AuthInClear, s.rules.Keywords = true, carried
 				defer s.leave()
-				x := open(Options{Inspector: inspect.New(s.rules)}, s.client)
+				x := open(Options{Policy: policy.New(s.rules), Rules: &s.rules}, s.client)
 				x.origin.init(s.origin)
 				go func() { s.outcome <- carry(x.outcome(x.run())) }()
 				s.started = true

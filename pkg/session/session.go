@@ -25,7 +25,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
@@ -40,8 +40,9 @@ type Options struct {
 	Unreached []event.Unreached // for the record: origins that were tried before
 	Timeouts  Timeouts
 	TLS       TLS
-	Sink      event.Sink        // default event.Discard
-	Inspector inspect.Inspector // default: rules that carry ordinary mail
+	Sink      event.Sink          // default event.Discard
+	Policy    policy.Conversation // default: that of rules that carry ordinary mail
+	Rules     *protocol.Rules     // the policy's; default: those
 
 	// Draining says that the daemon wants to stop. The session then ends with
 	// 421 as soon as no transaction is open. To end a wait for the client's next
@@ -156,7 +157,7 @@ type session struct {
 	chunk    smtp.Chunk
 	chunkDue bool  // the chunk was announced and not yet read
 	left     int64 // octets of it that are to come
-	env      inspect.Envelope
+	env      policy.Envelope
 	rec      event.Session
 	notes
 }
@@ -187,12 +188,18 @@ func Run(o Options, client, origin Leg) Outcome {
 
 // Refuse tells a client for whom there is no origin leg so, and makes the record with
 // the reason. v closes the session, so its code is 421.
-func Refuse(o Options, client Leg, v *verdict.V) Outcome {
+func Refuse(o Options, client Leg, why event.End, v *verdict.V) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
 		return x.finish(e)
 	}
-	return x.finish(&ending{end: event.EndNoOrigin, verdict: v})
+	return x.finish(&ending{end: why, verdict: v})
+}
+
+// Left makes the record of a client that has left before there was an origin leg.
+func Left(o Options, client Leg) Outcome {
+	x := open(o, client)
+	return x.finish(clientEnded)
 }
 
 func open(o Options, client Leg) *session {
@@ -201,8 +208,8 @@ func open(o Options, client Leg) *session {
 	if o.Sink == nil {
 		x.o.Sink = event.Discard
 	}
-	if o.Inspector == nil {
-		x.o.Inspector = ordinary
+	if o.Policy == nil {
+		x.o.Policy = ordinary
 	}
 	if o.Draining == nil {
 		x.o.Draining = never
@@ -210,7 +217,9 @@ func open(o Options, client Leg) *session {
 	if o.Cut == nil {
 		x.o.Cut = never
 	}
-	x.rules = x.o.Inspector.Protocol()
+	if x.rules = o.Rules; x.rules == nil {
+		x.rules = ordinary.Rules()
+	}
 	if x.rules.Session > 0 {
 		x.limit = x.now.Add(x.rules.Session)
 	}
@@ -219,8 +228,6 @@ func open(o Options, client Leg) *session {
 	x.o.Sink.Opened(&x.o.Flow)
 	return x
 }
-
-var ordinary = inspect.New(protocol.Default())
 
 func never() bool { return false }
 

@@ -58,10 +58,16 @@ func (x *session) mail() step {
 		return x.recorded(x.refuse(senderDomain))
 	}
 	x.endFailed() // one before it in the same group
+	passes, s := x.judge()
+	if s == hold {
+		return s
+	}
 	x.noteSender()
-	if v, s := x.judge(); v != nil {
-		x.noteVerdict(v)
-		x.msg.Cause = v.Cause
+	if !passes {
+		if v := x.told; v != nil {
+			x.noteVerdict(v)
+			x.msg.Cause = v.Cause
+		}
 		return s
 	}
 	p := &x.cmd.Params
@@ -108,10 +114,16 @@ func (x *session) rcpt() step {
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
 		return hold // those outstanding may have reached the limit
 	}
-	n := x.noteRecipient()
 	x.env.Recipients = x.tx.recipients
-	if v, s := x.judge(); v != nil {
-		x.noteRefusedRecipient(n, v)
+	passes, s := x.judge()
+	if s == hold {
+		return s
+	}
+	n := x.noteRecipient()
+	if !passes {
+		if x.told != nil {
+			x.noteRefusedRecipient(n, x.told)
+		}
 		return s
 	}
 	return x.forward(entry{verb: smtp.RCPT, rcpt: n})

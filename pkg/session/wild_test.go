@@ -12,7 +12,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/zone"
@@ -382,7 +382,7 @@ func newWild(toggles, client, origin []byte) *wild {
 	}
 	w.client = &wildClient{w: w, script: client, atMost: int(at(4) >> 4)}
 	w.setRules(at(0), at(1), at(2))
-	w.o = Options{Sink: w, Inspector: inspect.New(w.rules), Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:4000")}}
+	w.o = Options{Sink: w, Policy: policy.New(w.rules), Rules: &w.rules, Flow: flow.Flow{Service: "mx", Client: netip.MustParseAddrPort("192.0.2.1:4000")}}
 	w.setTLS(at(3), at(4))
 	if at(5)&1 != 0 {
 		w.o.Flow.Zone = zone.Zone{Name: "lan", Trust: zone.XCLIENT | zone.XFORWARD}

@@ -26,7 +26,7 @@ const (
 // layer, a package imports only those before it.
 var layers = [][]string{
 	{"zone", "flow", "finding", "smtp", "sockopt", "stream", "proxy", "notice", "protocol"},
-	{"config", "event", "verdict", "wording", "inspect", "plan", "descriptors"},
+	{"config", "event", "verdict", "wording", "policy", "plan", "descriptors"},
 	{"steer", "route", "netfilter", "accept", "forward", "returns", "secure", "trust", "keyring", "confine", "keeper", "resolve", "record", "metrics"},
 	{"session", "apply", "relay", "status", "watch", "doctor"},
 	{"daemon"},
@@ -36,7 +36,7 @@ var layers = [][]string{
 var sideways = map[string][]string{
 	"descriptors": {"config"},
 	"flow":        {"zone"},
-	"inspect":     {"event", "verdict", "wording"},
+	"policy":      {"event", "verdict", "wording"},
 	"protocol":    {"smtp"},
 	"wording":     {"event", "verdict"},
 	"verdict":     {"event"},

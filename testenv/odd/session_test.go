@@ -11,7 +11,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
-	"github.com/portreeve/portreeve/pkg/inspect"
+	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/session"
 )
@@ -161,7 +161,7 @@ func (m mode) play(content string) string {
 	}
 	c := newClient(m.segment, m.slow, m.turns(content))
 	var s sink
-	session.Run(session.Options{Inspector: inspect.New(rulesOf(m.Policy)), Sink: &s, Flow: flow.Flow{Service: "mx"}}, c, o)
+	session.Run(session.Options{Policy: policy.New(rulesOf(m.Policy)), Rules: policy.New(rulesOf(m.Policy)).Rules(), Sink: &s, Flow: flow.Flow{Service: "mx"}}, c, o)
 	return m.check(content, c, o, s.messages)
 }
 
@@ -247,7 +247,7 @@ func TestManyInASession(t *testing.T) {
 			o := newOrigin(1460, "PIPELINING", "8BITMIME", "CHUNKING")
 			c := newClient(1460, false, append(turns, quit))
 			var s sink
-			session.Run(session.Options{Inspector: inspect.New(rulesOf(p)), Sink: &s}, c, o)
+			session.Run(session.Options{Policy: policy.New(rulesOf(p)), Rules: policy.New(rulesOf(p)).Rules(), Sink: &s}, c, o)
 			if n := len(want); len(o.faults) > 0 || len(o.messages) != n || len(s.messages) != n || slices.Max(c.codes) > 399 {
 				t.Fatalf("%+v, from %s: %d messages, %d arrive; faults %q, replies %v", p, taken[0].Name, n, len(o.messages), o.faults, c.codes)
 			}

@@ -1,4 +1,4 @@
-package inspect
+package policy
 
 import (
 	"strings"
@@ -13,13 +13,13 @@ import (
 var everything = ^smtp.Extensions(0)
 
 // judge parses a line and asks the inspector about it.
-func judge(t *testing.T, i Inspector, e Envelope, line string) *verdict.V {
+func judge(t *testing.T, i *Plain, e Envelope, line string) *verdict.V {
 	t.Helper()
 	var c smtp.Command
 	if r := c.Parse([]byte(line), smtp.Grammar{Offered: everything}); r != nil {
 		t.Fatalf("%s: %v", line, r)
 	}
-	return i.Command(&e, &c)
+	return i.Command(&e, &c).Verdict
 }
 
 func TestDefaultPassesOrdinaryMail(t *testing.T) {
@@ -33,11 +33,11 @@ func TestDefaultPassesOrdinaryMail(t *testing.T) {
 			t.Errorf("%s: %v", line, v.Reply)
 		}
 	}
-	if v := i.End(&Envelope{Size: 1 << 40}); v != nil {
+	if v := i.End(&Envelope{Size: 1 << 40}).Verdict; v != nil {
 		t.Errorf("end: %v", v.Reply)
 	}
-	if i.Protocol().Keywords.Has(smtp.ExtAuth) || i.Protocol().Keywords.Has(smtp.ExtMTPriority) || !i.Protocol().Keywords.Has(smtp.ExtChunking) {
-		t.Errorf("keywords: %s", i.Protocol().Keywords.AppendTo(nil, ' '))
+	if i.Rules().Keywords.Has(smtp.ExtAuth) || i.Rules().Keywords.Has(smtp.ExtMTPriority) || !i.Rules().Keywords.Has(smtp.ExtChunking) {
+		t.Errorf("keywords: %s", i.Rules().Keywords.AppendTo(nil, ' '))
 	}
 }
 
@@ -84,7 +84,7 @@ func TestVerdicts(t *testing.T) {
 	}
 	rules := protocol.Default()
 	rules.Size = 10
-	if v := New(rules).End(&Envelope{Size: 11}); v == nil || v.Code != 552 {
+	if v := New(rules).End(&Envelope{Size: 11}).Verdict; v == nil || v.Code != 552 {
 		t.Errorf("end: %+v", v)
 	}
 }

@@ -1,0 +1,133 @@
+package session
+
+import (
+	"time"
+
+	"github.com/portreeve/portreeve/pkg/event"
+	"github.com/portreeve/portreeve/pkg/policy"
+	"github.com/portreeve/portreeve/pkg/protocol"
+	"github.com/portreeve/portreeve/pkg/verdict"
+)
+
+// judge asks the policy about x.cmd. It reports whether x.cmd may pass, else what
+// follows; x.told is then what it is refused with, nil where it is not refused: the
+// session ends, or the policy takes its time. The group ends before such a command, and
+// it is handled anew when nothing is outstanding.
+func (x *session) judge() (passes bool, s step) {
+	x.told = nil
+	w := x.asked
+	var v *verdict.V
+	if w == nil {
+		x.env.Messages = x.rec.Messages
+		a := x.o.Policy.Command(&x.env, &x.cmd)
+		v, w = a.Verdict, a.Wait
+	}
+	if w != nil {
+		if x.asked = w; x.ledger.n > 0 {
+			return false, hold
+		}
+		var e *ending
+		if v, e = x.awaitAnswer(w); e != nil {
+			return false, x.stop(e)
+		}
+	}
+	switch {
+	case v == nil:
+		return true, proceed
+	case v.Ends():
+		x.told = v
+		return false, x.stop(policyEnding(v))
+	case x.overflows(v.Reason):
+		return false, x.excuse(v)
+	}
+	return false, x.refuse(v)
+}
+
+// awaitAnswer waits until a policy has made up its mind, or something else ends the wait.
+// The client has read all that it is owed by then. What it says meanwhile waits.
+func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
+	if e := x.flush(); e != nil {
+		return nil, e
+	}
+	x.origin.shrink()
+	look := time.NewTicker(patience)
+	defer look.Stop()
+	late := time.NewTimer(time.Until(w.Until))
+	defer late.Stop()
+	for {
+		select {
+		case <-w.Done:
+			x.now = time.Now()
+			return w.Answer(), nil
+		case <-late.C:
+			x.now = time.Now()
+			return w.Late, nil
+		case <-look.C:
+			x.now = time.Now()
+			if e := x.disturbed(); e != nil {
+				return nil, e
+			}
+		}
+	}
+}
+
+// disturbed says why nobody waits for an answer any longer. nil: nothing has happened.
+func (x *session) disturbed() *ending {
+	switch {
+	case x.o.Cut():
+		return severed
+	case x.tx.state == noMail && x.o.Draining():
+		return draining
+	case !x.limit.IsZero() && !x.now.Before(x.limit):
+		return overtime
+	}
+	if _, err := x.client.leg.Pending(); err != nil {
+		return x.arrived(&x.client, err)
+	}
+	if x.dropped != nil {
+		return nil
+	}
+	switch n, err := x.origin.leg.Pending(); {
+	case x.inContent() && (n > 0 || err != nil):
+		return originTalks
+	case err != nil:
+		return x.arrived(&x.origin, err)
+	case n > 0:
+		return x.surprise()
+	}
+	return nil
+}
+
+// inContent reports whether the origin waits for the rest of a message.
+func (x *session) inContent() bool { return x.tx.state == inContent || x.tx.state == inChunks }
+
+// concluded asks the policy about a message that is complete. nil: it may be committed.
+func (x *session) concluded() *failure {
+	x.env.Size = x.msg.Size
+	a := x.o.Policy.End(&x.env)
+	v := a.Verdict
+	if a.Wait != nil {
+		var e *ending
+		switch v, e = x.awaitAnswer(a.Wait); {
+		case e == originTalks:
+			return x.interrupted(e)
+		case e != nil:
+			return &failure{verdict: e.verdict, outcome: lostOutcome(e.end), then: e, at: atOnce}
+		}
+	}
+	if v == nil {
+		return nil
+	}
+	return judged(v)
+}
+
+// overflows reports whether a recipient is one too many of a message, and not yet
+// one of very many. The client could not know, and is to send the message to the
+// others (RFC 5321 section 4.5.3.1.10): as errors they would end its session
+// before, again and again.
+func (x *session) overflows(why event.Reason) bool {
+	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
+}
+
+// ordinary is the policy where none is given.
+var ordinary = policy.New(protocol.Default())
