@@ -71,11 +71,10 @@ func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
 	}
 }
 
-// disturbed says why nobody waits for an answer any longer. nil: nothing has happened.
+// disturbed says why nobody waits for an answer any longer; nil: nothing has happened. A
+// cut has reset the origin leg.
 func (x *session) disturbed() *ending {
 	switch {
-	case x.o.Cut():
-		return severed
 	case x.tx.state == noMail && x.o.Draining():
 		return draining
 	case !x.limit.IsZero() && !x.now.Before(x.limit):
