@@ -33,7 +33,8 @@ func TestPostfixDelivers(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	postfix, err := StartPostfix(ctx, e.Origin, filepath.Join(e.Dir, "postfix"), []netip.Addr{e.Origin4, e.Origin6})
+	postfix, err := StartPostfix(ctx, e.Origin, filepath.Join(e.Dir, "postfix"), []netip.Addr{e.Origin4, e.Origin6},
+		"mynetworks = 192.0.2.0/24", "smtpd_tls_security_level=none")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,6 +55,9 @@ func TestPostfixDelivers(t *testing.T) {
 	}
 	if err := postfix.Stop(); err != nil {
 		t.Error(err)
+	}
+	if log, err := os.ReadFile(postfix.Log); err != nil || strings.Contains(string(log), "overriding") {
+		t.Errorf("a setting stands twice in main.cf: %v\n%s", err, log) // postlogd can wait for itself then
 	}
 }
 
