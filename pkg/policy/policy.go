@@ -1,5 +1,5 @@
 // Package policy decides about conversations: before the origin is dialled, at each
-// command, for each recipient, and when a message is complete.
+// command, for each recipient, at the end of the headers, and when a message is complete.
 //
 // It owns no rule: package protocol declares them. It never reads or writes a connection
 // and never changes what it sees: the relay and the session ask, and carry the answers
@@ -38,6 +38,9 @@ type Conversation interface {
 	// forwarded: HELO, EHLO, MAIL, each RCPT, DATA or the first BDAT of a message, and
 	// those that move no mail. Envelope and command are valid during the call only.
 	Command(e *Envelope, c *smtp.Command) Answer
+	// Content is asked when the content of a message begins: who looks at it? nil: nobody,
+	// and nothing is spent on it.
+	Content(e *Envelope) Content
 	// End judges a message whose content is complete, before the origin is told so. It
 	// is the last chance to refuse.
 	End(e *Envelope) Answer
@@ -46,6 +49,17 @@ type Conversation interface {
 	// Close ends the conversation; nothing is asked any more. Answers that are still
 	// waited for are not wanted.
 	Close()
+}
+
+// Content looks at one message. What becomes of that, Done tells.
+type Content interface {
+	// Write shows a piece of the content as its reader will have it, without the dots that
+	// DATA doubles and without a Received header of ours. The piece is valid during the
+	// call only.
+	Write(p []byte)
+	// Headers is asked once: when the empty line behind the headers was shown, or at the
+	// end of content that has none.
+	Headers() Answer
 }
 
 // Envelope is what is known of the conversation so far. It is valid during the
@@ -158,6 +172,9 @@ func (p *Plain) rcpt(e *Envelope, c *smtp.Command) *verdict.V {
 	}
 	return nil
 }
+
+// Content lets nobody look.
+func (p *Plain) Content(*Envelope) Content { return nil }
 
 // End minds the size.
 func (p *Plain) End(e *Envelope) Answer {

@@ -72,7 +72,8 @@ func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
 }
 
 // disturbed says why nobody waits for an answer any longer; nil: nothing has happened. A
-// cut has reset the origin leg.
+// cut has reset the origin leg. A client that has sent more before it closed may still
+// read what it is told.
 func (x *session) disturbed() *ending {
 	switch {
 	case x.tx.state == noMail && x.o.Draining():
@@ -102,8 +103,17 @@ func (x *session) inContent() bool { return x.tx.state == inContent || x.tx.stat
 
 // concluded asks the policy about a message that is complete. nil: it may be committed.
 func (x *session) concluded() *failure {
+	if x.tap.to != nil && x.tap.headers { // it has nothing else
+		if f := x.askHeaders(); f != nil {
+			return f
+		}
+	}
 	x.env.Size = x.msg.Size
-	a := x.o.Policy.End(&x.env)
+	return x.ruling(x.o.Policy.End(&x.env))
+}
+
+// ruling carries out what the policy says to content. nil: the message goes on.
+func (x *session) ruling(a policy.Answer) *failure {
 	v := a.Verdict
 	if a.Wait != nil {
 		var e *ending

@@ -64,6 +64,7 @@ func (b *batch) free() {
 // gather adds a piece to the batch in the origin's form. With the last one it commits
 // the message.
 func (x *session) gather(in []byte, last bool) (f *failure, committed bool) {
+	had := len(x.batch.content())
 	content, fault := x.encode(x.batch.content(), in, last)
 	x.batch.holds(content)
 	switch {
@@ -71,7 +72,11 @@ func (x *session) gather(in []byte, last bool) (f *failure, committed bool) {
 		return rejected(badContent[fault]), false
 	case x.unannounced(in):
 		return eightBit, false
-	case last:
+	}
+	if f = x.show(content[had:], !x.tx.binary); f != nil {
+		return f, false
+	}
+	if last {
 		f = x.complete(x.gathered(true))
 		x.batch.free()
 		return f, f == nil

@@ -187,6 +187,7 @@ func (x *session) openChunks() *ending {
 	x.tx.binary = x.tx.body == smtp.BodyBinaryMIME
 	if x.tx.binary {
 		x.tx.state = inChunks
+		x.openTap()
 		x.gatherReceived()
 		return nil
 	}
@@ -197,6 +198,7 @@ func (x *session) openChunks() *ending {
 	case r.Code == 354:
 		x.tx.state = inChunks
 		x.msg.Opened = x.now.Sub(x.msg.Start)
+		x.openTap()
 		x.gatherReceived()
 		return nil
 	}

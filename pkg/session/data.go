@@ -83,6 +83,7 @@ func (x *session) content() *ending {
 	}
 	x.data = smtp.Body{MaxLine: x.rules.TextLine}
 	x.normal = x.normalizer(true)
+	x.openTap()
 	if e := x.sendReceived(); e != nil {
 		return x.fail(*x.interrupted(e))
 	}
@@ -178,7 +179,11 @@ func (x *session) handContent(out []byte, ev smtp.BodyEvent, fault smtp.Fault) (
 		return oversize, false
 	case x.unannounced(out):
 		return eightBit, false
-	case x.tx.ended:
+	}
+	if f = x.show(out, true); f != nil {
+		return f, false
+	}
+	if x.tx.ended {
 		f = x.complete(out)
 		return f, f == nil
 	}

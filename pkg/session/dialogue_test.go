@@ -43,7 +43,9 @@ import (
 //	whole        this file is about groups, so its sends must not be cut
 //	rules errors=2 size=100 textline=80 drain=1000
 //	ponder RCPT END   the policy takes its time about these commands, or about content
-//	             (END), five minutes at most
+//	             (HEADERS, END), five minutes at most
+//	shown "a" "b"   the content that it was shown so far, and the headers that it was
+//	             asked about
 //	asked RCPT   it is being asked about this now; asked 3: so often so far
 //	decide       it lets it pass, and with a line refuses it so: decide 550 5.7.1 No
 //	told refused accepted   what it has heard of messages
@@ -411,6 +413,11 @@ func (s *stage) step(line string) error {
 		err := s.ponderer.decide(arg)
 		synctest.Wait()
 		return err
+	case "shown":
+		if got := fmt.Sprintf("%q %q", s.ponderer.shown, s.ponderer.headers); got != arg {
+			return fmt.Errorf("got %s", got)
+		}
+		return nil
 	case "told":
 		if got := strings.Join(s.ponderer.heard, " "); got != arg {
 			return fmt.Errorf("got %s", got)

@@ -14,7 +14,7 @@ import (
 )
 
 // ponderer is a policy that takes its time about some commands, or about the content of
-// messages (END), until a dialogue makes it decide. About the others it says what the
+// messages (HEADERS, END), until a dialogue makes it decide. About the others it says what the
 // rules say.
 type ponderer struct {
 	*policy.Plain
@@ -26,6 +26,8 @@ type ponderer struct {
 	verdict *verdict.V
 	asked   int      // decisions that were begun
 	heard   []string // outcomes
+	shown   []byte   // content
+	headers string
 }
 
 func (p *ponderer) Command(e *policy.Envelope, c *smtp.Command) policy.Answer {
@@ -40,6 +42,21 @@ func (p *ponderer) End(e *policy.Envelope) policy.Answer {
 		return a
 	}
 	return p.ponder("END")
+}
+
+func (p *ponderer) Content(*policy.Envelope) policy.Content {
+	p.shown = nil
+	if !slices.Contains(p.about, "HEADERS") {
+		return nil
+	}
+	return p
+}
+
+func (p *ponderer) Write(piece []byte) { p.shown = append(p.shown, piece...) }
+
+func (p *ponderer) Headers() policy.Answer {
+	p.headers = string(p.shown)
+	return p.ponder("HEADERS")
 }
 
 func (p *ponderer) Done(m *event.Message) { p.heard = append(p.heard, m.Outcome.String()) }

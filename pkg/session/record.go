@@ -283,6 +283,7 @@ func (x *session) closeMessage(o event.Outcome, why event.Cause) {
 	x.rec.Used |= m.Used
 	x.o.Sink.Message(m)
 	x.o.Policy.Done(m)
+	x.tap = tap{}
 	x.kept = x.kept[:0]
 	x.text = x.text[:x.mark]
 	x.msg = event.Message{}

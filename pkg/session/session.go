@@ -169,6 +169,7 @@ type letter struct {
 	stuffer smtp.Stuffer    // content in chunks
 	normal  smtp.Normalizer // either, where bare CR and LF are normalized
 	batch   batch           // of content in chunks
+	tap     tap             // for whom looks at it
 }
 
 var letters = sync.Pool{New: func() any { return new(letter) }}
