@@ -56,7 +56,7 @@ func (x *session) mayUse(mechanism []byte) bool {
 
 // concludeAuth: a challenge makes the client's next line a response, anything
 // else ends the exchange.
-func (x *session) concludeAuth(r smtp.WireReply) *ending {
+func (x *session) concludeAuth(_ *entry, r smtp.WireReply) *ending {
 	switch {
 	case r.Code == 334:
 		x.rounds++
@@ -98,7 +98,7 @@ func (x *session) response() *ending {
 	case r.Code == 421:
 		return x.originClosing(r)
 	}
-	return x.concludeAuth(r)
+	return x.concludeAuth(nil, r)
 }
 
 // awaitResponse waits for the client's next line.

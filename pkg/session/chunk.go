@@ -41,20 +41,6 @@ func (x *session) bdat() step {
 	return barrier
 }
 
-// amidChunks handles a command between chunks: the origin is inside content, so
-// nothing may be forwarded.
-func (x *session) amidChunks() step {
-	switch x.cmd.Verb {
-	case smtp.NOOP:
-		return x.local(wording.Ok)
-	case smtp.QUIT:
-		return x.stop(localQuit)
-	case smtp.RSET, smtp.HELO, smtp.EHLO:
-		return x.stop(afterChunks)
-	}
-	return x.recorded(x.refuse(chunksOpen))
-}
-
 // dawdles counts the time between chunks as the client's, for the origin waits
 // meanwhile as it does inside one. It reports whether the content comes too
 // slowly.

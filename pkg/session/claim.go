@@ -58,7 +58,13 @@ func appendAttributes(b, args []byte, may smtp.Attributes) ([]byte, smtp.Attribu
 	return s.AppendTo(b), s
 }
 
-// claim handles XCLIENT and XFORWARD, each a group of its own: after XCLIENT all
+// xclientCommand handles XCLIENT.
+func (x *session) xclientCommand() step { return x.claim(smtp.ExtXClient) }
+
+// xforwardCommand handles XFORWARD.
+func (x *session) xforwardCommand() step { return x.claim(smtp.ExtXForward) }
+
+// claim handles both, each a group of its own: after XCLIENT all
 // is different, and MAIL must not go with an XFORWARD that may be refused.
 func (x *session) claim(ext smtp.Extension) step {
 	switch {
@@ -78,7 +84,7 @@ func (x *session) claim(ext smtp.Extension) step {
 
 // concludeXClient: 220 is the greeting of a session that begins anew; whatever
 // was said and offered before it is void, but for more of XCLIENT.
-func (x *session) concludeXClient(r smtp.WireReply) *ending {
+func (x *session) concludeXClient(_ *entry, r smtp.WireReply) *ending {
 	switch {
 	case r.Code == 220:
 		x.claims.xclient = keep(x.claims.xclient, x.claims.asked)
@@ -94,7 +100,7 @@ func (x *session) concludeXClient(r smtp.WireReply) *ending {
 	return x.pass(r)
 }
 
-func (x *session) concludeXForward(r smtp.WireReply) *ending {
+func (x *session) concludeXForward(_ *entry, r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		x.claims.xforward = keep(x.claims.xforward, x.claims.asked)
 		x.rec.Used = x.rec.Used.With(smtp.ExtXForward)

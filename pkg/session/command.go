@@ -123,23 +123,6 @@ func (x *session) next() bool {
 	return true
 }
 
-// idlers are the commands that move no mail. A few go with each message; a client
-// that says nothing else holds a session for nothing.
-var idlers = smtp.VerbsOf(smtp.HELO, smtp.EHLO, smtp.NOOP, smtp.RSET, smtp.VRFY, smtp.EXPN, smtp.HELP, smtp.ETRN, smtp.STARTTLS)
-
-// idles counts such commands, those above the limit as errors. It reports
-// whether these have become too many.
-func (x *session) idles() bool {
-	if x.rules.Idle == 0 || !idlers.Has(x.cmd.Verb) {
-		return false
-	}
-	if x.idled++; x.idled <= x.rules.Idle {
-		return false
-	}
-	x.rec.Errors++
-	return x.rec.Errors > x.rules.Errors
-}
-
 // longest is the limit of the command line in front of in. That of AUTH may have
 // a response in it.
 func (x *session) longest(in []byte) int {
@@ -202,69 +185,6 @@ func (x *session) decide() step {
 		return x.amidChunks()
 	}
 	return x.dispatch()
-}
-
-// crowded reports whether the client has sent more behind x.cmd than RFC 2920
-// section 3.1 allows it.
-func (x *session) crowded() bool {
-	if len(x.client.window()) == 0 {
-		return false
-	}
-	switch x.cmd.Verb {
-	case smtp.QUIT, smtp.BDAT:
-		return false // what follows does not matter, or belongs to it
-	case smtp.HELO, smtp.EHLO, smtp.VRFY, smtp.EXPN, smtp.NOOP, smtp.ETRN, smtp.AUTH, smtp.STARTTLS, smtp.XCLIENT:
-		return true
-	}
-	return !x.offered.Has(smtp.ExtPipelining)
-}
-
-func (x *session) dispatch() step {
-	switch x.cmd.Verb {
-	case smtp.HELO, smtp.EHLO:
-		return x.hello()
-	case smtp.MAIL:
-		return x.mail()
-	case smtp.RCPT:
-		return x.rcpt()
-	case smtp.DATA:
-		return x.dataCommand()
-	case smtp.RSET, smtp.QUIT:
-		x.forward(entry{verb: x.cmd.Verb})
-		return barrier
-	}
-	if passes, s := x.judge(); !passes {
-		return s
-	}
-	return x.minor()
-}
-
-// minor handles the commands that move no mail.
-func (x *session) minor() step {
-	v := x.cmd.Verb
-	switch {
-	case v == smtp.NOOP:
-		x.cmd.Arg = nil // nobody needs it
-		return x.forward(entry{verb: smtp.NOOP})
-	case v == smtp.AUTH:
-		return x.auth()
-	case v == smtp.STARTTLS:
-		return x.startTLS()
-	case v == smtp.XCLIENT:
-		return x.claim(smtp.ExtXClient)
-	case v == smtp.XFORWARD:
-		return x.claim(smtp.ExtXForward)
-	case v == smtp.ETRN && x.offered.Has(smtp.ExtETRN), x.rules.Forward.Has(v) && !x.shallSecure(): // nothing goes ahead of the origin's TLS
-		x.forward(entry{verb: v})
-		return barrier
-	case v == smtp.VRFY:
-		return x.local(noVerify)
-	case v == smtp.HELP:
-		return x.local(helpText)
-	case v == smtp.EXPN:
-		return x.refuse(noExpand)
-	}
-	return x.refuse(notCarried)
 }
 
 // forward puts x.cmd, generated anew, among what goes to the origin.

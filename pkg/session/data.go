@@ -50,7 +50,7 @@ func (x *session) arrivedAhead() (bool, error) {
 // concludeData: what the client sends now is content exactly if the reply is
 // 354. A client that has not waited for it is not listened to any longer,
 // whatever the reply.
-func (x *session) concludeData(r smtp.WireReply) *ending {
+func (x *session) concludeData(_ *entry, r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		return x.wrongReply(r, "DATA answered without 354")
 	}

@@ -79,7 +79,8 @@ func (x *session) hello() step {
 
 // concludeHello: a refused greeting changes nothing (RFC 5321 section 4.1.4), an
 // accepted one starts afresh.
-func (x *session) concludeHello(v smtp.Verb, r smtp.WireReply) *ending {
+func (x *session) concludeHello(en *entry, r smtp.WireReply) *ending {
+	v := en.verb
 	r = x.saidBefore(v, r)
 	if !r.Code.Positive() {
 		return x.pass(r)

@@ -134,38 +134,3 @@ func (x *session) answer(i int, lost *ending) *ending {
 	}
 	return x.conclude(en, r)
 }
-
-// conclude lets the origin's reply take effect and queues it.
-func (x *session) conclude(en *entry, r smtp.WireReply) *ending {
-	if en.verb == smtp.QUIT {
-		return x.concludeQuit(r)
-	}
-	if r.Code == 421 {
-		if en.verb == smtp.RCPT {
-			x.noteRecipientReply(en.rcpt, r)
-		}
-		return x.originClosing(r)
-	}
-	if r.Code.Class() == 3 && en.verb != smtp.DATA && en.verb != smtp.AUTH {
-		return x.wrongReply(r, "intermediate reply to "+en.verb.String())
-	}
-	switch en.verb {
-	case smtp.HELO, smtp.EHLO:
-		return x.concludeHello(en.verb, r)
-	case smtp.MAIL:
-		return x.concludeMail(r)
-	case smtp.RCPT:
-		return x.concludeRcpt(en, r)
-	case smtp.DATA:
-		return x.concludeData(r)
-	case smtp.RSET:
-		return x.concludeRset(r)
-	case smtp.AUTH:
-		return x.concludeAuth(r)
-	case smtp.XCLIENT:
-		return x.concludeXClient(r)
-	case smtp.XFORWARD:
-		return x.concludeXForward(r)
-	}
-	return x.pass(r)
-}

@@ -262,14 +262,6 @@ func (x *session) inspect(r smtp.WireReply) *ending {
 	return nil
 }
 
-// replyTime is how long the origin may take for its reply.
-func (x *session) replyTime(v smtp.Verb) time.Duration {
-	if v == smtp.DATA {
-		return x.o.Timeouts.Data
-	}
-	return x.o.Timeouts.Reply
-}
-
 // drop ends the origin leg although the session goes on: a message must not be
 // completed. why is what the client's next command is told.
 func (x *session) drop(why *ending) {

@@ -124,18 +124,6 @@ func (x *session) mayStart() bool {
 	return x.o.TLS.Client == Always
 }
 
-// needsTLS reports whether x.cmd must wait for TLS, RFC 3207 section 4.
-func (x *session) needsTLS() bool {
-	if !x.o.TLS.ClientMust || x.tls.client {
-		return false
-	}
-	switch x.cmd.Verb {
-	case smtp.HELO, smtp.EHLO, smtp.STARTTLS, smtp.NOOP, smtp.QUIT:
-		return false
-	}
-	return true
-}
-
 // refuseClear refuses a command without TLS: for good, unless it is the origin's
 // doing that the client cannot start it.
 func (x *session) refuseClear() step {

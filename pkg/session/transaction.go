@@ -83,7 +83,7 @@ func (x *session) appendDomain() {
 	}
 }
 
-func (x *session) concludeMail(r smtp.WireReply) *ending {
+func (x *session) concludeMail(_ *entry, r smtp.WireReply) *ending {
 	x.tx.state = opened
 	if !r.Code.Positive() {
 		x.tx.state = failed
@@ -139,7 +139,7 @@ func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {
 }
 
 // concludeRset: only an origin that says so has forgotten the transaction.
-func (x *session) concludeRset(r smtp.WireReply) *ending {
+func (x *session) concludeRset(_ *entry, r smtp.WireReply) *ending {
 	if r.Code.Positive() {
 		x.endTransaction(event.Abandoned, event.Cause{Reason: event.ReasonReset})
 		x.unclaim()
@@ -148,7 +148,7 @@ func (x *session) concludeRset(r smtp.WireReply) *ending {
 }
 
 // concludeQuit: a client that leaves is told 221, whatever its origin thinks.
-func (x *session) concludeQuit(r smtp.WireReply) *ending {
+func (x *session) concludeQuit(_ *entry, r smtp.WireReply) *ending {
 	if r.Code != 221 {
 		x.noteRewritten(r.Raw(), localQuit.verdict.Code)
 		return localQuit

@@ -24,9 +24,13 @@ const (
 	STARTTLS
 	XCLIENT
 	XFORWARD
+	verbs // how many there are
 )
 
-var verbNames = [...]string{
+// NumVerbs is how many verbs there are, one more than the last one.
+const NumVerbs = int(verbs)
+
+var verbNames = [verbs]string{
 	Unknown: "unknown", Foreign: "foreign", Obsolete: "obsolete",
 	HELO: "HELO", EHLO: "EHLO", MAIL: "MAIL", RCPT: "RCPT", DATA: "DATA", BDAT: "BDAT",
 	RSET: "RSET", NOOP: "NOOP", QUIT: "QUIT", VRFY: "VRFY", EXPN: "EXPN", HELP: "HELP",
