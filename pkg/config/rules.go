@@ -14,6 +14,7 @@ import (
 
 // rules puts what a section smtp says over what is in s.
 func rules(r *report, at path, raw rawSMTP, s *protocol.Rules) {
+	own := false // s.Given is
 	for _, setting := range protocol.Settings {
 		here, given := at, reflect.ValueOf(raw)
 		for key := range strings.SplitSeq(setting.Key, ".") {
@@ -21,7 +22,9 @@ func rules(r *report, at path, raw rawSMTP, s *protocol.Rules) {
 		}
 		setting.Visit(s, reader{r, here, given.Interface()})
 		if place := r.place(here); place != "" {
-			s.Given = maps.Clone(s.Given) // that of all services stays as it is
+			if !own { // that of all services stays as it is
+				s.Given, own = maps.Clone(s.Given), true
+			}
 			if s.Given == nil {
 				s.Given = map[string]*protocol.Rule{}
 			}

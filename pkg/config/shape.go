@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -181,14 +182,21 @@ func keys(t reflect.Type) []string {
 	return all
 }
 
-// rawFields returns the fields of a raw mapping by their keys.
+// rawFields returns the fields of a raw mapping by their keys. Nobody changes them.
 func rawFields(t reflect.Type) map[string]reflect.StructField {
+	if known, is := knownFields.Load(t); is {
+		return known.(map[string]reflect.StructField)
+	}
 	fields := map[string]reflect.StructField{}
 	for f := range t.Fields() {
 		fields[f.Tag.Get(keyTag)] = f
 	}
+	knownFields.Store(t, fields)
 	return fields
 }
+
+// knownFields are those of types that were asked for before.
+var knownFields sync.Map // reflect.Type to map[string]reflect.StructField
 
 // field is a key that the file can have.
 type field struct {

@@ -51,7 +51,8 @@ type Conversation interface {
 	Close()
 }
 
-// Content looks at one message. What becomes of that, Done tells.
+// Content looks at one message. What becomes of that, Done tells. A message whose octets
+// the rules refuse may be refused before it was shown so far.
 type Content interface {
 	// Write shows a piece of the content as its reader will have it, without the dots that
 	// DATA doubles and without a Received header of ours. The piece is valid during the
@@ -73,7 +74,8 @@ type Envelope struct {
 	Size       int64  // octets of content
 }
 
-// Answer is what a policy says. The zero value means: go on.
+// Answer is what a policy says. The zero value means: go on. Verdicts, also later ones,
+// are of 4yz or 5yz; 421 ends the session.
 type Answer struct {
 	Verdict *verdict.V // that refuses
 	Wait    *Wait      // or: nobody knows yet
@@ -90,6 +92,16 @@ type Wait struct {
 	Answer func() *verdict.V // asked once, after that; nil: go on
 	Until  time.Time         // when nobody waits any longer
 	Late   *verdict.V        // what is answered then; nil: go on
+}
+
+// AtLast is the answer when the time is up: the one that is there by then, if there is.
+func (w *Wait) AtLast() *verdict.V {
+	select {
+	case <-w.Done:
+		return w.Answer()
+	default:
+		return w.Late
+	}
 }
 
 // Plain applies rules and nothing else. It remembers nothing, so one value serves as the

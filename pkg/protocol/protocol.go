@@ -2,7 +2,7 @@
 // key in the file, its range and its default.
 //
 // It owns the words and numbers, and judges nothing: package config reads them by the
-// table Settings, package inspect and the session act by the Rules that come of it.
+// table Settings, package policy and the session act by the Rules that come of it.
 package protocol
 
 import (

@@ -30,6 +30,9 @@ func (c *call) admitted() bool {
 	if a.Wait != nil {
 		v, end = c.await(a.Wait)
 	}
+	if v == nil && talk == nil && end == event.EndPolicy || v != nil && !v.Ends() {
+		v = wording.Broken // a fault of the policy: nobody gets in by it
+	}
 	switch {
 	case end == event.EndClientGone:
 		c.close(session.Left(c.options(), c.client))
@@ -56,7 +59,7 @@ func (c *call) await(w *policy.Wait) (v *verdict.V, end event.End) {
 		case <-w.Done:
 			return w.Answer(), event.EndPolicy
 		case <-late.C:
-			return w.Late, event.EndPolicy
+			return w.AtLast(), event.EndPolicy
 		case <-look.C:
 		}
 		if c.r.draining.Load() {

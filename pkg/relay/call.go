@@ -134,7 +134,10 @@ func (c *call) forged() netip.AddrPort {
 
 // options describes the call to the session.
 func (c *call) options() session.Options {
-	service := (*c.r.services.Load())[c.flow.Service] // none: a replaced configuration overtook the connection
+	service := c.service
+	if service.Dialer == nil { // it is not served; none: a replaced configuration overtook the connection
+		service = (*c.r.services.Load())[c.flow.Service]
+	}
 	return session.Options{
 		Policy:    c.talk,
 		Rules:     service.policy().Rules(),
@@ -170,6 +173,8 @@ func (c *call) close(o session.Outcome) {
 	switch {
 	case o.Client == session.Abort:
 		c.client.Abort()
+	case c.origin == nil && (o.End == event.EndPolicy || o.End == event.EndDraining):
+		c.client.closeQuiet()
 	case o.End == event.EndQuit, o.End == event.EndNoOrigin, o.End == event.EndClientGone: // the client waits for our last words
 		c.client.closeQuiet()
 	default:

@@ -1,12 +1,15 @@
 package session
 
 import (
+	"io"
 	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/policy"
 	"github.com/portreeve/portreeve/pkg/protocol"
+	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // judge asks the policy about x.cmd. It reports whether x.cmd may pass, else what
@@ -18,9 +21,8 @@ func (x *session) judge() (passes bool, s step) {
 	w := x.asked
 	var v *verdict.V
 	if w == nil {
-		x.env.Messages = x.rec.Messages
-		a := x.o.Policy.Command(&x.env, &x.cmd)
-		v, w = a.Verdict, a.Wait
+		a := x.o.Policy.Command(x.envelope(), &x.cmd)
+		v, w = sound(a.Verdict), a.Wait
 	}
 	if w != nil {
 		if x.asked = w; x.ledger.n > 0 {
@@ -43,12 +45,29 @@ func (x *session) judge() (passes bool, s step) {
 	return false, x.refuse(v)
 }
 
+// envelope returns what is known so far.
+func (x *session) envelope() *policy.Envelope {
+	x.env.Recipients, x.env.Messages, x.env.Size = x.tx.recipients, x.rec.Messages, x.msg.Size
+	return &x.env
+}
+
+// sound returns a verdict that can be carried out. One that refuses nothing, or says
+// nothing, is a fault of the policy: no mail passes by it, and none is accepted by it.
+func sound(v *verdict.V) *verdict.V {
+	if v == nil || v.Code.Class() == 4 || v.Code.Class() == 5 {
+		return v
+	}
+	return wording.Broken
+}
+
 // awaitAnswer waits until a policy has made up its mind, or something else ends the wait.
 // The client has read all that it is owed by then. What it says meanwhile waits.
 func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
 	if e := x.flush(); e != nil {
 		return nil, e
 	}
+	defer func(held bool) { x.held = held }(x.held)
+	x.held = true // x.cmd is needed, and what it refers to
 	x.origin.shrink()
 	look := time.NewTicker(patience)
 	defer look.Stop()
@@ -58,10 +77,10 @@ func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
 		select {
 		case <-w.Done:
 			x.now = time.Now()
-			return w.Answer(), nil
+			return sound(w.Answer()), nil
 		case <-late.C:
 			x.now = time.Now()
-			return w.Late, nil
+			return sound(w.AtLast()), nil
 		case <-look.C:
 			x.now = time.Now()
 			if e := x.disturbed(); e != nil {
@@ -81,7 +100,8 @@ func (x *session) disturbed() *ending {
 	case !x.limit.IsZero() && !x.now.Before(x.limit):
 		return overtime
 	}
-	if _, err := x.client.leg.Pending(); err != nil {
+	_, err := x.client.leg.Pending()
+	if more := !x.inContent() && len(x.client.window()) > 0; err != nil && (err != io.EOF || !more) {
 		return x.arrived(&x.client, err)
 	}
 	if x.dropped != nil {
@@ -108,13 +128,12 @@ func (x *session) concluded() *failure {
 			return f
 		}
 	}
-	x.env.Size = x.msg.Size
-	return x.ruling(x.o.Policy.End(&x.env))
+	return x.ruling(x.o.Policy.End(x.envelope()))
 }
 
 // ruling carries out what the policy says to content. nil: the message goes on.
 func (x *session) ruling(a policy.Answer) *failure {
-	v := a.Verdict
+	v := sound(a.Verdict)
 	if a.Wait != nil {
 		var e *ending
 		switch v, e = x.awaitAnswer(a.Wait); {
@@ -136,6 +155,15 @@ func (x *session) ruling(a policy.Answer) *failure {
 // before, again and again.
 func (x *session) overflows(why event.Reason) bool {
 	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
+}
+
+// given is the ending by which a command was given up while the policy thought.
+func (x *session) given() *ending { return x.ledger.entries[x.ledger.n-1].end }
+
+// lastWords returns the origin's last words of an ending.
+func (x *session) lastWords(e *ending) smtp.WireReply {
+	said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
+	return said
 }
 
 // ordinary is the policy where none is given.

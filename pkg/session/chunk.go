@@ -130,11 +130,11 @@ func (x *session) judgeChunk() (*verdict.V, *ending) {
 	if x.tx.state != opened {
 		return nil, nil
 	}
-	a := x.o.Policy.Command(&x.env, &x.cmd)
+	a := x.o.Policy.Command(x.envelope(), &x.cmd)
 	if a.Wait != nil {
 		return x.awaitAnswer(a.Wait)
 	}
-	return a.Verdict, nil
+	return sound(a.Verdict), nil
 }
 
 // refuseChunk consumes what is left of a chunk, and refuses it.

@@ -361,8 +361,7 @@ func (x *session) closeRecord(e *ending) {
 	case e.verdict.IsSaid():
 		r.Last, r.Rule = x.noteOwn(&e.verdict.Reply), x.placed(e.verdict.Cause).Rule
 	case e.last != nil:
-		said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
-		r.Closing = x.noteAnswer(said)
+		r.Closing = x.noteAnswer(x.lastWords(e))
 	}
 	r.ClientIn, r.ClientOut = x.client.in, x.client.sent
 	r.OriginIn, r.OriginOut = x.origin.in, x.origin.sent

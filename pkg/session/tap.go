@@ -16,7 +16,7 @@ type tap struct {
 }
 
 // openTap asks who looks at the message that begins.
-func (x *session) openTap() { x.tap = tap{to: x.o.Policy.Content(&x.env), headers: true} }
+func (x *session) openTap() { x.tap = tap{to: x.o.Policy.Content(x.envelope()), headers: true} }
 
 // show shows content that the origin is to get next, stuffed or not. It returns why the
 // message is not to be completed, or nil.
@@ -47,9 +47,10 @@ func (x *session) showLine(p []byte, stuffed bool) *failure {
 	}
 	if len(p) > 0 {
 		t.to.Write(p)
+		ends := bytes.HasSuffix(p, []byte("\r\n")) || t.cr && p[0] == '\n'
 		t.begun += len(p)
 		t.cr = p[len(p)-1] == '\r'
-		if p[len(p)-1] == '\n' {
+		if ends {
 			t.begun = 0
 		}
 	}

@@ -63,10 +63,15 @@ func (x *session) mail() step {
 		return s
 	}
 	x.noteSender()
-	if !passes {
-		if v := x.told; v != nil {
-			x.noteVerdict(v)
-			x.msg.Cause = v.Cause
+	switch {
+	case passes:
+	case x.told != nil:
+		x.noteVerdict(x.told)
+		x.msg.Cause = x.told.Cause
+		return s
+	default:
+		if e := x.given(); e.last != nil {
+			x.noteReply(x.lastWords(e))
 		}
 		return s
 	}
@@ -114,19 +119,25 @@ func (x *session) rcpt() step {
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
 		return hold // those outstanding may have reached the limit
 	}
-	x.env.Recipients = x.tx.recipients
 	passes, s := x.judge()
 	if s == hold {
 		return s
 	}
 	n := x.noteRecipient()
-	if !passes {
-		if x.told != nil {
-			x.noteRefusedRecipient(n, x.told)
-		}
+	switch {
+	case passes:
+		return x.forward(entry{verb: smtp.RCPT, rcpt: n})
+	case x.told != nil:
+		x.noteRefusedRecipient(n, x.told)
 		return s
 	}
-	return x.forward(entry{verb: smtp.RCPT, rcpt: n})
+	switch e := x.given(); {
+	case e.verdict.IsSaid():
+		x.noteRefusedRecipient(n, e.verdict)
+	case e.last != nil:
+		x.noteRecipientReply(n, x.lastWords(e))
+	}
+	return s
 }
 
 func (x *session) concludeRcpt(en *entry, r smtp.WireReply) *ending {

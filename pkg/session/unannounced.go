@@ -6,7 +6,7 @@ import (
 )
 
 // Unannounced is Refuse for a client that was to begin with a PROXY header, and
-// did not; r is what it is told, why says what came. It is for now, since it is a
+// did not; v is what it is told, why says what came. It is for now, since it is a
 // mistake of those who run the proxy or the gateway, and no mail shall bounce for it.
 // A client that is gone is told nothing.
 func Unannounced(o Options, client Leg, v *verdict.V, why string, gone bool) Outcome {

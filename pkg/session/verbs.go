@@ -25,6 +25,7 @@ const (
 	idle                      // moves no mail. A few go with each message; a client that says nothing else holds a session for nothing
 	inClear                   // is taken where all others need TLS, RFC 3207 section 4
 	further                   // may be answered by 3yz
+	alone                     // stands in a group of its own
 )
 
 // commands has a row for each verb that somebody may say; the others are refused for
@@ -42,10 +43,10 @@ func init() { // the functions of its rows use the table
 		smtp.RSET:     {(*session).forwardAlone, (*session).concludeRset, (*session).giveUpChunks, asks | idle},
 		smtp.QUIT:     {(*session).forwardAlone, (*session).concludeQuit, (*session).quitChunks, asks | trailed | inClear},
 		smtp.NOOP:     {(*session).noop, nil, (*session).noopBetween, last | idle | inClear},
-		smtp.AUTH:     {(*session).auth, (*session).concludeAuth, nil, last | further},
-		smtp.STARTTLS: {(*session).startTLS, nil, nil, last | idle | inClear},
-		smtp.XCLIENT:  {(*session).xclientCommand, (*session).concludeXClient, nil, last},
-		smtp.XFORWARD: {(*session).xforwardCommand, (*session).concludeXForward, nil, 0},
+		smtp.AUTH:     {(*session).auth, (*session).concludeAuth, nil, last | further | alone},
+		smtp.STARTTLS: {(*session).startTLS, nil, nil, last | idle | inClear | alone},
+		smtp.XCLIENT:  {(*session).xclientCommand, (*session).concludeXClient, nil, last | alone},
+		smtp.XFORWARD: {(*session).xforwardCommand, (*session).concludeXForward, nil, alone},
 		smtp.ETRN:     {(*session).etrn, nil, nil, last | idle},
 		smtp.VRFY:     {(*session).vrfy, nil, nil, last | idle},
 		smtp.EXPN:     {(*session).expn, nil, nil, last | idle},
@@ -60,6 +61,9 @@ func is(v smtp.Verb, t trait) bool { return commands[v].traits&t != 0 }
 func (x *session) dispatch() step {
 	v := x.cmd.Verb
 	if !is(v, asks) {
+		if is(v, alone) && x.ledger.n > 0 {
+			return hold // to be asked about once
+		}
 		if passes, s := x.judge(); !passes {
 			return s
 		}

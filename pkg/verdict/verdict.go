@@ -2,7 +2,7 @@
 // reply, with its reason and the rule that decided.
 //
 // It owns the form and nothing else. Package wording has the verdicts whose words are
-// ours, package inspect makes those of the operator; the session and the relay carry
+// ours, package policy makes those of the operator; the session and the relay carry
 // them out, and put them into the record.
 package verdict
 
