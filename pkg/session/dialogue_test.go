@@ -47,6 +47,7 @@ import (
 //	shown "a" "b"   the content that it was shown so far, and the headers that it was
 //	             asked about
 //	asked RCPT   it is being asked about this now; asked 3: so often so far
+//	put EHLO MAIL   the commands that it was asked about so far
 //	decide       it lets it pass, and with a line refuses it so: decide 550 5.7.1 No
 //	told refused accepted   what it has heard of messages
 //	tls mirror   what the session does about TLS, see tls_test.go
@@ -415,6 +416,11 @@ func (s *stage) step(line string) error {
 		return err
 	case "shown":
 		if got := fmt.Sprintf("%q %q", s.ponderer.shown, s.ponderer.headers); got != arg {
+			return fmt.Errorf("got %s", got)
+		}
+		return nil
+	case "put":
+		if got := strings.Join(s.ponderer.put, " "); got != arg {
 			return fmt.Errorf("got %s", got)
 		}
 		return nil

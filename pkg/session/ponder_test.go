@@ -25,12 +25,14 @@ type ponderer struct {
 	done    chan struct{}
 	verdict *verdict.V
 	asked   int      // decisions that were begun
+	put     []string // commands that it was asked about
 	heard   []string // outcomes
 	shown   []byte   // content
 	headers string
 }
 
 func (p *ponderer) Command(e *policy.Envelope, c *smtp.Command) policy.Answer {
+	p.put = append(p.put, c.Verb.String())
 	if a := p.Plain.Command(e, c); a.Verdict != nil {
 		return a
 	}
