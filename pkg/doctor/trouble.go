@@ -36,6 +36,9 @@ func (t trouble) same(o trouble) bool { return t.harm == o.harm && t.Rule.Same(o
 
 // follow returns what happens to packets on their way.
 func (g *gateway) follow(s *netfilter.Survey, w way) []trouble {
+	if w.leg == originLater && !g.halfTracked(s, w) {
+		return nil
+	}
 	var found []trouble
 	untracked, writer := false, netfilter.Meeting{}
 	var lost, doubt uint32
@@ -300,6 +303,8 @@ func (w way) noun() string {
 		return "connections to origin TO"
 	case originReply:
 		return "replies of origin TO by BY"
+	case originLater:
+		return "all but the first packets to origin TO, whose replies connection tracking does not see"
 	}
 	return "connections to TO that pass while no inspector lives"
 }

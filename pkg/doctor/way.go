@@ -23,6 +23,7 @@ const (
 	transitReply
 	originSYN   // ours to an origin
 	originReply // the origin's to that
+	originLater // ours that follow, where connection tracking sees no replies
 	openSYN     // of a transit client, while no inspector lives and the service fails open
 	openReply
 )
@@ -31,7 +32,7 @@ const (
 func (l leg) client() bool { return l < originSYN }
 
 // origin reports whether they belong to an origin's.
-func (l leg) origin() bool { return l == originSYN || l == originReply }
+func (l leg) origin() bool { return l == originSYN || l == originReply || l == originLater }
 
 // way is what packets of one kind pass on this machine.
 type way struct {
@@ -229,10 +230,22 @@ func (g *gateway) forwarded(t config.Target, by string, forged bool) []way {
 	if own := g.m.Routes[t.Prefix.Addr()].Source; own.IsValid() && !forged {
 		out.From, in.To = netfilter.Single(own), netfilter.Single(own)
 	}
+	later := out
+	later.Flags, later.State = netfilter.ACK, netfilter.StateInvalid
 	return []way{
 		{leg: originSYN, to: t, by: by, mark: mark, forged: forged, steps: leaves(out)},
 		{leg: originReply, to: t, by: by, mark: mark, forged: forged, steps: arrives(in, netfilter.SYNACK, netfilter.StateEstablished)},
+		{leg: originLater, to: t, by: by, mark: mark, forged: forged, steps: leaves(later)},
 	}
+}
+
+// halfTracked reports whether rules hide an origin's replies from connection tracking, and
+// not what we send it: to tracking, whatever follows our SYN is invalid then.
+func (g *gateway) halfTracked(s *netfilter.Survey, w way) bool {
+	ways := g.forwarded(w.to, w.by, w.forged)
+	_, syn, _ := s.Pass("output", ways[0].at("output"))
+	_, reply, _ := s.Pass("prerouting", ways[1].at("prerouting"))
+	return reply.State == netfilter.StateUntracked && syn.State != netfilter.StateUntracked
 }
 
 // aboutOrigin names an origin, for findings that explain each other.

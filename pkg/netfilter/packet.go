@@ -48,6 +48,7 @@ const (
 type State uint32
 
 const (
+	StateInvalid     State = 1 << 0
 	StateEstablished State = 1 << 1
 	StateNew         State = 1 << 3
 	StateUntracked   State = 1 << 6
