@@ -66,6 +66,9 @@ func testFirewallFindings(t *testing.T) {
 		"untracked is dropped, by nftables": {rules: rule("prerouting priority 0", "ct state != { established, related, new } counter drop"), severity: finding.Error, code: "prerouting-drops", object: "nft table inet fw chain c",
 			text: "; nft 'replace rule inet fw c handle 3 meta mark and 0x1000000 == 0 ct state != { established, related, new } counter drop'"},
 		"what is invalid is dropped": {rules: "iptables-nft -t mangle -A PREROUTING -m conntrack --ctstate INVALID -j DROP;" + rule("input priority 0", "ct state invalid drop")},
+		"what is invalid is dropped, and replies of origins are not tracked": {rules: "iptables-nft -t raw -A PREROUTING -p tcp --sport 25 -j CT --notrack;" + rule("output priority 0", "ct state invalid drop"),
+			severity: finding.Error, code: "output-drops", object: "nft table inet fw chain c", text: "drops all but the first packets to origin 172.16.20.254:25, whose replies connection tracking does not see; nft 'replace rule inet fw c handle"},
+		"what is invalid is dropped, and port 25 is not tracked": {rules: "iptables-nft -t raw -A PREROUTING -p tcp --sport 25 -j CT --notrack; iptables-nft -t raw -A OUTPUT -p tcp --dport 25 -j CT --notrack;" + rule("output priority 0", "ct state invalid drop")},
 		"more ways than can be followed": {rules: `{
 	echo '*mangle'; for i in $(seq 24); do echo ":c$i -"; done; echo '-A FORWARD -i ext0 -p tcp --dport 25 -j c1'
 	for i in $(seq 23); do echo "-A c$i -j c$((i+1))"; echo "-A c$i -j MARK --xor-mark $((1<<i))"; echo "-A c$i -j c$((i+1))"; done; echo COMMIT
