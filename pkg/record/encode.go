@@ -75,12 +75,12 @@ func (f form) session(b []byte, s *event.Session) []byte {
 	l.seconds("duration", s.Duration)
 	l.word("end", s.End.String())
 	l.text("detail", []byte(s.Detail))
-	l.rule(s.Rule)
 	l.text("offence", s.Offence)
 	l.slip(s.Slip)
 	l.answer("reply", s.Last)
 	l.answer("origin_reply", s.Closing)
 	l.rewritten(s.Rewritten)
+	l.rule(s.Rule)
 	return l.end()
 }
 
