@@ -94,15 +94,38 @@ type Wait struct {
 	Late   *verdict.V        // what is answered then; nil: go on
 }
 
-// AtLast is the answer when the time is up: the one that is there by then, if there is.
-func (w *Wait) AtLast() *verdict.V {
-	select {
-	case <-w.Done:
-		return w.Answer()
-	default:
-		return w.Late
+// glance is how often one who waits looks whether the answer is still wanted.
+const glance = time.Second
+
+// Await waits for the answer. When the time is up, it is the one that is there by then,
+// else Late. Every second it asks whether something else ends the wait; nothing is
+// answered then, and it returns nil.
+func (w *Wait) Await(over func() bool) *verdict.V {
+	look := time.NewTicker(glance)
+	defer look.Stop()
+	late := time.NewTimer(time.Until(w.Until))
+	defer late.Stop()
+	for {
+		select {
+		case <-w.Done:
+			return w.Answer()
+		case <-late.C:
+			select {
+			case <-w.Done:
+				return w.Answer()
+			default:
+				return w.Late
+			}
+		case <-look.C:
+			if over() {
+				return nil
+			}
+		}
 	}
 }
+
+// Ordinary is the policy of services that name none: the rules that carry ordinary mail.
+var Ordinary = New(protocol.Default())
 
 // Plain applies rules and nothing else. It remembers nothing, so one value serves as the
 // policy and as each of its conversations.

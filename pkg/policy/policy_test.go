@@ -3,6 +3,7 @@ package policy
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/protocol"
@@ -12,7 +13,7 @@ import (
 
 var everything = ^smtp.Extensions(0)
 
-// judge parses a line and asks the inspector about it.
+// judge parses a line and asks the policy about it.
 func judge(t *testing.T, i *Plain, e Envelope, line string) *verdict.V {
 	t.Helper()
 	var c smtp.Command
@@ -86,5 +87,29 @@ func TestVerdicts(t *testing.T) {
 	rules.Size = 10
 	if v := New(rules).End(&Envelope{Size: 11}).Verdict; v == nil || v.Code != 552 {
 		t.Errorf("end: %+v", v)
+	}
+}
+
+// TestAwait: the answer that is there wins over the time that is up, and one who no longer
+// wants it is not told any.
+func TestAwait(t *testing.T) {
+	given, late := &verdict.V{}, &verdict.V{}
+	answer := func() *verdict.V { return given }
+	there := make(chan struct{})
+	close(there)
+	now := time.Now()
+	wanted := func() bool { return false }
+	unwanted := func() bool { return true }
+	for range 50 { // both are ready: either may be seen first
+		w := Wait{Done: there, Answer: answer, Until: now.Add(-time.Hour), Late: late}
+		if v := w.Await(wanted); v != given {
+			t.Fatal("the answer was there and was not taken")
+		}
+	}
+	if w := (Wait{Answer: answer, Until: now, Late: late}); w.Await(wanted) != late {
+		t.Error("the time was up and something else was said")
+	}
+	if w := (Wait{Answer: answer, Until: now.Add(time.Hour), Late: late}); w.Await(unwanted) != nil {
+		t.Error("an answer was told to one who no longer wanted it")
 	}
 }

@@ -1,8 +1,9 @@
 // Package protocol declares what a service may ask of SMTP: each rule once, with its
 // key in the file, its range and its default.
 //
-// It owns the words and numbers, and judges nothing: package config reads them by the
-// table Settings, package policy and the session act by the Rules that come of it.
+// It owns the words, the numbers and the place in the file that set a rule, and judges
+// nothing: package config reads them by the table Settings, package policy and the session
+// act by the Rules that come of it.
 package protocol
 
 import (

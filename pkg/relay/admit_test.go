@@ -80,6 +80,17 @@ func waiting(until time.Duration) (w *policy.Wait, decide func(*verdict.V)) {
 	}
 }
 
+// atDoor is a client for whom a policy that takes its time has been asked.
+func atDoor(t *testing.T, until time.Duration) (d *door, g *gate, c *client, decide func(*verdict.V)) {
+	t.Helper()
+	w, decide := waiting(until)
+	d = &door{answer: policy.Answer{Wait: w}, asked: make(chan struct{}, 1)}
+	g = behind(t, d)
+	c = g.dial()
+	<-d.asked
+	return d, g, c, decide
+}
+
 func TestRefusedBeforeTheDial(t *testing.T) {
 	d := &door{answer: policy.Answer{Verdict: wording.Full}}
 	g := behind(t, d)
@@ -90,11 +101,7 @@ func TestRefusedBeforeTheDial(t *testing.T) {
 }
 
 func TestLetInAfterAWhile(t *testing.T) {
-	w, decide := waiting(patience)
-	d := &door{answer: policy.Answer{Wait: w}, asked: make(chan struct{}, 1)}
-	g := behind(t, d)
-	c := g.dial()
-	<-d.asked
+	d, g, c, decide := atDoor(t, patience)
 	if n := len(g.origin.Sessions()); n > 0 {
 		t.Errorf("the origin was dialled while the policy thought")
 	}
@@ -107,11 +114,7 @@ func TestLetInAfterAWhile(t *testing.T) {
 }
 
 func TestRefusedAfterAWhile(t *testing.T) {
-	w, decide := waiting(patience)
-	d := &door{answer: policy.Answer{Wait: w}, asked: make(chan struct{}, 1)}
-	g := behind(t, d)
-	c := g.dial()
-	<-d.asked
+	d, g, c, decide := atDoor(t, patience)
 	decide(wording.Full)
 	c.expect("421 4.3.2 Too many sessions")
 	d.left(t, g, 1, 0, event.EndPolicy)
@@ -126,21 +129,13 @@ func TestNobodyDecidesAtTheDoor(t *testing.T) {
 }
 
 func TestLeftBeforeTheDoorOpened(t *testing.T) {
-	w, _ := waiting(time.Hour)
-	d := &door{answer: policy.Answer{Wait: w}, asked: make(chan struct{}, 1)}
-	g := behind(t, d)
-	c := g.dial()
-	<-d.asked
+	d, g, c, _ := atDoor(t, time.Hour)
 	c.conn.Close()
 	d.left(t, g, 1, 0, event.EndClientGone)
 }
 
 func TestDrainedBeforeTheDoorOpened(t *testing.T) {
-	w, _ := waiting(time.Hour)
-	d := &door{answer: policy.Answer{Wait: w}, asked: make(chan struct{}, 1)}
-	g := behind(t, d)
-	c := g.dial()
-	<-d.asked
+	d, g, c, _ := atDoor(t, time.Hour)
 	g.relay.draining.Store(true)
 	c.expect("421 4.3.2 Service is restarting")
 	d.left(t, g, 1, 0, event.EndDraining)

@@ -173,9 +173,8 @@ func (c *call) close(o session.Outcome) {
 	switch {
 	case o.Client == session.Abort:
 		c.client.Abort()
-	case c.origin == nil && (o.End == event.EndPolicy || o.End == event.EndDraining):
-		c.client.closeQuiet()
-	case o.End == event.EndQuit, o.End == event.EndNoOrigin, o.End == event.EndClientGone: // the client waits for our last words
+	case o.End == event.EndQuit, o.End == event.EndNoOrigin, o.End == event.EndClientGone, // the client waits for our last words
+		c.origin == nil && (o.End == event.EndPolicy || o.End == event.EndDraining): // or for the first
 		c.client.closeQuiet()
 	default:
 		c.client.closeBusy()

@@ -6,7 +6,6 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/policy"
-	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
 	"github.com/portreeve/portreeve/pkg/wording"
@@ -69,25 +68,14 @@ func (x *session) awaitAnswer(w *policy.Wait) (*verdict.V, *ending) {
 	defer func(held bool) { x.held = held }(x.held)
 	x.held = true // x.cmd is needed, and what it refers to
 	x.origin.shrink()
-	look := time.NewTicker(patience)
-	defer look.Stop()
-	late := time.NewTimer(time.Until(w.Until))
-	defer late.Stop()
-	for {
-		select {
-		case <-w.Done:
-			x.now = time.Now()
-			return sound(w.Answer()), nil
-		case <-late.C:
-			x.now = time.Now()
-			return sound(w.AtLast()), nil
-		case <-look.C:
-			x.now = time.Now()
-			if e := x.disturbed(); e != nil {
-				return nil, e
-			}
-		}
-	}
+	var e *ending
+	v := w.Await(func() bool {
+		x.now = time.Now()
+		e = x.disturbed()
+		return e != nil
+	})
+	x.now = time.Now()
+	return sound(v), e
 }
 
 // disturbed says why nobody waits for an answer any longer; nil: nothing has happened. A
@@ -157,14 +145,11 @@ func (x *session) overflows(why event.Reason) bool {
 	return why == event.ReasonRecipients && x.msg.Refused < x.rules.Recipients
 }
 
-// given is the ending by which a command was given up while the policy thought.
-func (x *session) given() *ending { return x.ledger.entries[x.ledger.n-1].end }
+// stopped is the ending by which x.cmd was given up while the policy thought.
+func (x *session) stopped() *ending { return x.ledger.entries[x.ledger.n-1].end }
 
 // lastWords returns the origin's last words of an ending.
 func (x *session) lastWords(e *ending) smtp.WireReply {
 	said, _, _ := smtp.CutReply(e.last, x.rules.Replies)
 	return said
 }
-
-// ordinary is the policy where none is given.
-var ordinary = policy.New(protocol.Default())

@@ -13,26 +13,21 @@ import (
 // maxRounds is the most challenges of one exchange; SCRAM has two, GSSAPI three.
 const maxRounds = 16
 
-var (
-	authTwice   = wording.AuthTwice
-	authInMail  = wording.AuthInMail
-	noMechanism = wording.NoMechanism
-	giveUp      = []byte("*")
-)
+var giveUp = []byte("*")
 
 // auth handles AUTH.
 func (x *session) auth() step {
 	switch {
 	case !x.offered.Has(smtp.ExtAuth):
-		return x.refuse(notCarried)
+		return x.refuse(wording.NotOffered)
 	case x.authenticated:
-		return x.refuse(authTwice)
+		return x.refuse(wording.AuthTwice)
 	case x.ledger.n > 0:
 		return hold
 	case x.tx.state != noMail:
-		return x.refuse(authInMail)
+		return x.refuse(wording.AuthInMail)
 	case !x.mayUse(x.cmd.Arg):
-		return x.refuse(noMechanism)
+		return x.refuse(wording.NoMechanism)
 	}
 	if e := x.sendAuth(); e != nil {
 		return x.stop(e)

@@ -18,10 +18,6 @@ import (
 const maxPiece = blockSize/2 - 16
 
 var (
-	chunksOpen  = wording.ChunksOpen
-	spoiltChunk = wording.Spoilt
-	needChunks  = wording.NeedsChunks
-
 	afterChunks = &ending{end: event.EndContent, verdict: wording.Unfinished, origin: Abort}
 	manyTiny    = &ending{end: event.EndErrors, verdict: wording.TinyChunks, detail: "BDAT"}
 	badChunk    = &ending{end: event.EndClientSyntax, verdict: wording.BadChunk, detail: "BDAT"}
@@ -112,11 +108,11 @@ func (x *session) petty() *ending {
 func (x *session) strayChunk() *verdict.V {
 	switch {
 	case x.dropped != nil || x.tx.state == spoilt:
-		return spoiltChunk
+		return wording.Spoilt
 	case x.tx.state == noMail:
-		return mailFirst
+		return wording.MailFirst
 	case x.tx.recipients == 0:
-		return rcptFirst
+		return wording.NoRecipients
 	}
 	return nil
 }

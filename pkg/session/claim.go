@@ -15,11 +15,6 @@ import (
 // else. They are between client and origin: our own idea of the client, the
 // forged address and the record's, stays that of the connection.
 
-var (
-	notTrusted  = wording.NotTrusted
-	claimInMail = wording.ClaimInMail
-)
-
 // claims are what a client has claimed. Few sessions have any.
 type claims struct {
 	asked    []byte // attributes of the command under way, each with a space before it
@@ -69,13 +64,13 @@ func (x *session) xforwardCommand() step { return x.claim(smtp.ExtXForward) }
 func (x *session) claim(ext smtp.Extension) step {
 	switch {
 	case !x.trusted().Has(ext):
-		return x.refuse(notTrusted)
+		return x.refuse(wording.NotTrusted)
 	case !x.offered.Has(ext):
-		return x.refuse(notCarried)
+		return x.refuse(wording.NotOffered)
 	case x.ledger.n > 0:
 		return hold
 	case x.tx.state != noMail:
-		return x.refuse(claimInMail)
+		return x.refuse(wording.ClaimInMail)
 	}
 	x.noteClaim()
 	x.forward(entry{verb: x.cmd.Verb})

@@ -6,7 +6,6 @@ import (
 	"github.com/portreeve/portreeve/pkg/protocol"
 	"github.com/portreeve/portreeve/pkg/smtp"
 	"github.com/portreeve/portreeve/pkg/verdict"
-	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // step is what follows a handled command.
@@ -16,20 +15,6 @@ const (
 	proceed step = iota // the group may grow
 	barrier             // the group ends with this command
 	hold                // the group ends before this command
-)
-
-var (
-	helloFirst   = wording.HelloFirst
-	mailFirst    = wording.MailFirst
-	nestedMail   = wording.NestedMail
-	rcptFirst    = wording.NoRecipients
-	noDomain     = wording.RecipientDomain
-	senderDomain = wording.SenderDomain
-	noExpand     = wording.NoExpand
-	notCarried   = wording.NotOffered
-
-	noVerify = wording.NoVerify
-	helpText = wording.Help
 )
 
 // collect handles the client's commands until a group is complete, and waits

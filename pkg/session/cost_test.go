@@ -12,6 +12,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/flow"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // steadyLeg is a client that sends the same message again and again, one turn
@@ -221,8 +222,8 @@ func TestLedgerForgets(t *testing.T) {
 		x := open(Options{}, newMemoryLeg())
 		x.group = new(group)
 		l := &x.ledger
-		l.add(entry{own: noVerify})
-		l.add(entry{own: helpText})
+		l.add(entry{own: wording.NoVerify})
+		l.add(entry{own: wording.Help})
 		done(x)
 		if *l != (ledger{}) {
 			t.Errorf("%s: %v", name, l.entries[:2])

@@ -18,13 +18,13 @@ func (x *session) dataCommand() step {
 	case x.ledger.n > 0:
 		return hold
 	case x.tx.state == noMail:
-		return x.excuse(mailFirst)
+		return x.excuse(wording.MailFirst)
 	case x.tx.recipients == 0:
-		return x.excuse(rcptFirst)
+		return x.excuse(wording.NoRecipients)
 	case x.tx.state == spoilt:
-		return x.excuse(spoiltChunk)
+		return x.excuse(wording.Spoilt)
 	case x.tx.body == smtp.BodyBinaryMIME:
-		return x.refuse(needChunks)
+		return x.refuse(wording.NeedsChunks)
 	}
 	if passes, s := x.judge(); !passes {
 		return s
@@ -433,8 +433,8 @@ func (x *session) interrupted(e *ending) *failure {
 	case r.Code.Class() == 4 || r.Code.Class() == 5:
 		return &failure{last: r.AppendTo(nil), outcome: outcomeOf(r.Code), then: originGone}
 	}
-	x.noteRewritten(r.Raw(), tooSoon.Code)
-	return &failure{verdict: tooSoon, outcome: event.Deferred, then: originGone}
+	x.noteRewritten(r.Raw(), wording.OriginTooSoon.Code)
+	return &failure{verdict: wording.OriginTooSoon, outcome: event.Deferred, then: originGone}
 }
 
 // rejected is a message that is refused for good as soon as the client has sent it all.
@@ -443,7 +443,6 @@ func rejected(v *verdict.V) *failure {
 }
 
 var (
-	tooSoon  = wording.OriginTooSoon
 	oversize = rejected(wording.TooLarge) // as soon as it is too large, RFC 1870 section 6.3
 	eightBit = rejected(wording.EightBit) // that was not announced by BODY=8BITMIME
 )

@@ -187,8 +187,8 @@ func Run(o Options, client, origin Leg) Outcome {
 	return carry(Begin(o, client, origin))
 }
 
-// Refuse tells a client for whom there is no origin leg so, and makes the record with
-// the reason. v closes the session, so its code is 421.
+// Refuse tells a client for whom there is no origin leg so by v, whose code is 421, and
+// makes the record: why is what ended the conversation.
 func Refuse(o Options, client Leg, why event.End, v *verdict.V) Outcome {
 	x := open(o, client)
 	if e := x.begin(); e != nil {
@@ -210,7 +210,7 @@ func open(o Options, client Leg) *session {
 		x.o.Sink = event.Discard
 	}
 	if o.Policy == nil {
-		x.o.Policy = ordinary
+		x.o.Policy = policy.Ordinary
 	}
 	if o.Draining == nil {
 		x.o.Draining = never
@@ -219,7 +219,7 @@ func open(o Options, client Leg) *session {
 		x.o.Cut = never
 	}
 	if x.rules = o.Rules; x.rules == nil {
-		x.rules = ordinary.Rules()
+		x.rules = policy.Ordinary.Rules()
 	}
 	if x.rules.Session > 0 {
 		x.limit = x.now.Add(x.rules.Session)

@@ -71,11 +71,6 @@ type Tunnel func(idle time.Duration, until time.Time) event.Opaque
 type closer interface{ CloseNotify() error }
 
 var (
-	tlsInMail  = wording.TLSInMail
-	tlsAfter   = wording.TLSAfterAuth
-	mustStart  = wording.NeedsTLS
-	cannotMust = wording.NeedsTLSLater
-
 	clientAhead = &ending{end: event.EndEarlyTalker, verdict: wording.BehindTLS, detail: "octets behind STARTTLS"}
 	originPlain = &ending{end: event.EndOriginTLS, verdict: wording.OriginPlain}
 	originTLS   = &ending{end: event.EndOriginTLS, verdict: wording.OriginTLS, origin: Abort}
@@ -129,9 +124,9 @@ func (x *session) mayStart() bool {
 func (x *session) refuseClear() step {
 	unoffered := x.hailed && x.rec.Extended && !x.offered.Has(smtp.ExtStartTLS)
 	failed := x.rec.OriginTLS != nil && !x.rec.OriginTLS.Active()
-	r := mustStart
+	r := wording.NeedsTLS
 	if unoffered || failed {
-		r = cannotMust
+		r = wording.NeedsTLSLater
 	}
 	return x.recorded(x.refuse(r))
 }
@@ -141,13 +136,13 @@ func (x *session) refuseClear() step {
 func (x *session) startTLS() step {
 	switch {
 	case !x.offered.Has(smtp.ExtStartTLS):
-		return x.refuse(notCarried)
+		return x.refuse(wording.NotOffered)
 	case x.ledger.n > 0:
 		return hold
 	case x.authenticated:
-		return x.refuse(tlsAfter)
+		return x.refuse(wording.TLSAfterAuth)
 	case x.tx.state != noMail:
-		return x.refuse(tlsInMail)
+		return x.refuse(wording.TLSInMail)
 	}
 	x.tls.due = true
 	return barrier

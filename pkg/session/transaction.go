@@ -5,6 +5,7 @@ import (
 
 	"github.com/portreeve/portreeve/pkg/event"
 	"github.com/portreeve/portreeve/pkg/smtp"
+	"github.com/portreeve/portreeve/pkg/wording"
 )
 
 // mailState is how far a mail transaction has come. It follows the origin's
@@ -49,13 +50,13 @@ func (x *session) mail() step {
 	x.appendDomain()
 	switch {
 	case !x.hailed:
-		return x.recorded(x.refuse(helloFirst))
+		return x.recorded(x.refuse(wording.HelloFirst))
 	case x.tx.state != noMail && x.ledger.n > 0:
 		return hold // what is outstanding may end the transaction
 	case x.tx.state != noMail:
-		return x.refuse(nestedMail)
+		return x.refuse(wording.NestedMail)
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Null():
-		return x.recorded(x.refuse(senderDomain))
+		return x.recorded(x.refuse(wording.SenderDomain))
 	}
 	x.endFailed() // one before it in the same group
 	passes, s := x.judge()
@@ -70,7 +71,7 @@ func (x *session) mail() step {
 		x.msg.Cause = x.told.Cause
 		return s
 	default:
-		if e := x.given(); e.last != nil {
+		if e := x.stopped(); e.last != nil {
 			x.noteReply(x.lastWords(e))
 		}
 		return s
@@ -110,12 +111,12 @@ func (x *session) rcpt() step {
 	x.appendDomain()
 	switch {
 	case x.tx.state == noMail:
-		return x.recorded(x.excuse(mailFirst)) // no fault of a client whose MAIL was refused
+		return x.recorded(x.excuse(wording.MailFirst)) // no fault of a client whose MAIL was refused
 	case x.tx.state == spoilt:
-		return x.recorded(x.excuse(spoiltChunk))
+		return x.recorded(x.excuse(wording.Spoilt))
 	case len(x.cmd.Path.Domain) == 0 && !x.cmd.Path.Postmaster():
 		x.tx.unread++
-		return x.recorded(x.refuse(noDomain))
+		return x.recorded(x.refuse(wording.RecipientDomain))
 	case x.ledger.n > 0 && x.tx.recipients+x.ledger.n >= x.rules.Recipients:
 		return hold // those outstanding may have reached the limit
 	}
@@ -131,7 +132,7 @@ func (x *session) rcpt() step {
 		x.noteRefusedRecipient(n, x.told)
 		return s
 	}
-	switch e := x.given(); {
+	switch e := x.stopped(); {
 	case e.verdict.IsSaid():
 		x.noteRefusedRecipient(n, e.verdict)
 	case e.last != nil:

@@ -69,7 +69,7 @@ func (x *session) dispatch() step {
 		}
 	}
 	if commands[v].handle == nil {
-		return x.refuse(notCarried)
+		return x.refuse(wording.NotOffered)
 	}
 	return commands[v].handle(x)
 }
@@ -80,7 +80,7 @@ func (x *session) amidChunks() step {
 	if between := commands[x.cmd.Verb].between; between != nil {
 		return between(x)
 	}
-	return x.recorded(x.refuse(chunksOpen))
+	return x.recorded(x.refuse(wording.ChunksOpen))
 }
 
 func (x *session) giveUpChunks() step { return x.stop(afterChunks) }
@@ -104,7 +104,7 @@ func (x *session) noop() step {
 // etrn handles ETRN.
 func (x *session) etrn() step {
 	if !x.offered.Has(smtp.ExtETRN) {
-		return x.refuse(notCarried)
+		return x.refuse(wording.NotOffered)
 	}
 	return x.forwardAlone()
 }
@@ -114,7 +114,7 @@ func (x *session) vrfy() step {
 	if x.leavesToOrigin() {
 		return x.forwardAlone()
 	}
-	return x.local(noVerify)
+	return x.local(wording.NoVerify)
 }
 
 // expn handles EXPN.
@@ -122,7 +122,7 @@ func (x *session) expn() step {
 	if x.leavesToOrigin() {
 		return x.forwardAlone()
 	}
-	return x.refuse(noExpand)
+	return x.refuse(wording.NoExpand)
 }
 
 // help handles HELP.
@@ -130,7 +130,7 @@ func (x *session) help() step {
 	if x.leavesToOrigin() {
 		return x.forwardAlone()
 	}
-	return x.local(helpText)
+	return x.local(wording.Help)
 }
 
 // leavesToOrigin reports whether the origin answers x.cmd. Nothing goes ahead of its TLS.
