@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/portreeve/portreeve/testenv/bench/ends"
@@ -130,8 +131,8 @@ func (s *stage) footprint() (f footprint, err error) {
 	}
 	for _, p := range all {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", p))
-		if errors.Is(err, fs.ErrNotExist) {
-			continue // it has ended meanwhile
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended meanwhile, or has no memory any longer
 		}
 		n, err2 := kibibytes(text, "Rss:")
 		if err := errors.Join(err, err2); err != nil {
